@@ -1,0 +1,2 @@
+//! The `mqlink` command.
+fn main() {}
