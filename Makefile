@@ -1,0 +1,49 @@
+# Everything a person or CI does with this repository. `make` alone tells.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+STAGE := .ci/stage
+
+.PHONY: help
+help: ## tells what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## two linked clusters on this machine, from one manifest: needs Rust and a C compiler, no root
+	@config/demo.sh
+
+.PHONY: build
+build: ## the release binary, target/release/mqlink
+	$(CARGO) build --release --locked
+
+.PHONY: fmt
+fmt: ## formats the source
+	$(CARGO) fmt
+
+.PHONY: setup
+setup: ## what the tests need beyond Rust: the mosquitto clients and paho (installs as root, else names it)
+	@$(STAGE) setup tests/setup.sh
+
+.PHONY: check
+check: ## format, lints, dependencies' licences and sources
+	@$(STAGE) fmt $(CARGO) fmt --check
+	@$(STAGE) clippy $(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	@$(STAGE) deny tests/deny.sh
+
+.PHONY: test
+test: setup check ## all that CI runs
+	@$(STAGE) build $(CARGO) test --locked --no-run --quiet
+	@$(STAGE) unit $(CARGO) test --locked --lib --bins
+	@$(STAGE) outside $(CARGO) test --locked --test '*'
+	@$(STAGE) doctest $(CARGO) test --locked --doc
+	@$(STAGE) doc env RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
+
+.PHONY: crds
+crds: ## writes crds/ from the Rust types
+	$(CARGO) run --locked --quiet -- crds > crds/mqlink.yaml.new && mv crds/mqlink.yaml.new crds/mqlink.yaml
+
+.PHONY: bench
+bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 10 minutes)
+	@benches/run.sh

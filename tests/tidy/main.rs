@@ -1,0 +1,188 @@
+//! Rules of the house that no compiler checks, read off the source text.
+//!
+//! - Imports run one way: `EDGES` says what each module may name. When a rule hurts, change it there.
+//! - Pure parts name no socket, file, clock, runtime or Kubernetes client.
+//! - Every file is in some `mod` list, begins with `//!`, and is short enough to read.
+//! - Tests wait for what they expect; they never sleep.
+//! - Relative links in Markdown lead somewhere, and README's map of the code is complete.
+//!
+//! It reads text, not syntax: comments and literals are blanked first, which is enough for these rules.
+
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use source::{Source, sources};
+
+/// What each top-level module may name of the others, as path prefixes below `crate::`.
+/// A module that is not listed here is not allowed to exist.
+const EDGES: &[(&str, &[&str])] = &[
+    ("mqtt", &[]),
+    ("store", &[]),
+    ("settings", &[]),
+    ("pki", &[]),
+    ("broker", &["mqtt", "store", "settings"]),
+    ("link", &["mqtt", "settings", "broker::port", "broker::Broker"]),
+    ("api", &["mqtt"]),
+    ("plan", &["api", "settings", "pki", "mqtt"]),
+    ("admin", &["settings"]),
+    ("node", &["settings", "broker", "link", "admin", "mqtt"]),
+    ("local", &["api", "plan", "settings", "admin"]),
+    ("bench", &["mqtt"]),
+    ("cli", &["mqtt", "settings", "pki", "api", "plan", "admin", "node", "local", "bench"]),
+];
+
+/// Files and folders whose code takes everything it needs as arguments, time included.
+const PURE: &[&str] = &["src/mqtt", "src/settings", "src/pki", "src/api", "src/plan", "src/broker/core"];
+
+/// What a pure part may not name.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "kube::Client",
+    "kube::client",
+    "kube::Api",
+    "kube::runtime",
+    "std::net",
+    "std::fs",
+    "std::env",
+    "std::thread",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+];
+
+/// Longer than this, two names are clearer than one.
+const FILE_LINES_MAX: usize = 700;
+
+#[track_caller]
+fn check(rule: &str, violations: Vec<String>) {
+    assert!(violations.is_empty(), "{rule}:\n  {}\n", violations.join("\n  "));
+}
+
+#[test]
+fn imports_run_one_way() {
+    let edges: BTreeMap<&str, &[&str]> = EDGES.iter().copied().collect();
+    let mut violations = Vec::new();
+    for source in sources("src") {
+        let Some(module) = source.module() else { continue };
+        let Some(allowed) = edges.get(module.as_str()) else {
+            violations.push(format!("{}: module `{module}` is not in EDGES", source.path));
+            continue;
+        };
+        for (line, path) in source.crate_paths() {
+            let own = within(&path, &module);
+            if !own && !allowed.iter().any(|prefix| within(&path, prefix)) {
+                violations.push(format!("{}:{line}: `{module}` may not name crate::{path}", source.path));
+            }
+        }
+    }
+    check("imports run against the table in tests/tidy/main.rs", violations);
+}
+
+#[test]
+fn pure_parts_stay_pure() {
+    let mut violations = Vec::new();
+    for source in sources("src") {
+        let stem = source.path.trim_end_matches(".rs");
+        if !PURE.iter().any(|pure| stem == *pure || source.path.starts_with(&format!("{pure}/"))) {
+            continue;
+        }
+        for name in IMPURE {
+            for line in source.lines_naming(name) {
+                violations.push(format!("{}:{line}: pure code names `{name}`", source.path));
+            }
+        }
+    }
+    check("what belongs outside is named inside", violations);
+}
+
+#[test]
+fn pure_parts_exist() {
+    let gone =
+        PURE.iter().filter(|pure| !root().join(pure).exists() && !root().join(format!("{pure}.rs")).exists());
+    check("PURE names what is not there", gone.map(|pure| (*pure).to_owned()).collect());
+}
+
+#[test]
+fn every_file_is_in_a_mod_list() {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<PathBuf> = ["src/lib.rs", "src/main.rs"].map(PathBuf::from).to_vec();
+    for folder in ["tests", "benches", "examples"] {
+        open.extend(source::target_roots(folder));
+    }
+    while let Some(path) = open.pop() {
+        if let Some(source) = Source::read(&path).filter(|_| reached.insert(path.clone())) {
+            open.extend(source.child_files());
+        }
+    }
+    let dead = ["src", "tests", "benches", "examples"]
+        .iter()
+        .flat_map(|folder| source::rust_files(folder))
+        .filter(|path| !reached.contains(path))
+        .map(|path| path.display().to_string());
+    check("no `mod` names these files", dead.collect());
+}
+
+#[test]
+fn every_file_says_what_it_is_and_is_short() {
+    let mut violations = Vec::new();
+    for source in ["src", "tests", "benches"].iter().flat_map(|folder| sources(folder)) {
+        let header = source.raw.lines().take_while(|line| line.starts_with("//!")).count();
+        let least = if source.path.ends_with("/mod.rs") { 3 } else { 1 };
+        if header < least {
+            violations.push(format!("{}: begins with {header} lines of `//!`, wants {least}", source.path));
+        }
+        let lines = source.raw.lines().count();
+        if lines > FILE_LINES_MAX {
+            violations.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.path));
+        }
+    }
+    check("files that do not introduce themselves, or go on too long", violations);
+}
+
+#[test]
+fn tests_never_sleep() {
+    let mut violations = Vec::new();
+    for source in ["src", "tests"].iter().flat_map(|folder| sources(folder)) {
+        for name in ["thread::sleep", "time::sleep"] {
+            for line in source.test_lines_naming(name) {
+                violations.push(format!("{}:{line}: a test names `{name}`", source.path));
+            }
+        }
+    }
+    check("tests wait for what they expect", violations);
+}
+
+#[test]
+fn markdown_links_lead_somewhere() {
+    let mut violations = Vec::new();
+    for path in source::files("", "md") {
+        let text = std::fs::read_to_string(root().join(&path)).expect("a listed file can be read");
+        let folder = path.parent().expect("a file lies in a folder").to_owned();
+        for target in source::markdown_links(&text) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") && !root().join(&folder).join(file).exists() {
+                violations.push(format!("{}: nothing at {file}", path.display()));
+            }
+        }
+    }
+    check("links to nowhere", violations);
+}
+
+#[test]
+fn readme_maps_every_module() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md can be read");
+    let missing = EDGES.iter().filter(|(module, _)| !readme.contains(&format!("`src/{module}`")));
+    check("README.md's map lacks", missing.map(|(module, _)| format!("`src/{module}`")).collect());
+}
+
+/// Whether `path` is `prefix` or lies below it.
+fn within(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
