@@ -1,1 +1,29 @@
-//! See the map in the crate documentation.
+//! The settings document a broker runs on, and the [`report`] it answers with.
+//!
+//! One JSON document, the same for all nodes of a cluster, written by whoever manages the cluster (the
+//! operator, `mqlink up`, a person) and read by `mqlink broker`. Everything in it is resolved: Secrets,
+//! addresses and the remote halves of links are values here, never references.
+//!
+//! What holds:
+//! - A field that this version does not know is ignored, and named ([`parse`] returns the paths).
+//! - Every field but `cluster` has a default that is safe: nobody may connect until `authentication` says who.
+//! - [`Settings::check`] names every mistake with its field path; nodes run checked documents only.
+//! - `Debug` never shows a password or a private key.
+//!
+//! It knows nothing of brokers and of Kubernetes, reads no file and no clock.
+
+mod document;
+mod check;
+mod hash;
+mod parse;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Invalid, Problem};
+pub use document::{
+    Acl, Authentication, ClientAuth, ClientTls, Credentials, Dial, Forwarding, Inbound, Limits, Link,
+    LinkListener, Listener, Protocol, SCHEMA, ServerTls, Settings, User,
+};
+pub use hash::canonical_sha256;
+pub use parse::{ParseError, Parsed, parse};

@@ -1,0 +1,180 @@
+use serde_json::json;
+
+use super::report::*;
+use super::*;
+
+const CERT: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
+
+/// A document that keeps every rule and uses every part.
+fn full() -> Settings {
+    let tls = ServerTls {
+        certificate_pem: CERT.into(),
+        key_pem: KEY.into(),
+        client_auth: ClientAuth::Request,
+        client_ca_pem: Some(CERT.into()),
+    };
+    let mut link = Link::new("mqtt/us-eu", "cluster-eu");
+    link.topics = vec!["#".into()];
+    link.server = Some("127.0.0.1:12883".into());
+    link.tls = Some(ClientTls {
+        ca_pem: CERT.into(),
+        server_name: "eu".into(),
+        certificate_pem: Some(CERT.into()),
+        key_pem: Some(KEY.into()),
+    });
+    link.credentials = Some(Credentials { username: "us".into(), password: "s3cret".into() });
+    Settings {
+        listeners: vec![
+            Listener { name: "mqtt".into(), protocol: Protocol::Mqtt, port: 1883, tls: None },
+            Listener { name: "mqtts".into(), protocol: Protocol::Mqtts, port: 8883, tls: Some(tls.clone()) },
+        ],
+        link_listener: Some(LinkListener { port: 11883, tls: Some(tls) }),
+        authentication: Authentication {
+            anonymous: true,
+            users: vec![User { name: "ann".into(), secret: "plain:s3cret".into() }],
+        },
+        links: vec![link],
+        ..Settings::new("cluster-us")
+    }
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut Settings), expected: &str) {
+    let mut settings = full();
+    change(&mut settings);
+    let found = settings.check().err().map(|invalid| invalid.to_string()).unwrap_or_default();
+    assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found:?}");
+}
+
+#[test]
+fn every_mistake_is_named_with_its_path() {
+    check(|_| {}, "");
+    check(|s| s.schema = 2, "schema: is 2; this version reads schema 1 only");
+    check(|s| s.cluster = "a b".into(), "cluster: `a b` is no name");
+    check(|s| s.bind = "localhost".into(), "bind: `localhost` is not an IP address");
+    check(|s| s.listeners[1].name = "mqtt".into(), "listeners[1].name: `mqtt` is used twice");
+    check(|s| s.listeners[1].port = 1883, "listeners[1].port: 1883 is used twice");
+    check(|s| s.listeners[0].port = 0, "listeners[0].port: is 0");
+    check(|s| s.listeners[1].tls = None, "listeners[1].tls: is missing; MQTTS needs a certificate");
+    check(
+        |s| s.listeners[0].tls = s.listeners[1].tls.clone(),
+        "listeners[0].protocol: is MQTT, but tls is given",
+    );
+    check(|s| tls_of(s).key_pem = CERT.into(), "listeners[1].tls.keyPem: holds no PEM block");
+    check(|s| tls_of(s).client_ca_pem = None, "listeners[1].tls.clientCaPem: is missing");
+    check(
+        |s| s.link_listener = Some(LinkListener { port: 1883, tls: None }),
+        "linkListener.port: 1883 is used twice",
+    );
+    check(|s| s.authentication.users[0].secret = "s3cret".into(), "users[0].secret: is of no known kind");
+    check(|s| s.authentication.users[0].name = String::new(), "authentication.users[0].name: is empty");
+    check(|s| s.limits.packet_bytes_max = 1, "limits.packetBytesMax: is out of range");
+    check(|s| s.limits.inflight_max = 0, "limits.inflightMax: is 0");
+    check(|s| s.links[0].peer = "cluster-us".into(), "links[0].peer: is this cluster itself");
+    check(|s| s.links[0].server = None, "links[0].server: is missing; expected host:port, or dial: In");
+    check(
+        |s| s.links[0].server = Some("mqtts://eu:1".into()),
+        "links[0].server: `mqtts://eu:1` is no host:port",
+    );
+    check(|s| s.links.push(s.links[0].clone()), "links[1].id: `mqtt/us-eu` is used twice");
+    check(|s| s.links[0].tls.as_mut().unwrap().key_pem = None, "certificatePem and keyPem belong together");
+    check(|s| s.links[0].forwarding.max_inflight = 0, "links[0].forwarding.maxInflight: is 0");
+}
+
+fn tls_of(settings: &mut Settings) -> &mut ServerTls {
+    settings.listeners[1].tls.as_mut().unwrap()
+}
+
+#[test]
+fn addresses_of_peers_may_be_names_and_both_ip_families() {
+    for good in ["eu:1883", "10.0.0.1:1", "[::1]:1883", "a.b.svc.cluster.local:65535"] {
+        check(|s| s.links[0].server = Some(good.into()), "");
+    }
+    for bad in ["eu", "eu:", "eu:0", "eu:65536", ":1883", "::1:1883", "[eu]:1883", "a@b:1"] {
+        check(|s| s.links[0].server = Some(bad.into()), "is no host:port");
+    }
+}
+
+#[test]
+fn the_smallest_document_is_safe() {
+    let parsed = parse(br#"{"cluster": "us"}"#).unwrap();
+    assert_eq!(parsed.settings, Settings::new("us"));
+    assert_eq!(parsed.settings.check(), Ok(()));
+    assert!(!parsed.settings.authentication.anonymous);
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let written = serde_json::to_vec(&full()).unwrap();
+    let parsed = parse(&written).unwrap();
+    assert_eq!(parsed, Parsed { settings: full(), unknown_fields: Vec::new() });
+}
+
+#[test]
+fn unknown_fields_are_named_and_ignored() {
+    let text = json!({
+        "cluster": "us",
+        "colour": {"deep": 1},
+        "listeners": [{"name": "mqtt", "protocol": "MQTT", "port": 1883, "backlog": 5}],
+        "limits": {"packetBytesMax": 2048, "packetBitesMax": 1},
+        "links": [{"id": "a", "peer": "eu", "server": null, "dial": "In", "acl": {"sent": []}}],
+    });
+    let parsed = parse(text.to_string().as_bytes()).unwrap();
+    assert_eq!(
+        parsed.unknown_fields,
+        ["colour", "limits.packetBitesMax", "links[0].acl.sent", "listeners[0].backlog"]
+    );
+    assert_eq!(parsed.settings.limits.packet_bytes_max, 2048);
+    assert_eq!(parsed.settings.check(), Ok(()));
+}
+
+#[test]
+fn a_broken_document_is_refused_with_its_line() {
+    let error = parse(b"{\"cluster\": \"us\",\n \"links\": 5}").unwrap_err().to_string();
+    assert!(error.contains("line 2"), "{error}");
+    assert!(parse(b"{}").unwrap_err().to_string().contains("cluster"));
+}
+
+#[test]
+fn hashes_do_not_depend_on_the_order_of_fields() {
+    assert_eq!(canonical_sha256(&json!({"a": 1, "b": [{"d": 2, "c": 3}]})), {
+        let text = r#"{"b": [{"c": 3, "d": 2}], "a": 1}"#;
+        canonical_sha256(&serde_json::from_str::<serde_json::Value>(text).unwrap())
+    });
+    // printf '{"a":"x"}' | sha256sum
+    assert_eq!(
+        canonical_sha256(&json!({"a": "x"})),
+        "bac82bcae3ff0e486fd02d6dce53dc6444bcbd21f6ab5dea0a69e86e8b723b7f"
+    );
+}
+
+#[test]
+fn a_link_revision_covers_everything_but_itself() {
+    let link = full().links.remove(0);
+    let revision = link.compute_revision();
+    assert_eq!(Link { revision: revision.clone(), ..link.clone() }.compute_revision(), revision);
+    let rotated = Credentials { username: "us".into(), password: "other".into() };
+    assert_ne!(Link { credentials: Some(rotated), ..link }.compute_revision(), revision);
+}
+
+#[test]
+fn secrets_do_not_show_in_logs() {
+    let shown = format!("{:?}", full());
+    assert!(!shown.contains("s3cret") && !shown.contains("PRIVATE KEY"), "{shown}");
+}
+
+#[test]
+fn a_report_is_read_by_older_and_newer_readers() {
+    let verdict = Verdict::new(VerdictStatus::False, "DialFailed", "no route");
+    let report = NodeReport {
+        node: "us-0".into(),
+        links: vec![LinkReport { id: "a".into(), connected: verdict, ..LinkReport::default() }],
+        ..NodeReport::default()
+    };
+    let mut json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["links"][0]["connected"]["status"], "False");
+    json["new"] = json!(1);
+    json.as_object_mut().unwrap().remove("sessions");
+    assert_eq!(serde_json::from_value::<NodeReport>(json).unwrap(), report);
+}
