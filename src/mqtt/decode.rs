@@ -1,0 +1,285 @@
+//! Bytes in, packets out; strict, borrowed, without allocating.
+
+use super::property::Place;
+use super::text::check_topic_bytes;
+use super::wire::{Reader, Varint, read_varint};
+use super::{
+    Ack, Auth, ConnAck, Connect, Disconnect, Limits, Packet, PacketType, Properties, Publish, QoS,
+    ReasonCode, SubAck, Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters, Version, Violation,
+    Will,
+};
+
+/// Decodes the packet at the start of `input` and tells how many bytes it took; nothing if more bytes are needed.
+///
+/// The version is ignored for CONNECT, which names its own. After an error the input is not to be used further.
+///
+/// # Errors
+/// The first violation, as soon as the bytes that show it are there.
+#[inline]
+pub fn decode<'a>(
+    input: &'a [u8],
+    version: Version,
+    limits: &Limits,
+) -> Result<Option<(Packet<'a>, usize)>, Violation> {
+    let Some((&first, rest)) = input.split_first() else { return Ok(None) };
+    let packet_type = check_first_byte(first, version)?;
+    let (remaining, header_len) = match read_varint(rest) {
+        Varint::Whole(value, len) => (value as usize, 1 + len),
+        Varint::Incomplete => return Ok(None),
+        Varint::TooLong => return Err(Violation::RemainingLengthTooLong),
+        Varint::NotMinimal => return Err(Violation::RemainingLengthNotMinimal), // [MQTT-1.5.5-1]
+    };
+    let packet_len = header_len + remaining;
+    if packet_len > limits.packet_bytes_max {
+        return Err(Violation::PacketTooLarge);
+    }
+    let Some(body) = input.get(header_len..packet_len) else { return Ok(None) };
+    let body = Reader::new(body);
+    let packet = match packet_type {
+        PacketType::Publish => Packet::Publish(publish(first, body, version)?),
+        _ => rare(packet_type, body, version)?,
+    };
+    Ok(Some((packet, packet_len)))
+}
+
+/// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed.
+///
+/// A level below 5 gets the two-byte CONNACK of 3.1.1, everything else that of 5.0.
+pub fn connack_version(input: &[u8]) -> Version {
+    let level = || {
+        let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
+        let mut reader = Reader::new(input.get(1 + len..)?);
+        reader.data().ok()?;
+        reader.byte().ok()
+    };
+    match level() {
+        Some(level) if level < 5 => Version::V3,
+        _ => Version::V5,
+    }
+}
+
+/// Checks the type and the flags of the fixed header. [MQTT-2.1.3-1]
+#[inline]
+fn check_first_byte(first: u8, version: Version) -> Result<PacketType, Violation> {
+    if first >> 4 == PacketType::Publish as u8 {
+        return Ok(PacketType::Publish);
+    }
+    let (packet_type, flags) = match first >> 4 {
+        1 => (PacketType::Connect, 0),
+        2 => (PacketType::ConnAck, 0),
+        4 => (PacketType::PubAck, 0),
+        5 => (PacketType::PubRec, 0),
+        6 => (PacketType::PubRel, 2), // [MQTT-3.6.1-1]
+        7 => (PacketType::PubComp, 0),
+        8 => (PacketType::Subscribe, 2), // [MQTT-3.8.1-1]
+        9 => (PacketType::SubAck, 0),
+        10 => (PacketType::Unsubscribe, 2), // [MQTT-3.10.1-1]
+        11 => (PacketType::UnsubAck, 0),
+        12 => (PacketType::PingReq, 0),
+        13 => (PacketType::PingResp, 0),
+        14 => (PacketType::Disconnect, 0), // [MQTT-3.14.1-1]
+        15 if version == Version::V5 => (PacketType::Auth, 0), // [MQTT-3.15.1-1]
+        _ => return Err(Violation::ReservedPacketType),
+    };
+    if first & 0x0f != flags { Err(Violation::ReservedFlags) } else { Ok(packet_type) }
+}
+
+#[inline]
+fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publish<'a>, Violation> {
+    let qos = QoS::from_u8(first >> 1 & 0b11).ok_or(Violation::QoS3)?; // [MQTT-3.3.1-4]
+    let (dup, retain) = (first & 0b1000 != 0, first & 0b1 != 0);
+    if dup && qos == QoS::AtMostOnce {
+        return Err(Violation::DupWithQoS0); // [MQTT-3.3.1-2]
+    }
+    let topic = check_topic_bytes(body.data()?)?;
+    let packet_id = match qos {
+        QoS::AtMostOnce => None,
+        _ => Some(body.packet_id()?),
+    };
+    let properties = properties(&mut body, version, PacketType::Publish)?;
+    if topic.is_empty() && properties.topic_alias().is_none() {
+        return Err(Violation::EmptyTopicName);
+    }
+    Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload: body.rest() })
+}
+
+/// Every packet but PUBLISH.
+fn rare<'a>(packet_type: PacketType, body: Reader<'a>, version: Version) -> Result<Packet<'a>, Violation> {
+    Ok(match packet_type {
+        PacketType::Connect => Packet::Connect(connect(body)?),
+        PacketType::ConnAck => Packet::ConnAck(connack(body, version)?),
+        PacketType::Publish => unreachable!("PUBLISH is decoded by its own function"),
+        PacketType::PubAck => Packet::PubAck(ack(packet_type, body, version)?),
+        PacketType::PubRec => Packet::PubRec(ack(packet_type, body, version)?),
+        PacketType::PubRel => Packet::PubRel(ack(packet_type, body, version)?),
+        PacketType::PubComp => Packet::PubComp(ack(packet_type, body, version)?),
+        PacketType::Subscribe => Packet::Subscribe(subscribe(body, version)?),
+        PacketType::SubAck => Packet::SubAck(suback(packet_type, body, version)?),
+        PacketType::Unsubscribe => Packet::Unsubscribe(unsubscribe(body, version)?),
+        PacketType::UnsubAck => Packet::UnsubAck(suback(packet_type, body, version)?),
+        PacketType::PingReq => body.end().map(|()| Packet::PingReq)?,
+        PacketType::PingResp => body.end().map(|()| Packet::PingResp)?,
+        PacketType::Disconnect => Packet::Disconnect(disconnect(body, version)?),
+        PacketType::Auth => Packet::Auth(auth(body)?),
+    })
+}
+
+#[inline]
+fn properties<'a>(
+    body: &mut Reader<'a>,
+    version: Version,
+    packet_type: PacketType,
+) -> Result<Properties<'a>, Violation> {
+    match version {
+        Version::V3 => Ok(Properties::EMPTY),
+        Version::V5 => Properties::read(body, Place::of(packet_type)),
+    }
+}
+
+fn reason(code: u8, packet_type: PacketType) -> Result<ReasonCode, Violation> {
+    ReasonCode::from_u8(code)
+        .filter(|reason| reason.is_allowed_in(packet_type))
+        .ok_or(Violation::ReasonCodeInvalid(code))
+}
+
+fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
+    let name = body.data()?;
+    let level = body.byte()?;
+    let version = match (name, level) {
+        (b"MQTT", 4) => Version::V3,
+        (b"MQTT", 5) => Version::V5,
+        (b"MQTT" | b"MQIsdp", level) => return Err(Violation::UnsupportedProtocolVersion(level)),
+        _ => return Err(Violation::ProtocolNameInvalid), // [MQTT-3.1.2-1]
+    };
+    let flags = body.byte()?;
+    let has = |bit: u8| flags & bit != 0;
+    if has(0b1) {
+        return Err(Violation::ConnectReservedFlag); // [MQTT-3.1.2-3]
+    }
+    let will_qos = QoS::from_u8(flags >> 3 & 0b11).ok_or(Violation::WillQoS3)?; // [MQTT-3.1.2-12]
+    if !has(0b100) && flags & 0b11_1000 != 0 {
+        return Err(Violation::WillFlagsWithoutWill); // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
+    }
+    if version == Version::V3 && has(0x40) && !has(0x80) {
+        return Err(Violation::PasswordWithoutUsername);
+    }
+    let (clean_start, keep_alive_s) = (has(0b10), body.u16()?);
+    let properties = properties(&mut body, version, PacketType::Connect)?;
+    let client_id = body.text()?;
+    if version == Version::V3 && client_id.is_empty() && !clean_start {
+        return Err(Violation::ClientIdEmpty);
+    }
+    let will = if has(0b100) { Some(will(&mut body, version, will_qos, has(0b10_0000))?) } else { None };
+    let username = if has(0x80) { Some(body.text()?) } else { None };
+    let password = if has(0x40) { Some(body.data()?) } else { None };
+    body.end()?;
+    Ok(Connect { version, clean_start, keep_alive_s, properties, client_id, will, username, password })
+}
+
+fn will<'a>(body: &mut Reader<'a>, version: Version, qos: QoS, retain: bool) -> Result<Will<'a>, Violation> {
+    let properties = match version {
+        Version::V3 => Properties::EMPTY,
+        Version::V5 => Properties::read(body, Place::WILL)?,
+    };
+    let topic = check_topic_bytes(body.data()?)?;
+    if topic.is_empty() {
+        return Err(Violation::WillTopicEmpty);
+    }
+    Ok(Will { qos, retain, properties, topic, payload: body.data()? })
+}
+
+fn connack(mut body: Reader<'_>, version: Version) -> Result<ConnAck<'_>, Violation> {
+    let (flags, code) = (body.byte()?, body.byte()?);
+    if flags > 1 {
+        return Err(Violation::ConnAckReservedFlags); // [MQTT-3.2.2-1]
+    }
+    let reason = match version {
+        Version::V3 => ReasonCode::from_connack_v3(code).ok_or(Violation::ReasonCodeInvalid(code))?,
+        Version::V5 => reason(code, PacketType::ConnAck)?, // [MQTT-3.2.2-8]
+    };
+    let session_present = flags == 1;
+    if session_present && reason != ReasonCode::Success {
+        return Err(Violation::SessionPresentOnError); // [MQTT-3.2.2-6]
+    }
+    let properties = properties(&mut body, version, PacketType::ConnAck)?;
+    body.end()?;
+    Ok(ConnAck { session_present, reason, properties })
+}
+
+fn ack(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Result<Ack<'_>, Violation> {
+    let packet_id = body.packet_id()?;
+    let (reason, properties) = match version {
+        Version::V3 => (ReasonCode::Success, Properties::EMPTY),
+        Version::V5 => reason_and_properties(&mut body, packet_type)?,
+    };
+    body.end()?;
+    Ok(Ack { packet_id, reason, properties })
+}
+
+/// A reason code and properties that may be left out from the end.
+fn reason_and_properties<'a>(
+    body: &mut Reader<'a>,
+    packet_type: PacketType,
+) -> Result<(ReasonCode, Properties<'a>), Violation> {
+    if body.is_empty() {
+        return Ok((ReasonCode::Success, Properties::EMPTY));
+    }
+    let reason = reason(body.byte()?, packet_type)?;
+    if body.is_empty() {
+        return Ok((reason, Properties::EMPTY));
+    }
+    Ok((reason, Properties::read(body, Place::of(packet_type))?))
+}
+
+fn subscribe(mut body: Reader<'_>, version: Version) -> Result<Subscribe<'_>, Violation> {
+    let packet_id = body.packet_id()?;
+    let properties = properties(&mut body, version, PacketType::Subscribe)?;
+    Ok(Subscribe { packet_id, properties, filters: SubscribeFilters::read(body, version)? })
+}
+
+fn unsubscribe(mut body: Reader<'_>, version: Version) -> Result<Unsubscribe<'_>, Violation> {
+    let packet_id = body.packet_id()?;
+    let properties = properties(&mut body, version, PacketType::Unsubscribe)?;
+    Ok(Unsubscribe { packet_id, properties, filters: UnsubscribeFilters::read(body)? })
+}
+
+fn suback(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Result<SubAck<'_>, Violation> {
+    let packet_id = body.packet_id()?;
+    let properties = properties(&mut body, version, packet_type)?;
+    let reasons = body.rest();
+    if version == Version::V3 && packet_type == PacketType::UnsubAck {
+        body.end()?;
+    } else if reasons.is_empty() {
+        return Err(Violation::SubAckEmpty);
+    }
+    for &code in reasons {
+        match version {
+            Version::V3 if matches!(code, 0..=2 | 0x80) => {} // [MQTT-3.9.3-2] v3
+            Version::V3 => return Err(Violation::ReasonCodeInvalid(code)),
+            Version::V5 => reason(code, packet_type).map(|_| ())?, // [MQTT-3.9.3-2] [MQTT-3.11.3-2]
+        }
+    }
+    Ok(SubAck { packet_id, properties, reasons })
+}
+
+fn disconnect(mut body: Reader<'_>, version: Version) -> Result<Disconnect<'_>, Violation> {
+    let (reason, properties) = match version {
+        Version::V3 => (ReasonCode::Success, Properties::EMPTY),
+        Version::V5 => reason_and_properties(&mut body, PacketType::Disconnect)?, // [MQTT-3.14.2-1]
+    };
+    body.end()?;
+    Ok(Disconnect { reason, properties })
+}
+
+fn auth(mut body: Reader<'_>) -> Result<Auth<'_>, Violation> {
+    if body.is_empty() {
+        return Ok(Auth { reason: ReasonCode::Success, properties: Properties::EMPTY });
+    }
+    let reason = reason(body.byte()?, PacketType::Auth)?; // [MQTT-3.15.2-1]
+    let properties = Properties::read(&mut body, Place::of(PacketType::Auth))?;
+    body.end()?;
+    if properties.authentication_method().is_none() {
+        return Err(Violation::AuthenticationMethodMissing);
+    }
+    Ok(Auth { reason, properties })
+}
