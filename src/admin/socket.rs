@@ -1,0 +1,46 @@
+//! The socket that a node is managed through.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+/// Why a socket cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen on {path}: {cause}")]
+pub struct BindError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+/// Listens on a Unix socket that only this user may open, in place of one that a dead process left.
+///
+/// The mode is set after binding: keep the socket in a directory that nobody else may enter.
+///
+/// # Errors
+/// When somebody listens there, when there is a file of another kind, or when the system refuses.
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let fail = |cause| BindError { path: path.to_owned(), cause };
+    remove_dead(path).map_err(fail)?;
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(fail)?;
+    Ok(listener)
+}
+
+fn remove_dead(path: &Path) -> io::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it is a file of another kind; choose another path",
+        ));
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process serves it; stop that one first",
+        ));
+    }
+    std::fs::remove_file(path)
+}

@@ -1,0 +1,174 @@
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::*;
+use crate::settings::Settings;
+use crate::settings::report::{LinkReport, NodeReport, Verdict, VerdictStatus};
+
+fn link(id: &str, status: VerdictStatus) -> LinkReport {
+    LinkReport { id: id.into(), connected: Verdict::new(status, "", ""), ..LinkReport::default() }
+}
+
+fn report(connections: u64, links: &[LinkReport]) -> NodeReport {
+    NodeReport { node: "us-0".into(), connections, links: links.to_vec(), ..NodeReport::default() }
+}
+
+#[test]
+fn lines_lead_from_any_report_to_any_other() {
+    use VerdictStatus::{False, True};
+    let reports = [
+        report(0, &[]),
+        report(1, &[link("a", True)]),
+        report(1, &[link("a", False), link("b", True)]),
+        report(2, &[link("b", True), link("c", True)]),
+        report(2, &[link("b", True)]),
+    ];
+    for before in &reports {
+        for after in &reports {
+            let lines = StatusLine::between(before, after);
+            assert_eq!(lines.is_empty(), before == after);
+            let mut mirror = before.clone();
+            lines.into_iter().for_each(|line| line.apply_to(&mut mirror));
+            assert_eq!(&mirror, after);
+        }
+    }
+}
+
+/// A node without a broker: takes every document that names a cluster, and counts refreshes as connections.
+struct FakeNode {
+    client: Client,
+    reports: Arc<watch::Sender<Arc<NodeReport>>>,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    _home: TempDir,
+}
+
+impl FakeNode {
+    fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("admin.sock");
+        let listener = bind(&path).unwrap();
+        let (reports, watched) = watch::channel(Arc::new(report(0, &[])));
+        let reports = Arc::new(reports);
+        let (sender, mut commands) = mpsc::channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let served = tokio::spawn(serve(listener, watched, sender, Duration::from_millis(20), stopped));
+        let own = Arc::downgrade(&reports);
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::Apply(document, reply) => drop(reply.send(apply(&document))),
+                    Command::Refresh(reply) => {
+                        own.upgrade().unwrap().send_modify(|report| Arc::make_mut(report).connections += 1);
+                        reply.send(()).unwrap();
+                    }
+                }
+            }
+        });
+        Self { client: Client::new(path), reports, stop, served, _home: home }
+    }
+}
+
+fn apply(document: &[u8]) -> Result<Applied, String> {
+    let parsed = crate::settings::parse(document).map_err(|error| error.to_string())?;
+    Ok(Applied { settings_hash: parsed.settings.hash(), unknown_fields: parsed.unknown_fields })
+}
+
+#[tokio::test]
+async fn settings_are_answered_with_their_hash_or_the_reason() {
+    let node = FakeNode::start();
+    let settings = Settings::new("us");
+    let applied = node.client.put_settings(&settings).await.unwrap();
+    assert_eq!(applied, Applied { settings_hash: settings.hash(), unknown_fields: Vec::new() });
+
+    let refused = node.client.put_document(Bytes::from_static(b"{}")).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused(error) if error.contains("cluster")), "{refused}");
+
+    let unknown = Bytes::from_static(br#"{"cluster": "us", "colour": 1}"#);
+    assert_eq!(node.client.put_document(unknown).await.unwrap().unknown_fields, ["colour"]);
+}
+
+#[tokio::test]
+async fn a_document_beyond_the_limit_is_refused() {
+    let node = FakeNode::start();
+    let document = Bytes::from(vec![b' '; DOCUMENT_BYTES_MAX + 1]);
+    assert!(node.client.put_document(document).await.is_err());
+    node.client.healthz().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_begins_fresh_and_goes_on_with_changes() {
+    let node = FakeNode::start();
+    let mut stream = node.client.status().await.unwrap();
+    assert_eq!(stream.next().await.unwrap(), Some(StatusLine::Snapshot(report(1, &[]))));
+
+    let changed = link("a", VerdictStatus::True);
+    node.reports.send_replace(Arc::new(report(1, std::slice::from_ref(&changed))));
+    assert_eq!(next_change(&mut stream).await, StatusLine::Link(changed));
+
+    node.reports.send_replace(Arc::new(report(1, &[])));
+    assert_eq!(next_change(&mut stream).await, StatusLine::Unlinked("a".into()));
+}
+
+async fn next_change(stream: &mut StatusStream) -> StatusLine {
+    loop {
+        match stream.next().await.unwrap().unwrap() {
+            StatusLine::Beat(_) => {}
+            line => return line,
+        }
+    }
+}
+
+#[tokio::test]
+async fn silence_is_broken_by_beats() {
+    let node = FakeNode::start();
+    let mut stream = node.client.status().await.unwrap();
+    stream.next().await.unwrap();
+    assert_eq!(stream.next().await.unwrap(), Some(StatusLine::Beat(1)));
+    assert_eq!(stream.next().await.unwrap(), Some(StatusLine::Beat(2)));
+}
+
+#[tokio::test]
+async fn streams_are_bounded_in_number() {
+    let node = FakeNode::start();
+    let mut streams = Vec::new();
+    for _ in 0..SUBSCRIBERS_MAX {
+        streams.push(node.client.status().await.unwrap());
+    }
+    let refused = node.client.status().await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused(error) if error.contains("close one")), "{refused}");
+}
+
+#[tokio::test]
+async fn streams_end_when_the_node_stops() {
+    let node = FakeNode::start();
+    let mut stream = node.client.status().await.unwrap();
+    stream.next().await.unwrap();
+    let FakeNode { client, reports, stop, served, .. } = node;
+    stop.send(()).unwrap();
+    drop(reports);
+    while let Ok(Some(_)) = stream.next().await {}
+    drop((stream, client));
+    served.abort();
+}
+
+#[tokio::test]
+async fn the_socket_is_ours_alone_and_outlives_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("admin.sock");
+    let listener = bind(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(bind(&path).unwrap_err().to_string().contains("another process serves it"));
+    drop(listener);
+    bind(&path).unwrap();
+    let file = home.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    assert!(bind(&file).unwrap_err().to_string().contains("another kind"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
