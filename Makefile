@@ -42,7 +42,7 @@ test: setup check ## all that CI runs
 
 .PHONY: crds
 crds: ## writes crds/ from the Rust types
-	$(CARGO) run --locked --quiet -- crds > crds/mqlink.yaml.new && mv crds/mqlink.yaml.new crds/mqlink.yaml
+	UPDATE_CRDS=1 $(CARGO) test --locked --quiet --lib api::crd
 
 .PHONY: bench
 bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 10 minutes)

@@ -1,0 +1,279 @@
+//! `MqttCluster`s.
+
+use super::*;
+
+fn check_clusters(cases: Vec<Case>) {
+    check_all(Kind::MqttCluster, cases);
+}
+
+#[test]
+fn whole_specs() {
+    check_clusters(vec![
+        accept("{}"),
+        accept(
+            "{clusterName: cluster-us-east, replicas: 3, image: '', listeners: [
+              {name: mqtt, protocol: MQTT, port: 1883, service: {type: ClusterIP}},
+              {name: mqtts, protocol: MQTTS, port: 8883, tls: {secretRef: {name: us-east-tls}, clientAuth: None},
+               service: {type: LoadBalancer, annotations: {}}}],
+             linkListener: {port: 11883, tls: {mode: Auto}, service: {type: ClusterIP}, advertisedAddress: ''},
+             authentication: {anonymous: false, usersSecretRef: {name: us-east-users}},
+             authorization: {default: Deny, rules: [{principals: {users: [], clientIds: [], certificateNames: [],
+               cidrs: []}, action: Subscribe, filters: ['sensors/#'], effect: Allow}]},
+             storage: {size: 10Gi, storageClassName: fast, retention: Retain}, limits: {},
+             allowedLinks: {namespaces: Same}, podTemplate: {}, monitoring: {podMonitor: false}}",
+        ),
+        refuse(&["spec.lisener"], "{lisener: []}"),
+        refuse(&["spec.image"], "{image: 7}"),
+        accept("{image: null}"),
+    ]);
+}
+
+#[test]
+fn names_and_counts() {
+    check_clusters(vec![
+        accept("{clusterName: A.b_c-9}"),
+        accept(format!("{{clusterName: {}}}", "x".repeat(63))),
+        refuse(&["spec.clusterName"], format!("{{clusterName: {}}}", "x".repeat(64))),
+        refuse(&["spec.clusterName"], "{clusterName: ''}"),
+        refuse(&["spec.clusterName"], "{clusterName: a/b}"),
+        refuse(&["spec.clusterName"], "{clusterName: -a}"),
+        refuse(&["spec.clusterName"], "{clusterName: \"a\\n\"}"),
+        refuse(&["spec.clusterName"], "{clusterName: [a]}"),
+        accept("{replicas: 64}"),
+        refuse(&["spec.replicas"], "{replicas: 0}"),
+        refuse(&["spec.replicas"], "{replicas: 65}"),
+        refuse(&["spec.replicas"], "{replicas: '3'}"),
+        refuse(&["spec.replicas"], "{replicas: 1.5}"),
+        refuse(&["spec.image"], format!("{{image: {}}}", "i".repeat(513))),
+    ]);
+}
+
+#[test]
+fn listeners() {
+    let many = |count: u32| {
+        let each = |n: u32| format!("{{name: l{n}, protocol: MQTT, port: {}}}", 2000 + n);
+        format!("{{listeners: [{}]}}", (0..count).map(each).collect::<Vec<_>>().join(","))
+    };
+    check_clusters(vec![
+        accept(many(16)),
+        refuse(&["spec.listeners"], many(17)),
+        refuse(&["spec.listeners"], "{listeners: []}"),
+        refuse(&["spec.listeners[0].name"], "{listeners: [{protocol: MQTT, port: 1}]}"),
+        refuse(&["spec.listeners[0].protocol"], "{listeners: [{name: a, port: 1}]}"),
+        refuse(&["spec.listeners[0].port"], "{listeners: [{name: a, protocol: MQTT}]}"),
+        refuse(&["spec.listeners[0].protocol"], "{listeners: [{name: a, protocol: mqtt, port: 1}]}"),
+        refuse(&["spec.listeners[0].port"], "{listeners: [{name: a, protocol: MQTT, port: 0}]}"),
+        refuse(&["spec.listeners[0].port"], "{listeners: [{name: a, protocol: MQTT, port: 65536}]}"),
+        refuse(&["spec.listeners[0].port"], "{listeners: [{name: a, protocol: MQTT, port: '1883'}]}"),
+        accept("{listeners: [{name: abcdefghijklmno, protocol: MQTT, port: 65535}]}"),
+        refuse(
+            &["spec.listeners[0].name"],
+            "{listeners: [{name: abcdefghijklmnop, protocol: MQTT, port: 1}]}",
+        ),
+        refuse(&["spec.listeners[0].name"], "{listeners: [{name: 1a, protocol: MQTT, port: 1}]}"),
+        refuse(&["spec.listeners[0].name"], "{listeners: [{name: a-, protocol: MQTT, port: 1}]}"),
+        refuse(&["spec.listeners[0].name"], "{listeners: [{name: '', protocol: MQTT, port: 1}]}"),
+        refuse(&["spec.listeners[0].name"], "{listeners: [{name: link, protocol: MQTT, port: 1}]}"),
+        refuse(&["spec.listeners[0].name"], "{listeners: [{name: admin, protocol: MQTT, port: 1}]}"),
+        refuse(
+            &["spec.listeners[1]"],
+            "{listeners: [{name: a, protocol: MQTT, port: 1}, {name: a, protocol: MQTT, port: 2}]}",
+        ),
+        refuse(
+            &["spec.listeners[1].port"],
+            "{listeners: [{name: a, protocol: MQTT, port: 1}, {name: b, protocol: WS, port: 1}]}",
+        ),
+        refuse(
+            &["spec.listeners[0].service.type"],
+            "{listeners: [{name: a, protocol: WS, port: 1, service: {type: X}}]}",
+        ),
+        refuse(
+            &["spec.listeners[0].service.annotations.a"],
+            "{listeners: [{name: a, protocol: WS, port: 1, service: {annotations: {a: 1}}}]}",
+        ),
+    ]);
+}
+
+#[test]
+fn tls_of_listeners() {
+    let with = |protocol: &str, tls: &str| {
+        format!("{{listeners: [{{name: a, protocol: {protocol}, port: 1{tls}}}]}}")
+    };
+    check_clusters(vec![
+        accept(with("MQTTS", ", tls: {secretRef: {name: a}}")),
+        accept(with("WSS", ", tls: {secretRef: {name: a}, clientAuth: Require, clientCaRef: {name: ca.x}}")),
+        accept(with("WSS", ", tls: {secretRef: {name: a}, clientAuth: Request, clientCaRef: {name: ca}}")),
+        refuse(&["spec.listeners[0].tls"], with("MQTTS", "")),
+        refuse(&["spec.listeners[0].tls"], with("WSS", "")),
+        refuse(&["spec.listeners[0].tls"], with("MQTT", ", tls: {secretRef: {name: a}}")),
+        refuse(&["spec.listeners[0].tls"], with("WS", ", tls: {secretRef: {name: a}}")),
+        refuse(&["spec.listeners[0].tls.secretRef"], with("MQTTS", ", tls: {}")),
+        refuse(&["spec.listeners[0].tls.secretRef.name"], with("MQTTS", ", tls: {secretRef: {}}")),
+        refuse(&["spec.listeners[0].tls.secretRef.name"], with("MQTTS", ", tls: {secretRef: {name: ''}}")),
+        refuse(&["spec.listeners[0].tls.secretRef.name"], with("MQTTS", ", tls: {secretRef: {name: A}}")),
+        refuse(&["spec.listeners[0].tls.secretRef.name"], with("MQTTS", ", tls: {secretRef: {name: a..b}}")),
+        refuse(
+            &["spec.listeners[0].tls.clientCaRef"],
+            with("MQTTS", ", tls: {secretRef: {name: a}, clientAuth: Require}"),
+        ),
+        refuse(
+            &["spec.listeners[0].tls.clientCaRef"],
+            with("MQTTS", ", tls: {secretRef: {name: a}, clientCaRef: {name: b}}"),
+        ),
+        refuse(
+            &["spec.listeners[0].tls.clientCaRef"],
+            with("MQTTS", ", tls: {secretRef: {name: a}, clientAuth: None, clientCaRef: {name: b}}"),
+        ),
+    ]);
+}
+
+#[test]
+fn link_listeners() {
+    check_clusters(vec![
+        accept("{linkListener: {}}"),
+        accept("{linkListener: {enabled: false, port: 1883}}"),
+        accept(
+            "{linkListener: {port: 12883, tls: {mode: Plaintext}, advertisedAddress: 'eu.example.net:443'}}",
+        ),
+        accept("{linkListener: {advertisedAddress: '[fd00::1]:11883'}}"),
+        accept("{linkListener: {advertisedAddress: 'host'}}"),
+        refuse(&["spec.linkListener.advertisedAddress"], "{linkListener: {advertisedAddress: 'a:0'}}"),
+        refuse(&["spec.linkListener.advertisedAddress"], "{linkListener: {advertisedAddress: 'mqtt://a'}}"),
+        refuse(&["spec.linkListener.advertisedAddress"], "{linkListener: {advertisedAddress: 'a b'}}"),
+        refuse(&["spec.linkListener.port"], "{linkListener: {port: 65536}}"),
+        refuse(&["spec.linkListener"], "{linkListener: {port: 1883}}"),
+        refuse(&["spec.linkListener"], "{listeners: [{name: a, protocol: MQTT, port: 11883}]}"),
+        refuse(
+            &["spec.linkListener"],
+            "{listeners: [{name: a, protocol: MQTT, port: 7}], linkListener: {port: 7}}",
+        ),
+        accept("{listeners: [{name: a, protocol: MQTT, port: 11883}], linkListener: {port: 1883}}"),
+        accept("{linkListener: {tls: {}}}"),
+        accept("{linkListener: {tls: {mode: Secret, secretRef: {name: a}}}}"),
+        refuse(&["spec.linkListener.tls.secretRef"], "{linkListener: {tls: {mode: Secret}}}"),
+        refuse(
+            &["spec.linkListener.tls.secretRef"],
+            "{linkListener: {tls: {mode: Auto, secretRef: {name: a}}}}",
+        ),
+        refuse(&["spec.linkListener.tls.secretRef"], "{linkListener: {tls: {secretRef: {name: a}}}}"),
+        refuse(&["spec.linkListener.tls.mode"], "{linkListener: {tls: {mode: auto}}}"),
+    ]);
+}
+
+#[test]
+fn who_may_connect_and_what_they_may_do() {
+    let rule = |rest: &str| format!("{{authorization: {{rules: [{{{rest}}}]}}}}");
+    let rules = |count: usize| {
+        let one = "{action: All, filters: ['#'], effect: Allow},";
+        format!("{{authorization: {{rules: [{}]}}}}", one.repeat(count))
+    };
+    check_clusters(vec![
+        accept("{authentication: {}}"),
+        accept("{authentication: {anonymous: true}}"),
+        refuse(&["spec.authentication.anonymous"], "{authentication: {anonymous: 'yes'}}"),
+        refuse(
+            &["spec.authentication.usersSecretRef.name"],
+            "{authentication: {usersSecretRef: {name: a_b}}}",
+        ),
+        accept("{authorization: {}}"),
+        accept("{authorization: {default: Allow}}"),
+        accept(rules(64)),
+        refuse(&["spec.authorization.rules"], rules(65)),
+        accept(rule("action: Publish, filters: ['$SYS/#', 'a/+'], effect: Deny")),
+        refuse(&["spec.authorization.rules[0].action"], rule("filters: ['#'], effect: Deny")),
+        refuse(&["spec.authorization.rules[0].effect"], rule("action: All, filters: ['#'], effect: deny")),
+        refuse(&["spec.authorization.rules[0].filters"], rule("action: All, filters: [], effect: Deny")),
+        refuse(
+            &["spec.authorization.rules[0].filters[0]"],
+            rule("action: All, filters: ['a/#/b'], effect: Deny"),
+        ),
+        refuse(&["spec.authorization.rules[0].filters[0]"], rule("action: All, filters: [''], effect: Deny")),
+        accept(rule(
+            "principals: {cidrs: ['10.0.0.0/8', 'fd00::/8']}, action: All, filters: ['#'], effect: Deny",
+        )),
+        refuse(
+            &["spec.authorization.rules[0].principals.cidrs[0]"],
+            rule("principals: {cidrs: ['10.0.0.1']}, action: All, filters: ['#'], effect: Deny"),
+        ),
+        refuse(
+            &["spec.authorization.rules[0].principals.users[0]"],
+            rule("principals: {users: ['']}, action: All, filters: ['#'], effect: Deny"),
+        ),
+        refuse(
+            &["spec.authorization.rules[0].principals.groups"],
+            rule("principals: {groups: []}, action: All, filters: ['#'], effect: Deny"),
+        ),
+    ]);
+}
+
+#[test]
+fn storage_and_limits() {
+    check_clusters(vec![
+        accept("{storage: {ephemeral: true}}"),
+        accept("{storage: {size: 1Gi}}"),
+        accept("{storage: {size: 1Gi, ephemeral: false}}"),
+        refuse(&["spec.storage"], "{storage: {}}"),
+        refuse(&["spec.storage"], "{storage: {ephemeral: false}}"),
+        refuse(&["spec.storage"], "{storage: {size: 1Gi, ephemeral: true}}"),
+        refuse(&["spec.storage"], "{storage: {ephemeral: true, retention: Delete}}"),
+        refuse(&["spec.storage"], "{storage: {ephemeral: true, storageClassName: a}}"),
+        refuse(&["spec.storage.size"], "{storage: {size: 10Gb}}"),
+        refuse(&["spec.storage.size"], "{storage: {size: 10}}"),
+        refuse(&["spec.storage.size"], "{storage: {size: '0'}}"),
+        refuse(&["spec.storage.retention"], "{storage: {size: 1Gi, retention: Recycle}}"),
+        refuse(&["spec.storage.storageClassName"], "{storage: {size: 1Gi, storageClassName: A}}"),
+        accept(
+            "{limits: {maxPacketBytes: 1Mi, maxInflight: 65535, maxQueuedMessages: 100000000,
+              maxQueuedBytes: 64M, maxConnections: 1, maxSessionExpiry: 168h}}",
+        ),
+        accept("{limits: {maxPacketBytes: '1024'}}"),
+        accept("{limits: {maxPacketBytes: 256Mi}}"),
+        refuse(&["spec.limits.maxPacketBytes"], "{limits: {maxPacketBytes: '1023'}}"),
+        refuse(&["spec.limits.maxPacketBytes"], "{limits: {maxPacketBytes: 257Mi}}"),
+        refuse(&["spec.limits.maxPacketBytes"], "{limits: {maxPacketBytes: 1 MB}}"),
+        refuse(&["spec.limits.maxInflight"], "{limits: {maxInflight: 65536}}"),
+        refuse(&["spec.limits.maxInflight"], "{limits: {maxInflight: 0}}"),
+        refuse(&["spec.limits.maxQueuedMessages"], "{limits: {maxQueuedMessages: 100000001}}"),
+        refuse(&["spec.limits.maxQueuedBytes"], "{limits: {maxQueuedBytes: ''}}"),
+        refuse(&["spec.limits.maxConnections"], "{limits: {maxConnections: 0}}"),
+        refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: 7d}}"),
+        refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: 0s}}"),
+        refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: ''}}"),
+    ]);
+}
+
+#[test]
+fn who_may_link_and_how_pods_look() {
+    let labels = |count: usize| {
+        let each = |n: usize| format!("l{n}: x");
+        let all = (0..count).map(each).collect::<Vec<_>>().join(",");
+        format!("{{podTemplate: {{metadata: {{labels: {{{all}}}}}}}}}")
+    };
+    check_clusters(vec![
+        accept("{allowedLinks: {}}"),
+        accept("{allowedLinks: {namespaces: All}}"),
+        accept("{allowedLinks: {namespaces: Selector, selector: {matchLabels: {a: b}}}}"),
+        refuse(&["spec.allowedLinks.selector"], "{allowedLinks: {namespaces: Selector}}"),
+        refuse(&["spec.allowedLinks.selector"], "{allowedLinks: {namespaces: All, selector: {}}}"),
+        refuse(&["spec.allowedLinks.selector"], "{allowedLinks: {selector: {}}}"),
+        refuse(&["spec.allowedLinks.namespaces"], "{allowedLinks: {namespaces: Some}}"),
+        accept(labels(64)),
+        refuse(&["spec.podTemplate.metadata.labels"], labels(65)),
+        accept("{podTemplate: {resources: {requests: {cpu: 1, memory: 64Mi}}, env: [{name: A, value: b}]}}"),
+        refuse(&["spec.podTemplate.env[1]"], "{podTemplate: {env: [{name: A}, {name: A}]}}"),
+        refuse(&["spec.podTemplate.env[0].name"], "{podTemplate: {env: [{value: b}]}}"),
+        refuse(
+            &["spec.podTemplate.resources.requests.cpu"],
+            "{podTemplate: {resources: {requests: {cpu: true}}}}",
+        ),
+        refuse(&["spec.podTemplate.priorityClass"], "{podTemplate: {priorityClass: ''}}"),
+        accept(
+            "{podTemplate: {tolerations: [{operator: Exists}], topologySpread: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]}}",
+        ),
+        refuse(
+            &["spec.podTemplate.topologySpread[0].topologyKey"],
+            "{podTemplate: {topologySpread: [{maxSkew: 1, whenUnsatisfiable: ScheduleAnyway}]}}",
+        ),
+        refuse(&["spec.monitoring.podMonitor"], "{monitoring: {podMonitor: 1}}"),
+    ]);
+}

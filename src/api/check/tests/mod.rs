@@ -1,0 +1,123 @@
+//! The table of accepted and refused objects, and the two judges that must agree on each.
+
+mod changes;
+mod clusters;
+mod links;
+mod server;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::crd::Kind;
+use crate::api::{ClusterLink, MqttCluster, structure};
+
+/// One object of the table: a spec, and the fields in which it is refused (none: accepted).
+struct Case {
+    spec: String,
+    refused: &'static [&'static str],
+}
+
+fn accept(spec: impl Into<String>) -> Case {
+    Case { spec: spec.into(), refused: &[] }
+}
+
+fn refuse(refused: &'static [&'static str], spec: impl Into<String>) -> Case {
+    Case { spec: spec.into(), refused }
+}
+
+fn manifest(kind: Kind, name: &str, spec: &str) -> Value {
+    let spec: Value = serde_saphyr::from_str(spec).unwrap_or_else(|error| panic!("{spec}: {error}"));
+    json!({
+        "apiVersion": "mqlink.dev/v1alpha1", "kind": kind.as_str(),
+        "metadata": { "name": name, "namespace": "default" }, "spec": spec,
+    })
+}
+
+/// What we say: the shape first, then the rules on the typed object.
+fn findings(kind: Kind, manifest: &Value, old: Option<&Value>) -> Vec<Finding> {
+    let shape = structure::check(kind, manifest);
+    if !shape.is_empty() {
+        return shape;
+    }
+    fn read<T: serde::de::DeserializeOwned>(manifest: &Value) -> T {
+        serde_json::from_value(manifest.clone()).unwrap_or_else(|error| panic!("{manifest}: {error}"))
+    }
+    match kind {
+        Kind::MqttCluster => {
+            let new: MqttCluster = read(manifest);
+            let change = old.map(|old| cluster_change(&read(old), &new)).unwrap_or_default();
+            [cluster(&new), change].concat()
+        }
+        Kind::ClusterLink => {
+            let new: ClusterLink = read(manifest);
+            let change = old.map(|old| link_change(&read(old), &new)).unwrap_or_default();
+            [link(&new), change].concat()
+        }
+    }
+}
+
+/// Both judges on one object: the same verdict, the expected one, at the expected fields.
+#[track_caller]
+fn check(kind: Kind, manifest: &Value, old: Option<&Value>, refused: &[&str]) {
+    let ours = findings(kind, manifest, old);
+    let theirs = server::complaints(kind, manifest, old);
+    assert_eq!(ours.is_empty(), theirs.is_empty(), "{manifest}\nours: {ours:#?}\nserver's: {theirs:#?}");
+    let mut paths: Vec<&str> = ours.iter().map(|finding| finding.path.as_str()).collect();
+    paths.dedup();
+    assert_eq!(paths, refused, "{manifest}\n{ours:#?}");
+    assert!(
+        !theirs.iter().any(|complaint| complaint.contains("EvaluationError")),
+        "a rule failed: {theirs:#?}"
+    );
+}
+
+#[track_caller]
+fn check_all(kind: Kind, cases: Vec<Case>) {
+    for case in cases {
+        check(kind, &manifest(kind, "us", &case.spec), None, case.refused);
+    }
+}
+
+#[test]
+fn names_of_objects() {
+    for (kind, spec) in [(Kind::MqttCluster, "{}"), (Kind::ClusterLink, links::MANAGED)] {
+        let forty = "a".repeat(40);
+        for name in ["a", "us-east", "x1", &forty] {
+            check(kind, &manifest(kind, name, spec), None, &[]);
+        }
+        for name in ["-a", "a-", "A", "a.b", "a_b", "é", &"a".repeat(41)] {
+            check(kind, &manifest(kind, name, spec), None, &["metadata.name"]);
+        }
+    }
+    check(Kind::ClusterLink, &manifest(Kind::ClusterLink, "1a", links::MANAGED), None, &[]);
+    check(Kind::MqttCluster, &manifest(Kind::MqttCluster, "1a", "{}"), None, &["metadata.name"]);
+}
+
+#[test]
+fn what_is_beside_the_spec() {
+    let mut object = manifest(Kind::MqttCluster, "us", "{}");
+    object["status"] = json!({ "anything": true });
+    assert_eq!(findings(Kind::MqttCluster, &object, None), vec![]);
+    object["spce"] = json!({});
+    assert_eq!(findings(Kind::MqttCluster, &object, None)[0].path, "spce");
+    object.as_object_mut().unwrap().remove("spec");
+    let paths: Vec<String> = findings(Kind::MqttCluster, &object, None).into_iter().map(|f| f.path).collect();
+    assert_eq!(paths, ["spce", "spec"]);
+    assert_eq!(structure::check(Kind::ClusterLink, &json!([])).len(), 1);
+}
+
+#[test]
+fn findings_name_the_value_and_the_remedy() {
+    let cases = [
+        (
+            Kind::ClusterLink,
+            "{clusterRef: {name: a}, topics: ['a/#/b'], remote: {clusterRef: {name: b}, topics: []}}",
+        ),
+        (Kind::ClusterLink, "{clusterRef: {name: a}, topics: [a, b, a], remote: {clusterRef: {name: b}}}"),
+        (Kind::MqttCluster, "{replicas: 0, listeners: [{name: link, protocol: MQTT, port: 11883}]}"),
+        (Kind::MqttCluster, "{listeners: [{name: a, protocol: TCP, port: '1'}], linkListner: {}}"),
+    ];
+    let texts = cases.map(|(kind, spec)| findings(kind, &manifest(kind, "us", spec), None));
+    let texts: Vec<String> = texts.into_iter().flatten().map(|finding| finding.to_string()).collect();
+    insta::assert_snapshot!(texts.join("\n"));
+}

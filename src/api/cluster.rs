@@ -1,0 +1,585 @@
+//! `MqttCluster`: one named MQTT cluster, its listeners, who may use it, and who may link to it.
+
+#![allow(unreachable_pub, reason = "the derive makes a private copy of each struct, `pub` included")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns are alike")]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvVar, ResourceRequirements, Toleration, TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::refs::{SecretRef, ServiceTemplate};
+use super::schema;
+
+/// What a cluster should be.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "mqlink.dev",
+    version = "v1alpha1",
+    kind = "MqttCluster",
+    namespaced,
+    status = "MqttClusterStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    shortname = "mqc",
+    category = "mqtt",
+    doc = "An MQTT cluster: its listeners, its users, and who may link to it.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".status.clusterName",
+        description = "The name links know"
+    ),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Up", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Links", type_ = "integer", json_path = ".status.links.total"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    validation = Rule::new(
+        "(has(self.spec.clusterName) ? self.spec.clusterName : self.metadata.name) == (has(oldSelf.spec.clusterName) ? oldSelf.spec.clusterName : oldSelf.metadata.name)"
+    )
+    .message("is immutable: other clusters know this one by its name (default: metadata.name); make a new MqttCluster instead")
+    .field_path(".spec.clusterName")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "has(self.linkListener) && has(self.linkListener.enabled) && !self.linkListener.enabled ? true : (has(self.listeners) ? self.listeners.all(l, l.port != (has(self.linkListener) && has(self.linkListener.port) ? self.linkListener.port : 11883)) : (has(self.linkListener) && has(self.linkListener.port) ? self.linkListener.port != 1883 : true))"
+    )
+    .message("the port of linkListener (default 11883) is also a listener's port (default 1883); give one of them another port")
+    .field_path(".linkListener"),
+    validation = Rule::new(
+        "(has(self.storage) && has(self.storage.size)) == (has(oldSelf.storage) && has(oldSelf.storage.size))"
+    )
+    .message("cannot change between a volume (size) and none (ephemeral: true, or unset); make a new MqttCluster instead")
+    .field_path(".storage")
+)]
+pub struct MqttClusterSpec {
+    /// The name by which links know this cluster, unique among all clusters that are linked; default metadata.name; immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::cluster_name")]
+    pub cluster_name: Option<String>,
+    /// Number of broker pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::replicas")]
+    pub replicas: Option<i32>,
+    /// Image of the broker; default: the operator's own version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::text")]
+    pub image: Option<String>,
+    /// Where MQTT clients connect; default: one listener `mqtt`, MQTT on 1883.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["name".to_owned()]),
+        validation = ("self.all(a, self.exists_one(b, a.port == b.port))", "two listeners have the same port; give each its own"),
+    )]
+    pub listeners: Option<Vec<Listener>>,
+    /// The dedicated listener for links, on by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_listener: Option<LinkListener>,
+    /// Who may connect; absent: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+    /// What those may do who connected; absent: everything but `$LINK/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+    /// Where sessions and retained messages are kept; absent: in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// Bounds on what clients may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Who may point a ClusterLink of another namespace here; default: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_links: Option<AllowedLinks>,
+    /// Additions to the broker pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+    /// Additions for monitoring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Monitoring>,
+}
+
+impl MqttCluster {
+    /// The name by which links know this cluster.
+    pub fn cluster_name(&self) -> &str {
+        let own = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.cluster_name.as_deref().unwrap_or(own)
+    }
+}
+
+impl MqttClusterSpec {
+    /// Port of the link listener unless the spec says otherwise.
+    pub const LINK_PORT: i32 = 11_883;
+
+    /// The listeners, with the default where none are given.
+    pub fn client_listeners(&self) -> Cow<'_, [Listener]> {
+        let default = || Listener { name: "mqtt".to_owned(), port: 1883, ..Listener::default() };
+        self.listeners.as_deref().map_or_else(|| Cow::Owned(vec![default()]), Cow::Borrowed)
+    }
+
+    /// The port of the link listener; `None` when it is turned off.
+    pub fn link_port(&self) -> Option<i32> {
+        let listener = self.link_listener.as_ref();
+        let enabled = listener.and_then(|listener| listener.enabled).unwrap_or(true);
+        enabled.then(|| listener.and_then(|listener| listener.port).unwrap_or(Self::LINK_PORT))
+    }
+
+    /// How the link listener is secured.
+    pub fn link_tls_mode(&self) -> LinkTlsMode {
+        let tls = self.link_listener.as_ref().and_then(|listener| listener.tls.as_ref());
+        tls.and_then(|tls| tls.mode).unwrap_or_default()
+    }
+}
+
+/// One listener for MQTT clients.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.tls) == (self.protocol in ['MQTTS', 'WSS'])")
+    .message("tls.secretRef is required for MQTTS and WSS, and tls is not allowed for MQTT and WS")
+    .field_path(".tls"))]
+pub struct Listener {
+    /// Name of the listener, unique in the cluster.
+    #[schemars(schema_with = "schema::listener_name")]
+    pub name: String,
+    /// What is spoken on the port.
+    pub protocol: Protocol,
+    /// TCP port.
+    #[schemars(schema_with = "schema::port")]
+    pub port: i32,
+    /// The certificate to serve, for MQTTS and WSS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+    /// The Service of this listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceTemplate>,
+}
+
+/// What is spoken on a listener.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// MQTT over TCP.
+    #[default]
+    Mqtt,
+    /// MQTT over TLS.
+    Mqtts,
+    /// MQTT over WebSocket.
+    Ws,
+    /// MQTT over WebSocket over TLS.
+    Wss,
+}
+
+/// TLS of a client listener.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.clientCaRef) == (has(self.clientAuth) && self.clientAuth != 'None')")
+    .message("clientCaRef is required when clientAuth is Request or Require, and not allowed without them")
+    .field_path(".clientCaRef"))]
+pub struct ListenerTls {
+    /// Secret with tls.crt (the chain) and tls.key.
+    pub secret_ref: SecretRef,
+    /// Whether clients present a certificate; default None.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuth>,
+    /// Secret with ca.crt that client certificates must chain to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca_ref: Option<SecretRef>,
+}
+
+/// Whether clients present a certificate; default None.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientAuth {
+    /// They are not asked for one.
+    #[default]
+    None,
+    /// They are asked; one that is presented must be valid.
+    Request,
+    /// They must present a valid one.
+    Require,
+}
+
+/// The dedicated listener for links.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkListener {
+    /// Whether the listener exists; default true. Without it this cluster can only dial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// TCP port; default 11883.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::port")]
+    pub port: Option<i32>,
+    /// How the listener is secured; default mode Auto.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<LinkListenerTls>,
+    /// The Service of the link listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceTemplate>,
+    /// What peers dial, host or host:port; default: from the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::address")]
+    pub advertised_address: Option<String>,
+}
+
+/// TLS of the link listener.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.secretRef) == (has(self.mode) && self.mode == 'Secret')")
+    .message("secretRef is required for mode Secret, and not allowed for Auto and Plaintext")
+    .field_path(".secretRef"))]
+pub struct LinkListenerTls {
+    /// Where the certificate comes from; default Auto.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<LinkTlsMode>,
+    /// Secret with tls.crt, tls.key and ca.crt, for mode Secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+}
+
+/// Where the certificate of a link listener comes from; default Auto.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkTlsMode {
+    /// Issued and renewed for you.
+    #[default]
+    Auto,
+    /// From a Secret that you keep.
+    Secret,
+    /// No TLS: links authenticate by password, in the clear.
+    Plaintext,
+}
+
+/// Who may connect.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authentication {
+    /// Whether clients without a user name may connect; default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<bool>,
+    /// Secret whose key `users` has a line `name:secret` for each user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users_secret_ref: Option<SecretRef>,
+}
+
+/// What clients may do; the first rule that matches decides.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    /// What happens when no rule matches; default Deny.
+    #[serde(rename = "default", skip_serializing_if = "Option::is_none")]
+    pub default_effect: Option<Effect>,
+    /// Rules, tried in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub rules: Option<Vec<AccessRule>>,
+}
+
+/// One authorization rule.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessRule {
+    /// Whom the rule is for; absent or empty: everyone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principals: Option<Principals>,
+    /// What they do.
+    pub action: Action,
+    /// On which topics.
+    #[schemars(schema_with = "schema::rule_filters")]
+    pub filters: Vec<String>,
+    /// Whether they may.
+    pub effect: Effect,
+}
+
+/// Clients, by what is known of them. A list that is given must contain the client.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Principals {
+    /// User names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::principals")]
+    pub users: Option<Vec<String>>,
+    /// Client identifiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::principals")]
+    pub client_ids: Option<Vec<String>>,
+    /// Names in the client's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::principals")]
+    pub certificate_names: Option<Vec<String>>,
+    /// Networks the client connects from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::cidrs")]
+    pub cidrs: Option<Vec<String>>,
+}
+
+/// What a client does.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// It publishes.
+    Publish,
+    /// It subscribes.
+    Subscribe,
+    /// Either.
+    #[default]
+    All,
+}
+
+/// Whether something is allowed; what no rule matches is denied by default.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// It is.
+    Allow,
+    /// It is not.
+    #[default]
+    Deny,
+}
+
+/// Where sessions and retained messages are kept.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.size) != (has(self.ephemeral) && self.ephemeral)")
+        .message("exactly one of size and ephemeral: true is required"),
+    validation = Rule::new("has(self.size) || !(has(self.storageClassName) || has(self.retention))")
+        .message("storageClassName and retention are only for a volume; set size or remove them"),
+    validation = Rule::new("(has(self.storageClassName) ? self.storageClassName : '') == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : '')")
+        .message("is immutable: volumes keep their class; make a new MqttCluster instead")
+        .field_path(".storageClassName")
+)]
+pub struct Storage {
+    /// Size of each pod's volume; it grows and never shrinks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::storage_size")]
+    pub size: Option<String>,
+    /// Class of the volumes; default: the Kubernetes cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reference")]
+    pub storage_class_name: Option<String>,
+    /// What happens to the volumes when the cluster is deleted; default Retain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// No volume: sessions and retained messages end with the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<bool>,
+}
+
+/// What happens to the volumes when the cluster is deleted; default Retain.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retention {
+    /// They stay.
+    #[default]
+    Retain,
+    /// They are deleted.
+    Delete,
+}
+
+/// Bounds on what clients may use; each has a default that `status` does not repeat.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Largest packet accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::packet_size")]
+    pub max_packet_bytes: Option<String>,
+    /// Unacknowledged messages to one client; the client's Receive Maximum rules when it is smaller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::inflight")]
+    pub max_inflight: Option<i32>,
+    /// Messages kept for one session that is away or slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
+    pub max_queued_messages: Option<i64>,
+    /// Bytes kept for one session that is away or slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::byte_size")]
+    pub max_queued_bytes: Option<String>,
+    /// Connections to one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
+    pub max_connections: Option<i64>,
+    /// Longest life of a session without a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub max_session_expiry: Option<String>,
+}
+
+/// Who may point a ClusterLink of another namespace here.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.selector) == (has(self.namespaces) && self.namespaces == 'Selector')")
+    .message("selector is required for namespaces: Selector, and not allowed for Same and All")
+    .field_path(".selector"))]
+pub struct AllowedLinks {
+    /// Which namespaces; default Same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<LinkNamespaces>,
+    /// The namespaces by their labels, for Selector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Which namespaces may link; default Same.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkNamespaces {
+    /// The cluster's own.
+    #[default]
+    Same,
+    /// Every one.
+    All,
+    /// Those whose labels match `selector`.
+    Selector,
+}
+
+/// Additions to the broker pods.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// Labels and annotations; the operator's own win.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<PodMetadata>,
+    /// Resources of the broker container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Where pods should run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Taints that pods tolerate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// How pods spread; default: over nodes and zones, softly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub topology_spread: Option<Vec<TopologySpreadConstraint>>,
+    /// Name of the pods' PriorityClass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reference")]
+    pub priority_class: Option<String>,
+    /// Environment variables of the broker container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub env: Option<Vec<EnvVar>>,
+}
+
+/// Labels and annotations of the broker pods.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodMetadata {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string_map")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string_map")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Additions for monitoring.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Monitoring {
+    /// Whether a PodMonitor is made; default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_monitor: Option<bool>,
+}
+
+/// What a cluster is.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MqttClusterStatus {
+    /// Generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted, ResolvedRefs, Progressing, Available, ConfigApplied, Ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Option<Vec<Condition>>,
+    /// Broker pods that exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Broker pods that are ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Label selector of the broker pods, for the scale subresource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The name that links know, as resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_name: Option<String>,
+    /// Version of the brokers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where clients reach each listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub listeners: Option<Vec<ListenerStatus>>,
+    /// Where peers reach the link listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_listener: Option<LinkListenerStatus>,
+    /// How many links this cluster has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinkCounts>,
+}
+
+/// Where clients reach a listener.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    /// Name of the listener.
+    pub name: String,
+    /// host:port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// Where peers reach the link listener, and by what they know it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkListenerStatus {
+    /// host:port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// SHA-256 of the CA certificate that peers must trust.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_fingerprint: Option<String>,
+    /// End of the listener certificate's life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+}
+
+/// How many links a cluster has.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkCounts {
+    /// Links that name this cluster on either side.
+    pub total: i32,
+    /// Those that are Ready.
+    pub ready: i32,
+}

@@ -1,0 +1,263 @@
+//! The leaves of the schema: strings, numbers and lists with their bounds, patterns and CEL rules.
+//!
+//! Every rule here stands once more in [`super::check`]. Messages say what is expected and what to do; the API server puts
+//! the field in front. Rules are total: whatever the value, they evaluate without an error.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::bounds::*;
+
+/// A DNS label: names of namespaces and of listeners.
+pub(super) const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// A DNS label that begins with a letter: what Services are named after.
+pub(super) const SERVICE_LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
+/// A DNS subdomain: names of Secrets and storage classes.
+pub(super) const DNS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A cluster name as links know it: part of topics, client ids and certificate names.
+pub(super) const CLUSTER_NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+/// A topic filter of MQTT, but for its length.
+pub(super) const FILTER: &str = r"^(#|([+]|[^#+/\x00]*)(/([+]|[^#+/\x00]*))*(/#)?)$";
+/// A size in bytes: a whole number with an optional unit.
+pub(super) const BYTE_SIZE: &str = "^[1-9][0-9]{0,11}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+/// Numbers with units of time, and nothing else.
+pub(super) const DURATION: &str = "^([0-9]{1,5}(ms|s|m|h)){1,4}$";
+/// `host:port` with an optional scheme; an IPv6 address stands in brackets.
+pub(super) const SERVER: &str = concat!(
+    r"^(mqtts?://)?([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):",
+    "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
+);
+/// `host` or `host:port`, or nothing.
+pub(super) const ADDRESS: &str = concat!(
+    r"^(([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])",
+    "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?)?$"
+);
+/// A host name, or nothing.
+pub(super) const HOST: &str = "^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$";
+/// A prefix of client ids: part of a topic, so without its special characters; may be empty.
+pub(super) const CLIENT_ID_PREFIX: &str = "^[A-Za-z0-9._-]*$";
+/// An address range: an IP address with the length of its prefix.
+pub(super) const CIDR: &str = "^[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}$";
+
+/// Listener names that name other things of a cluster.
+pub(super) const LISTENER_NAMES_TAKEN: &[&str] = &["link", "admin", "nodes"];
+
+pub(super) fn reference(_: &mut SchemaGenerator) -> Schema {
+    pattern(1, REFERENCE_CHARS_MAX, DNS_SUBDOMAIN)
+}
+
+pub(super) fn namespace(_: &mut SchemaGenerator) -> Schema {
+    pattern(1, 63, DNS_LABEL)
+}
+
+pub(super) fn cluster_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": CLUSTER_NAME_CHARS_MAX,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{CLUSTER_NAME}')"),
+            "message": "must be letters, digits, '-', '_' and '.', beginning with a letter or digit",
+        }],
+    })
+}
+
+pub(super) fn listener_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": LISTENER_NAME_CHARS_MAX,
+        "x-kubernetes-validations": [
+            {
+                "rule": format!("self.matches('{SERVICE_LABEL}')"),
+                "message": "must be lower-case letters, digits and '-', beginning with a letter and not ending with '-'",
+            },
+            {
+                "rule": "!(self in ['link', 'admin', 'nodes'])",
+                "message": "link, admin and nodes name other ports of a cluster; choose another name",
+            },
+        ],
+    })
+}
+
+pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": TEXT_CHARS_MAX })
+}
+
+pub(super) fn address(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": TEXT_CHARS_MAX,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{}')", escaped(ADDRESS)),
+            "message": "must be host or host:port (an IPv6 address in brackets), or empty for the Service's own address",
+        }],
+    })
+}
+
+pub(super) fn host(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 253,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{HOST}')"),
+            "message": "must be a host name without port, or empty for the host of server",
+        }],
+    })
+}
+
+pub(super) fn server(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{}')", escaped(SERVER)),
+            "message": "must be host:port, mqtt://host:port or mqtts://host:port (an IPv6 address in brackets)",
+        }],
+    })
+}
+
+pub(super) fn client_id_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": CLUSTER_NAME_CHARS_MAX,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{CLIENT_ID_PREFIX}')"),
+            "message": "must be letters, digits, '-', '_' and '.', or empty for the own cluster name",
+        }],
+    })
+}
+
+pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": 65535 })
+}
+
+pub(super) fn replicas(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": REPLICAS_MAX, "default": 1 })
+}
+
+pub(super) fn pool_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": POOL_SIZE_MAX })
+}
+
+pub(super) fn inflight(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": INFLIGHT_MAX })
+}
+
+pub(super) fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": COUNT_MAX })
+}
+
+pub(super) fn byte_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 16,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{BYTE_SIZE}')"),
+            "message": "must be a whole number of bytes above 0 with an optional unit, such as 512Mi or 10Gi",
+        }],
+    })
+}
+
+pub(super) fn packet_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 16,
+        "x-kubernetes-validations": [{
+            "rule": format!(
+                "self.matches('{BYTE_SIZE}') && isQuantity(self) && \
+                 quantity(self).compareTo(quantity('1Ki')) >= 0 && quantity(self).compareTo(quantity('256Mi')) <= 0"
+            ),
+            "message": "must be a number of bytes from 1Ki to 256Mi, such as 1Mi",
+        }],
+    })
+}
+
+pub(super) fn storage_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 16,
+        "x-kubernetes-validations": [
+            {
+                "rule": format!("self.matches('{BYTE_SIZE}')"),
+                "message": "must be a whole number of bytes above 0 with an optional unit, such as 512Mi or 10Gi",
+            },
+            {
+                "rule": "!isQuantity(self) || !isQuantity(oldSelf) || !quantity(self).isLessThan(quantity(oldSelf))",
+                "message": "a volume grows and never shrinks; keep the old size or choose a larger one",
+            },
+        ],
+    })
+}
+
+pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": 32,
+        "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{DURATION}') && duration(self) > duration('0s')"),
+            "message": "must be numbers with the units ms, s, m or h, together above 0, such as 90s or 1h30m",
+        }],
+    })
+}
+
+/// Topic filters of a link: at most 32, valid, different, and none below `$`.
+pub(super) fn link_filters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": FILTERS_MAX, "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX,
+            "x-kubernetes-validations": [
+                filter_syntax(),
+                filter_bytes(),
+                {
+                    "rule": "!self.startsWith('$')",
+                    "message": "topics that begin with '$' ($LINK, $SYS, $share) never cross a link; remove this filter",
+                },
+            ],
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(a, self.exists_one(b, a == b))",
+            "message": "lists a filter twice; remove the duplicate",
+        }],
+    })
+}
+
+/// Topic filters of an authorization rule: those of `$SYS` included. By pattern: 64 rules of them would cost
+/// too much in CEL.
+pub(super) fn rule_filters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": FILTERS_MAX, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX, "pattern": FILTER },
+    })
+}
+
+pub(super) fn principals(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": PRINCIPALS_MAX, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "minLength": 1, "maxLength": PRINCIPAL_CHARS_MAX },
+    })
+}
+
+pub(super) fn cidrs(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": PRINCIPALS_MAX, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "minLength": 1, "maxLength": 49, "pattern": CIDR },
+    })
+}
+
+pub(super) fn string_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": MAP_ENTRIES_MAX, "additionalProperties": { "type": "string" },
+    })
+}
+
+fn pattern(chars_min: usize, chars_max: usize, pattern: &str) -> Schema {
+    json_schema!({ "type": "string", "minLength": chars_min, "maxLength": chars_max, "pattern": pattern })
+}
+
+fn filter_syntax() -> serde_json::Value {
+    serde_json::json!({
+        "rule": format!("self.matches('{}')", escaped(FILTER)),
+        "message": "is not a topic filter: '+' stands alone between slashes, '#' alone at the end, and there is no U+0000",
+    })
+}
+
+fn filter_bytes() -> serde_json::Value {
+    serde_json::json!({
+        "rule": format!("bytes(self).size() <= {FILTER_BYTES_MAX}"),
+        "message": "is longer than 1024 bytes; shorten it",
+    })
+}
+
+/// A pattern as it stands in a CEL string literal.
+fn escaped(pattern: &str) -> String {
+    pattern.replace('\\', r"\\")
+}

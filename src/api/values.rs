@@ -1,0 +1,167 @@
+//! What the strings of a spec mean: sizes, durations, addresses.
+//!
+//! Parsers accept exactly what the schema's patterns accept, so a spec that passed the API server never fails here.
+
+use std::time::Duration;
+
+/// Reads a size in bytes such as `1048576`, `512Mi` or `10G`; `None` when it is not one.
+pub fn bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.starts_with('0') || digits > 12 {
+        return None;
+    }
+    let factor: u64 = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => return None,
+    };
+    Some(number.parse::<u64>().ok()?.saturating_mul(factor))
+}
+
+/// Reads a duration such as `90s` or `1h30m`; `None` when it is not one or is zero.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (mut rest, mut total, mut parts) = (text, Duration::ZERO, 0);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().ok().filter(|_| digits <= 5)?;
+        rest = &rest[digits..];
+        let (unit, length) = match rest.as_bytes() {
+            [b'm', b's', ..] => (Duration::from_millis(1), 2),
+            [b's', ..] => (Duration::from_secs(1), 1),
+            [b'm', ..] => (Duration::from_secs(60), 1),
+            [b'h', ..] => (Duration::from_secs(3600), 1),
+            _ => return None,
+        };
+        total += unit * u32::try_from(number).ok()?;
+        rest = &rest[length..];
+        parts += 1;
+    }
+    (parts <= 4 && !total.is_zero()).then_some(total)
+}
+
+/// Where a peer is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Whether the scheme says TLS; `None` without a scheme.
+    pub tls: Option<bool>,
+    /// Host name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Server {
+    /// `host:port`, an IPv6 address in brackets.
+    pub fn address(&self) -> String {
+        join_host_port(&self.host, self.port)
+    }
+}
+
+/// Joins a host and a port, an IPv6 address in brackets.
+pub fn join_host_port(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// Reads `host:port` with an optional `mqtt://` or `mqtts://`; `None` when it is not that.
+pub fn server(text: &str) -> Option<Server> {
+    let (tls, address) = match (text.strip_prefix("mqtt://"), text.strip_prefix("mqtts://")) {
+        (Some(rest), _) => (Some(false), rest),
+        (_, Some(rest)) => (Some(true), rest),
+        _ => (None, text),
+    };
+    let (host, port) = host_and_port(address)?;
+    Some(Server { tls, host, port: port? })
+}
+
+/// Reads `host` or `host:port`; `None` when it is neither, and when it is empty.
+pub fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(inner) => {
+            let (host, rest) = inner.split_once(']')?;
+            let all_hex = host.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.');
+            (!host.is_empty() && all_hex).then_some((host, rest))?
+        }
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            is_host(&text[..end]).then(|| text.split_at(end))?
+        }
+    };
+    match rest.strip_prefix(':') {
+        None => rest.is_empty().then(|| (host.to_owned(), None)),
+        Some(digits) => {
+            let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+            let port = digits.parse::<u16>().ok().filter(|_| plain)?;
+            Some((host.to_owned(), Some(port)))
+        }
+    }
+}
+
+/// Whether a text can be a host name or an IPv4 address.
+pub fn is_host(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("1"), Some(1));
+        assert_eq!(bytes("512Mi"), Some(512 << 20));
+        assert_eq!(bytes("10G"), Some(10_000_000_000));
+        assert_eq!(bytes("999999999999Ti"), Some(u64::MAX));
+        for wrong in ["", "0", "01", "Mi", "1.5Gi", "1 Gi", "-1", "1gi", "1234567890123", "1Mib"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("0h1s"), Some(Duration::from_secs(1)));
+        for wrong in ["", "0s", "1", "s", "1d", "1.5h", "100000s", "1s1s1s1s1s", "-1s", "1 s"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers() {
+        let with = |tls, host: &str, port| Some(Server { tls, host: host.to_owned(), port });
+        assert_eq!(server("a.example:1883"), with(None, "a.example", 1883));
+        assert_eq!(server("mqtts://a:8883"), with(Some(true), "a", 8883));
+        assert_eq!(server("mqtt://[::1]:65535"), with(Some(false), "::1", 65535));
+        for wrong in [
+            "",
+            "a",
+            "a:",
+            "a:0",
+            "a:01",
+            "a:65536",
+            "ssl://a:1",
+            "::1:1883",
+            "[::1]",
+            "-a:1",
+            "a b:1",
+            "a:1/x",
+        ] {
+            assert_eq!(server(wrong), None, "{wrong}");
+        }
+        assert_eq!(host_and_port("[::1]"), Some(("::1".to_owned(), None)));
+    }
+}
