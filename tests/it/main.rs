@@ -4,4 +4,11 @@
 //! what must *not* happen is shown by a marker that went the same way and arrived.
 
 mod clients;
-mod smoke;
+mod harness;
+
+mod broker;
+mod access;
+mod link;
+mod traffic;
+mod death;
+mod edits;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-pub(crate) use mosquitto::Mosquitto;
+pub(crate) use mosquitto::{Mosquitto, refused_publish};
 pub(crate) use paho::Paho;
 pub(crate) use rumq::Rumqttc;
 
@@ -29,6 +29,8 @@ pub(crate) struct Who {
     /// Speak TLS, and trust this CA file.
     pub(crate) ca: Option<PathBuf>,
     pub(crate) will: Option<Post>,
+    /// Subscriptions keep the RETAIN flag as it was published; only mosquitto's client does this here.
+    pub(crate) retain_as_published: bool,
 }
 
 impl Who {
@@ -54,6 +56,10 @@ impl Who {
 
     pub(crate) fn trusting(self, ca: &std::path::Path) -> Who {
         Who { ca: Some(ca.to_owned()), ..self }
+    }
+
+    pub(crate) fn retain_as_published(self) -> Who {
+        Who { retain_as_published: true, ..self }
     }
 
     pub(crate) fn will(self, will: Post) -> Who {
@@ -153,6 +159,16 @@ impl Subscriber {
         }
     }
 
+    /// Whether a message has come by now; it is gone with this answer.
+    #[track_caller]
+    pub(crate) fn has_heard(&mut self) -> bool {
+        match self.events.try_recv() {
+            Ok(Event::Message(_)) => true,
+            Ok(other) => panic!("expected a message, got {other:?}"),
+            Err(_) => false,
+        }
+    }
+
     /// Adds a subscription and waits for SUBACK; returns its reason code.
     #[track_caller]
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> u8 {
@@ -205,12 +221,10 @@ pub(crate) trait Kind {
 
     /// Publishes all, in order on one connection, and waits for their acknowledgements.
     fn publish(&self, who: &Who, posts: &[Post]);
-}
 
-impl dyn Kind {
     /// Connects; returns the reason code of CONNACK and the connection.
     #[track_caller]
-    pub(crate) fn connect(&self, who: &Who) -> (u8, Subscriber) {
+    fn connect(&self, who: &Who) -> (u8, Subscriber) {
         let mut subscriber = self.open(who);
         match subscriber.event() {
             Event::Connected(code) => (code, subscriber),
@@ -220,12 +234,18 @@ impl dyn Kind {
 
     /// Connects, and subscribes to `filter`.
     #[track_caller]
-    pub(crate) fn subscribe(&self, who: &Who, filter: &str, qos: u8) -> Subscriber {
+    fn subscribe(&self, who: &Who, filter: &str, qos: u8) -> Subscriber {
         let (code, mut subscriber) = self.connect(who);
         assert_eq!(code, 0, "{}: {who:?} was refused", self.name());
         let granted = subscriber.subscribe(filter, qos);
         assert_eq!(granted, qos, "{}: {filter} was granted otherwise", self.name());
         subscriber
+    }
+
+    /// Connects, and subscribes to `filter` with QoS 1.
+    #[track_caller]
+    fn listen(&self, who: &Who, filter: &str) -> Subscriber {
+        self.subscribe(who, filter, 1)
     }
 }
 

@@ -56,7 +56,10 @@ impl Mosquitto {
         property("response-topic", given.response_topic.as_deref());
         property("correlation-data", given.correlation_data.as_deref());
         property("message-expiry-interval", given.expiry_s.map(|seconds| seconds.to_string()).as_deref());
-        property("payload-format-indicator", given.payload_format.map(|format| format.to_string()).as_deref());
+        property(
+            "payload-format-indicator",
+            given.payload_format.map(|format| format.to_string()).as_deref(),
+        );
         for (key, value) in &given.user {
             command.args(["-D", "publish", "user-property", key, value]);
         }
@@ -92,6 +95,7 @@ impl Control for Sub {
         let mut command = Command::new("stdbuf");
         command.args(["-oL", "mosquitto_sub", "-d", "-F", "%j", "-t", filter, "-q", &qos.to_string()]);
         connect_args(&mut command, &self.who);
+        command.args(self.who.retain_as_published.then_some("--retain-as-published"));
         if let Some(will) = &self.who.will {
             let qos = will.qos.to_string();
             command.args(["--will-topic", &will.topic, "--will-payload", &will.payload, "--will-qos", &qos]);
@@ -153,7 +157,9 @@ fn heard(line: &str) -> Heard {
             content_type: text(&given["content-type"]),
             response_topic: text(&given["response-topic"]),
             correlation_data: text(&given["correlation-data"]),
-            expiry_s: given["message-expiry-interval"].as_u64().and_then(|seconds| u32::try_from(seconds).ok()),
+            expiry_s: given["message-expiry-interval"]
+                .as_u64()
+                .and_then(|seconds| u32::try_from(seconds).ok()),
             payload_format: given["payload-format-indicator"].as_u64().and_then(|one| u8::try_from(one).ok()),
         },
     }

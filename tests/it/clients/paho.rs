@@ -33,7 +33,8 @@ impl Kind for Paho {
         }
         let mut open = posts.len();
         while open > 0 {
-            let event = lines.next().expect("paho ended before it had published all").expect("paho writes lines");
+            let event =
+                lines.next().expect("paho ended before it had published all").expect("paho writes lines");
             let event: Value = serde_json::from_str(&event).expect("paho writes JSON");
             match event["event"].as_str() {
                 Some("published") => open -= 1,
@@ -146,7 +147,9 @@ fn heard(event: &Value) -> Heard {
         qos: u8::try_from(event["qos"].as_u64().expect("a message has a QoS")).expect("QoS is small"),
         retain: event["retain"].as_bool().expect("a message has a flag"),
         properties: Properties {
-            user: pairs.map(|pair| (text(&pair[0]).unwrap_or_default(), text(&pair[1]).unwrap_or_default())).collect(),
+            user: pairs
+                .map(|pair| (text(&pair[0]).unwrap_or_default(), text(&pair[1]).unwrap_or_default()))
+                .collect(),
             content_type: text(&given["contentType"]),
             response_topic: text(&given["responseTopic"]),
             correlation_data: text(&given["correlationData"]),

@@ -40,7 +40,11 @@ impl Kind for Rumqttc {
 }
 
 fn client_id(who: &Who) -> String {
-    if who.client_id.is_empty() { format!("rumqttc-{:?}", std::thread::current().id()) } else { who.client_id.clone() }
+    if who.client_id.is_empty() {
+        format!("rumqttc-{:?}", std::thread::current().id())
+    } else {
+        who.client_id.clone()
+    }
 }
 
 // MQTT 5.0
@@ -73,7 +77,13 @@ fn options_v5(who: &Who) -> v5::MqttOptions {
     }
     if let Some(will) = &who.will {
         let (topic, payload) = (will.topic.clone(), will.payload.clone());
-        options.set_last_will(v5::mqttbytes::v5::LastWill::new(topic, payload, qos_v5(will.qos), will.retain, None));
+        options.set_last_will(v5::mqttbytes::v5::LastWill::new(
+            topic,
+            payload,
+            qos_v5(will.qos),
+            will.retain,
+            None,
+        ));
     }
     options
 }
@@ -235,10 +245,12 @@ fn forward_v3(mut connection: rumqttc::Connection, events: &Sender<Event>) {
     for event in connection.iter() {
         let event = match event {
             Ok(rumqttc::Event::Incoming(Packet::ConnAck(_))) => Event::Connected(0),
-            Ok(rumqttc::Event::Incoming(Packet::SubAck(ack))) => Event::Subscribed(match ack.return_codes[0] {
-                SubscribeReasonCode::Success(qos) => qos as u8,
-                SubscribeReasonCode::Failure => 0x80,
-            }),
+            Ok(rumqttc::Event::Incoming(Packet::SubAck(ack))) => {
+                Event::Subscribed(match ack.return_codes[0] {
+                    SubscribeReasonCode::Success(qos) => qos as u8,
+                    SubscribeReasonCode::Failure => 0x80,
+                })
+            }
             Ok(rumqttc::Event::Incoming(Packet::UnsubAck(_))) => Event::Unsubscribed,
             Ok(rumqttc::Event::Incoming(Packet::Publish(publish))) => Event::Message(heard_v3(&publish)),
             Ok(_) => continue,

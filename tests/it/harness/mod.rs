@@ -12,9 +12,9 @@ mod up;
 use std::time::{Duration, Instant};
 
 pub(crate) use certificates::Certificates;
-pub(crate) use node::{Node, settings};
-pub(crate) use process::alive;
+pub(crate) use node::{Node, SettingsExt, settings};
 pub(crate) use ports::free_port;
+pub(crate) use process::{Process, alive, kill_process};
 pub(crate) use status::Status;
 pub(crate) use up::{Clusters, Up};
 

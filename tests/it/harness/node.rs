@@ -11,7 +11,6 @@ use crate::clients::Who;
 /// A running broker; killed when dropped.
 pub(crate) struct Node {
     child: Child,
-    pub(crate) status: Status,
     settings: Settings,
     _folder: TempDir,
 }
@@ -35,7 +34,8 @@ pub(crate) trait SettingsExt {
 impl SettingsExt for Settings {
     /// Only these may connect.
     fn users(mut self, users: &[(&str, &str)]) -> Settings {
-        let user = |(name, secret): &(&str, &str)| User { name: (*name).to_owned(), secret: (*secret).to_owned() };
+        let user =
+            |(name, secret): &(&str, &str)| User { name: (*name).to_owned(), secret: (*secret).to_owned() };
         self.authentication = Authentication { anonymous: false, users: users.iter().map(user).collect() };
         self
     }
@@ -70,7 +70,7 @@ impl Node {
         status.until("open listeners", |report| {
             report.listeners.iter().filter(|listener| listener.error.is_none()).count() >= wanted
         });
-        Node { child, status, settings, _folder: folder }
+        Node { child, settings, _folder: folder }
     }
 
     /// A client of the listener with this name.

@@ -24,7 +24,9 @@ impl Process {
 pub(crate) fn children(parent: u32) -> Vec<Process> {
     let entries = std::fs::read_dir("/proc").expect("/proc is there");
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|(state, of)| of == parent && state != 'Z')).filter_map(read).collect()
+    pids.filter(|pid| stat(*pid).is_some_and(|(state, of)| of == parent && state != 'Z'))
+        .filter_map(read)
+        .collect()
 }
 
 fn read(pid: u32) -> Option<Process> {
@@ -49,4 +51,9 @@ fn stat(pid: u32) -> Option<(char, u32)> {
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("process ids are small"));
     kill(pid, signal).expect("the process is ours");
+}
+
+/// Kills a process that this run started, without a word.
+pub(crate) fn kill_process(pid: u32) {
+    signal(pid, Signal::SIGKILL);
 }

@@ -47,11 +47,6 @@ impl Status {
         self.latest.1.notify_all();
     }
 
-    /// Whether the stream is over: the node has ended.
-    pub(crate) fn ended(&self) -> bool {
-        self.latest.0.lock().expect("nobody panics with it").ended
-    }
-
     /// Waits for a report that `holds`, and returns it.
     #[track_caller]
     pub(crate) fn until(&self, what: &str, holds: impl Fn(&NodeReport) -> bool) -> NodeReport {
@@ -62,22 +57,22 @@ impl Status {
                 Some(report) if holds(report) => return report.clone(),
                 report => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    assert!(!latest.ended && left > Duration::ZERO, "waited for {what}; the last report: {report:#?}");
+                    assert!(
+                        !latest.ended && left > Duration::ZERO,
+                        "waited for {what}; the last report: {report:#?}"
+                    );
                     latest = self.latest.1.wait_timeout(latest, left).expect("nobody panics with it").0;
                 }
             }
         }
     }
-
-    /// The newest report.
-    pub(crate) fn now(&self) -> NodeReport {
-        self.until("a report", |_| true)
-    }
 }
 
 /// Every verdict on the link is True.
 pub(crate) fn is_up(link: &LinkReport) -> bool {
-    [&link.connected, &link.peer_agrees, &link.routes_synced].iter().all(|verdict| verdict.status == VerdictStatus::True)
+    [&link.connected, &link.peer_agrees, &link.routes_synced]
+        .iter()
+        .all(|verdict| verdict.status == VerdictStatus::True)
 }
 
 /// Works one line of the stream into the report.

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mqlink::settings::report::LinkReport;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use super::process::{self, Process};
 use super::status::{is_up, socket_of};
 use super::{MQLINK, Status, free_port, until};
-use crate::clients::Who;
+use crate::clients::{Kind, Post, Rumqttc, Subscriber, Who};
 
 /// A manifest of clusters and links, on ports of its own.
 #[derive(Clone, Default)]
@@ -35,7 +36,10 @@ struct Cluster {
 impl Clusters {
     /// `us-east` and `eu-west` and a managed link: what each side wants to receive, as YAML lists.
     pub(crate) fn linked(us_east: &str, eu_west: &str) -> Clusters {
-        Clusters::default().cluster("us-east").cluster("eu-west").link("us-eu", "us-east", us_east, "eu-west", eu_west)
+        Clusters::default()
+            .cluster("us-east")
+            .cluster("eu-west")
+            .link("us-eu", "us-east", us_east, "eu-west", eu_west)
     }
 
     pub(crate) fn cluster(mut self, name: &'static str) -> Clusters {
@@ -45,7 +49,14 @@ impl Clusters {
     }
 
     /// A managed link from one cluster to another.
-    pub(crate) fn link(mut self, name: &str, from: &str, topics: &str, to: &str, to_topics: &str) -> Clusters {
+    pub(crate) fn link(
+        mut self,
+        name: &str,
+        from: &str,
+        topics: &str,
+        to: &str,
+        to_topics: &str,
+    ) -> Clusters {
         self.links.push(format!(
             "apiVersion: mqlink.dev/v1alpha1\nkind: ClusterLink\nmetadata: {{name: {name}, namespace: mqtt}}\nspec:\n  \
              clusterRef: {{name: {from}}}\n  topics: {topics}\n  remote:\n    clusterRef: {{name: {to}}}\n    \
@@ -75,11 +86,16 @@ impl Clusters {
 
     fn yaml(&self) -> String {
         let clusters = self.clusters.iter().map(Cluster::yaml);
-        clusters.chain(self.links.iter().cloned()).chain(self.more.iter().cloned()).collect::<Vec<_>>().join("---\n")
+        clusters
+            .chain(self.links.iter().cloned())
+            .chain(self.more.iter().cloned())
+            .collect::<Vec<_>>()
+            .join("---\n")
     }
 
     fn port(&self, cluster: &str, over_tls: bool) -> u16 {
-        let found = self.clusters.iter().find(|candidate| candidate.name == cluster).expect("a cluster of the case");
+        let found =
+            self.clusters.iter().find(|candidate| candidate.name == cluster).expect("a cluster of the case");
         if over_tls { found.tls_port } else { found.port }
     }
 }
@@ -160,6 +176,29 @@ impl Up {
         Who::at(self.clusters.port(cluster, true))
     }
 
+    /// Subscribes, and waits until `from` knows: what is published there from now on crosses.
+    #[track_caller]
+    pub(crate) fn subscribed(&self, kind: &dyn Kind, who: &Who, filter: &str, from: &str) -> Subscriber {
+        let subscriber = kind.subscribe(who, filter, 2);
+        let ports = |cluster: &&Cluster| [cluster.port, cluster.tls_port].contains(&who.port);
+        let here = self.clusters.clusters.iter().find(ports).expect("a client of a cluster");
+        self.interest_is_known(here.name, from);
+        subscriber
+    }
+
+    /// Waits until `from` serves every subscription that `to` has now. Interests travel in order, so it is enough
+    /// that one made now is served.
+    #[track_caller]
+    pub(crate) fn interest_is_known(&self, to: &str, from: &str) {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let topic = format!("interest/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut subscriber = Rumqttc.subscribe(&self.at(to).named(&topic.replace('/', "-")), &topic, 0);
+        until("interest to be known", || {
+            Rumqttc.publish(&self.at(from).named("asker"), &[Post::new(&topic, "known?", 0)]);
+            subscriber.has_heard().then_some(())
+        });
+    }
+
     /// Replaces the manifest that `up` follows.
     pub(crate) fn edit(&mut self, change: impl FnOnce(Clusters) -> Clusters) {
         self.clusters = change(self.clusters.clone());
@@ -194,10 +233,6 @@ impl Up {
     /// What `up` has printed so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().expect("nobody panics with it").clone()
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Sends `up` a signal and waits for its end.
