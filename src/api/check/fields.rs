@@ -7,6 +7,7 @@ use super::Finding;
 use crate::api::bounds::*;
 use crate::api::refs::{SecretRef, ServiceTemplate};
 use crate::api::values;
+use crate::mqtt::Filter;
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -209,15 +210,8 @@ fn filter_problem(filter: &str) -> Option<String> {
         let bytes = filter.len();
         return Some(format!("has {bytes} bytes, but {FILTER_BYTES_MAX} are the most; shorten it"));
     }
-    (!is_filter(filter)).then(|| {
-        let shown = filter.escape_debug();
-        format!("`{shown}` is not a topic filter: '+' stands alone between slashes, '#' alone at the end")
-    })
-}
-
-fn is_filter(filter: &str) -> bool {
-    let before_last = filter.strip_suffix("/#").unwrap_or(if filter == "#" { "+" } else { filter });
-    !filter.contains('\0') && before_last.split('/').all(|level| level == "+" || !level.contains(['+', '#']))
+    let error = Filter::parse(filter).err()?;
+    Some(format!("is `{}`, which is not a topic filter: {error}", filter.escape_debug()))
 }
 
 fn is_dns_label(label: &str) -> bool {
