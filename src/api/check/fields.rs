@@ -173,7 +173,13 @@ impl Findings {
         self.require(!filters.is_empty(), path, "must not be empty; name a filter, such as \"#\"");
         self.items(path, filters.len(), 0, FILTERS_MAX);
         for (index, filter) in filters.iter().enumerate() {
-            if let Some(message) = filter_problem(filter) {
+            let problem = match filter.starts_with("$share/") || filter.starts_with("$LINK") {
+                true => Some(
+                    "must be a filter without $share/, and not below $LINK, where no client may go".into(),
+                ),
+                false => filter_problem(filter),
+            };
+            if let Some(message) = problem {
                 self.0.push(Finding {
                     path: format!("{path}[{index}]"),
                     reason: "InvalidTopicFilter",
