@@ -6,6 +6,7 @@ mod changes;
 mod clusters;
 mod links;
 mod server;
+mod real;
 
 use serde_json::{Value, json};
 
@@ -64,6 +65,9 @@ fn check(kind: Kind, manifest: &Value, old: Option<&Value>, refused: &[&str]) {
     let ours = findings(kind, manifest, old);
     let theirs = server::complaints(kind, manifest, old);
     assert_eq!(ours.is_empty(), theirs.is_empty(), "{manifest}\nours: {ours:#?}\nserver's: {theirs:#?}");
+    if let Some(real) = real::complaints(kind, manifest, old) {
+        assert_eq!(ours.is_empty(), real.is_empty(), "{manifest}\nours: {ours:#?}\nAPI server's: {real:#?}");
+    }
     let mut paths: Vec<&str> = ours.iter().map(|finding| finding.path.as_str()).collect();
     paths.dedup();
     assert_eq!(paths, refused, "{manifest}\n{ours:#?}");
