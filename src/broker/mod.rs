@@ -1,1 +1,4 @@
-//! See the map in the crate documentation.
+//! The broker: a pure [`core`] that knows MQTT, and the sockets, timers and passwords around it.
+
+pub mod core;
+pub mod port;

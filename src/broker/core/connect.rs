@@ -1,0 +1,223 @@
+//! CONNECT: checked, authenticated, and a session found or made for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::connection::{Opening, State};
+use super::delivery::pass_on;
+use super::publish::may_publish;
+use super::session::{Session, Will};
+use super::{ConnectionId, Core, Effect, Fault, SessionId, Verdict};
+use crate::mqtt::{
+    self, ConnAck, Connect, Message, Packet, PropertiesBuf, Property, ReasonCode, Version, Violation,
+};
+
+impl Core {
+    /// Notes what version the client speaks, so that it can be answered.
+    pub(super) fn introduce(&mut self, id: ConnectionId, version: Version) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        if matches!(connection.state, State::AwaitConnect) {
+            connection.version = version;
+            connection.is_introduced = true;
+        }
+    }
+
+    pub(super) fn handle_connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        self.introduce(id, connect.version);
+        if connect.properties.authentication_method().is_some() {
+            return Err(Fault::BadAuthenticationMethod); // [MQTT-4.12.0-1]
+        }
+        if connect.will.as_ref().is_some_and(|will| !may_publish(will.topic)) {
+            return Err(Fault::NotAuthorized);
+        }
+        let opening = Box::new(self.read_connect(connect));
+        if !self.by_client.contains_key(&opening.client_id) && self.sessions.len() >= self.limits.sessions_max
+        {
+            return Err(Fault::QuotaExceeded);
+        }
+        let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
+        connection.packet_bytes_max =
+            connect.properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
+        let Some(username) = connect.username else {
+            if !self.is_anonymous_allowed {
+                return Err(Fault::NotAuthorized);
+            }
+            self.accept_connection(id, *opening, now);
+            return Ok(());
+        };
+        let username: Arc<str> = username.into();
+        connection.username = Some(Arc::clone(&username));
+        connection.state = State::AwaitVerdict(opening);
+        let password = Bytes::copy_from_slice(connect.password.unwrap_or_default());
+        self.wires.effects.push_back(Effect::Authenticate { connection: id, username, password });
+        Ok(())
+    }
+
+    /// The shell's answer to [`Effect::Authenticate`].
+    pub fn handle_verdict(&mut self, id: ConnectionId, verdict: Verdict, now: Instant) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        if !matches!(connection.state, State::AwaitVerdict(_)) {
+            return;
+        }
+        match verdict {
+            Verdict::Refused => return self.close(id, Fault::BadUserNameOrPassword, now),
+            Verdict::Busy => return self.close(id, Fault::ServerBusy, now),
+            Verdict::Accepted => {}
+        }
+        if let State::AwaitVerdict(opening) = std::mem::replace(&mut connection.state, State::AwaitConnect) {
+            self.accept_connection(id, *opening, now);
+        }
+    }
+
+    fn read_connect(&mut self, connect: &Connect) -> Opening {
+        let wanted_s = match connect.version {
+            Version::V5 => connect.properties.session_expiry_interval().unwrap_or(0),
+            Version::V3 if connect.clean_start => 0,
+            Version::V3 => u32::MAX,
+        };
+        let expiry_s = wanted_s.min(self.limits.session_expiry_s_max);
+        let is_id_assigned = connect.client_id.is_empty();
+        Opening {
+            client_id: if is_id_assigned { self.assign_id() } else { connect.client_id.into() },
+            is_id_assigned,
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            expiry_s,
+            is_expiry_cut: expiry_s != wanted_s,
+            receive_max: connect.properties.receive_maximum().unwrap_or(u16::MAX),
+            will: connect.will.as_ref().map(|will| Box::new(read_will(will))),
+        }
+    }
+
+    /// A client id that nobody has. [MQTT-3.1.3-6]
+    fn assign_id(&mut self) -> Arc<str> {
+        loop {
+            self.serial = self.serial.wrapping_add(1);
+            let id: Arc<str> = format!("mqlink-{:016x}-{}", self.seed, self.serial).into();
+            if !self.by_client.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Lets a client in: takes over, resumes or makes its session, and answers.
+    fn accept_connection(&mut self, id: ConnectionId, opening: Opening, now: Instant) {
+        let (session, is_present) = self.session_for(id, &opening, now);
+        let connection = self.wires.get_mut(id).expect("who is let in has a connection");
+        let version = connection.version;
+        connection.state = State::Open(session);
+        // [MQTT-3.1.2-22]
+        let keep_alive = Duration::from_millis(u64::from(opening.keep_alive_s) * 1500);
+        connection.patience = (!keep_alive.is_zero()).then_some(keep_alive);
+        self.attach(session, id, version, &opening);
+        self.arm_connection(id, now);
+        self.send_connack(id, &opening, is_present);
+        let state = &mut self.sessions[session as usize];
+        state.unsent = state.ring.iter().map(|(id, _)| id).collect(); // [MQTT-4.4.0-1]
+        self.pump(session, now);
+    }
+
+    /// The session for a client id, and whether it was there before.
+    fn session_for(&mut self, id: ConnectionId, opening: &Opening, now: Instant) -> (SessionId, bool) {
+        let Some(&known) = self.by_client.get(&opening.client_id) else {
+            return (self.new_session(&opening.client_id, Version::V5), false);
+        };
+        if let Some(other) = self.sessions[known as usize].connection.filter(|&other| other != id) {
+            if opening.clean_start {
+                self.sessions[known as usize].expiry_s = 0; // its will goes out with it
+            }
+            self.close(other, Fault::SessionTakenOver, now); // [MQTT-3.1.4-3]
+        }
+        // It may have ended with the connection that it was taken from.
+        match self.by_client.get(&opening.client_id).copied() {
+            Some(session) if opening.clean_start => {
+                self.end_session(session, now); // [MQTT-3.1.2-4]
+                (self.new_session(&opening.client_id, Version::V5), false)
+            }
+            Some(session) => (session, true), // [MQTT-3.1.2-5]
+            None => (self.new_session(&opening.client_id, Version::V5), false),
+        }
+    }
+
+    pub(super) fn new_session(&mut self, client_id: &Arc<str>, version: Version) -> SessionId {
+        self.serial = self.serial.wrapping_add(1);
+        let session = Session::new(self.serial, Arc::clone(client_id), version);
+        let id = self.sessions.insert(session) as SessionId;
+        self.by_client.insert(Arc::clone(client_id), id);
+        id
+    }
+
+    fn attach(&mut self, session: SessionId, id: ConnectionId, version: Version, opening: &Opening) {
+        let session = &mut self.sessions[session as usize];
+        session.translate(version);
+        session.connection = Some(id);
+        session.expiry_s = opening.expiry_s;
+        session.ends_at = None;
+        session.will = opening.will.clone();
+        session.will_at = None; // [MQTT-3.1.3-9]
+        session.window = usize::from(opening.receive_max.min(self.limits.inflight_max)); // [MQTT-3.3.4-9]
+    }
+
+    fn send_connack(&mut self, id: ConnectionId, opening: &Opening, is_present: bool) {
+        let limits = &self.limits;
+        let mut properties = PropertiesBuf::new();
+        if opening.is_expiry_cut {
+            properties.push(Property::SessionExpiryInterval(opening.expiry_s)); // [MQTT-3.2.2-21]
+        }
+        if limits.inflight_max < u16::MAX {
+            properties.push(Property::ReceiveMaximum(limits.inflight_max));
+        }
+        if limits.packet_bytes_max < mqtt::PACKET_BYTES_MAX {
+            properties.push(Property::MaximumPacketSize(limits.packet_bytes_max as u32));
+        }
+        if opening.is_id_assigned {
+            properties.push(Property::AssignedClientIdentifier(&opening.client_id)); // [MQTT-3.2.2-16]
+        }
+        if limits.topic_alias_max > 0 {
+            properties.push(Property::TopicAliasMaximum(limits.topic_alias_max));
+        }
+        let properties = properties.as_properties();
+        let ack = ConnAck { session_present: is_present, reason: ReasonCode::Success, properties };
+        self.reply(id, &Packet::ConnAck(ack));
+    }
+
+    /// Answers a CONNECT with a refusal, as far as the client's version can say it. [MQTT-3.1.4-5]
+    pub(super) fn refuse_connection(&mut self, id: ConnectionId, fault: Fault) {
+        let Some(connection) = self.wires.get(id).filter(|connection| connection.is_introduced) else {
+            return;
+        };
+        let reason = fault.reason_code();
+        let can_say = match connection.version {
+            Version::V5 => reason.is_allowed_in(mqtt::PacketType::ConnAck),
+            Version::V3 => reason.connack_v3().is_some(),
+        };
+        if can_say && fault != Fault::Violation(Violation::FirstPacketNotConnect) {
+            let properties = mqtt::Properties::EMPTY;
+            self.reply(id, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
+        }
+    }
+}
+
+fn read_will(will: &mqtt::Will) -> Will {
+    let mut properties = PropertiesBuf::new();
+    pass_on(will.properties, None, &mut properties);
+    Will {
+        message: Message {
+            topic: will.topic.into(),
+            payload: Bytes::copy_from_slice(will.payload),
+            qos: will.qos,
+            retain: will.retain,
+            properties,
+            expires_at: None,
+        },
+        delay_s: will.properties.will_delay_interval().unwrap_or(0),
+        expiry_s: will.properties.message_expiry_interval(),
+    }
+}

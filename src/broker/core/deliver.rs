@@ -1,0 +1,236 @@
+//! A message to its recipients: routing, each session's window, queue and buffer, and what waits there.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::delivery::{Delivery, Outgoing};
+use super::recipients::{Grant, Recipients, Subscriber};
+use super::ring::Slot;
+use super::routes::GroupId;
+use super::session::Session;
+use super::wires::Wires;
+use super::{Core, SessionId};
+use crate::mqtt::{Ack, Frame, Packet, QoS};
+
+/// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
+/// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
+pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
+
+/// What became of a message.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(super) struct Routed {
+    /// How many sessions and peers it was for.
+    pub(super) recipients: usize,
+    /// A session that must not lose it has it.
+    pub(super) must_persist: bool,
+}
+
+impl Core {
+    /// Hands a message to local sessions and to one member of each local shared group.
+    pub(super) fn route(
+        &mut self,
+        recipients: &Recipients,
+        outgoing: &Outgoing,
+        publisher: Option<SessionId>,
+        now: Instant,
+    ) -> Routed {
+        let mut routed = Routed::default();
+        self.encoder.begin();
+        for recipient in &recipients.sessions {
+            let Some(grant) = recipient.grant(publisher) else { continue };
+            let retain = outgoing.publish.retain && grant.retain_as_published;
+            self.deliver(recipient.session, grant, outgoing, retain, None, &mut routed, now);
+        }
+        for &group in &recipients.groups {
+            self.route_to_group(group, outgoing, &mut routed, now);
+        }
+        routed
+    }
+
+    /// Hands a message of a shared group to another of its members.
+    pub(super) fn route_again(&mut self, group: GroupId, outgoing: &Outgoing, now: Instant) {
+        self.encoder.begin();
+        self.route_to_group(group, outgoing, &mut Routed::default(), now);
+    }
+
+    fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing, routed: &mut Routed, now: Instant) {
+        let Some(member) = self.choose(group, outgoing.publish.qos) else { return };
+        let grant = Grant::of(&member);
+        let retain = outgoing.publish.retain && grant.retain_as_published;
+        self.deliver(member.session, &grant, outgoing, retain, Some(group), routed, now);
+    }
+
+    /// The member whose turn it is: one that can take it now, else one that is connected, else one that comes back.
+    fn choose(&mut self, group: GroupId, qos: QoS) -> Option<Subscriber> {
+        let group = self.routes.group_mut(group)?;
+        let count = group.members.len();
+        let turn = |step: usize| (group.cursor + step) % count;
+        let find = |fits: &dyn Fn(&Session) -> bool| {
+            (0..count).map(turn).find(|&at| fits(&self.sessions[group.members[at].session as usize]))
+        };
+        let at = find(&|session| is_ready(session, &self.wires))
+            .or_else(|| find(&|session| session.connection.is_some()))
+            .or_else(|| if qos == QoS::AtMostOnce { None } else { Some(turn(0)) })?;
+        group.cursor = at + 1;
+        Some(group.members[at])
+    }
+
+    /// Hands a message to one session.
+    #[expect(clippy::too_many_arguments, reason = "the hot path takes what it needs as it is")]
+    pub(super) fn deliver(
+        &mut self,
+        to: SessionId,
+        grant: &Grant,
+        outgoing: &Outgoing,
+        retain: bool,
+        group: Option<GroupId>,
+        routed: &mut Routed,
+        now: Instant,
+    ) {
+        routed.recipients += 1;
+        let qos = outgoing.publish.qos.min(grant.qos);
+        if qos == QoS::AtMostOnce {
+            return self.deliver_once(to, grant, outgoing, retain);
+        }
+        let session = &mut self.sessions[to as usize];
+        routed.must_persist |= session.is_persistent();
+        let frame = self.encoder.frame(outgoing, session.version, qos, retain, grant);
+        let delivery = Delivery { frame, expires_at: outgoing.expires_at, group };
+        self.keep(to, delivery, now);
+    }
+
+    /// Hands a retained message to a session that asked for it. What its buffer has no room for waits in its queue: a
+    /// wide filter brings many messages at once, and the client did nothing wrong.
+    pub(super) fn deliver_patiently(
+        &mut self,
+        to: SessionId,
+        grant: &Grant,
+        outgoing: &Outgoing,
+        routed: &mut Routed,
+        now: Instant,
+    ) {
+        let session = &self.sessions[to as usize];
+        let qos = outgoing.publish.qos.min(grant.qos);
+        if qos != QoS::AtMostOnce || is_ready(session, &self.wires) {
+            return self.deliver(to, grant, outgoing, true, None, routed, now);
+        }
+        let frame = self.encoder.frame(outgoing, session.version, qos, true, grant);
+        self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None }, now);
+    }
+
+    /// QoS 0: into the connection's buffer, or nowhere.
+    fn deliver_once(&mut self, to: SessionId, grant: &Grant, outgoing: &Outgoing, retain: bool) {
+        let session = &self.sessions[to as usize];
+        let Some(id) = session.connection else { return };
+        let Some(connection) = self.wires.get(id) else { return };
+        let own_frame;
+        let bytes = match &grant.identifiers {
+            None => self.encoder.bytes(outgoing, session.version, retain),
+            Some(_) => {
+                own_frame =
+                    own_bytes(&self.encoder.frame(outgoing, session.version, QoS::AtMostOnce, retain, grant));
+                &own_frame
+            }
+        };
+        if bytes.len() > connection.packet_bytes_max {
+            self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
+        } else if connection.waiting() > OUT_BYTES_MAX {
+            self.counters.dropped_slow += 1;
+        } else {
+            self.wires.send(id, |out| out.extend_from_slice(bytes));
+            self.counters.sent += 1;
+        }
+    }
+
+    /// Sends a message at once if the session can take it, else puts it into its queue.
+    pub(super) fn keep(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
+        let session = &mut self.sessions[to as usize];
+        if is_ready(session, &self.wires) {
+            return self.send(to, delivery, now);
+        }
+        if !session.enqueue(delivery, self.limits.queued_messages_max, self.limits.queued_bytes_max) {
+            self.counters.dropped_queue_full += 1;
+        }
+    }
+
+    /// Sends a message to a connected session and, if its QoS wants that, keeps it until it is answered.
+    fn send(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
+        let session = &mut self.sessions[to as usize];
+        let Some(id) = session.connection else { return };
+        let Some(frame) = delivery.aged(session.version, now) else {
+            self.counters.dropped_expired += 1; // [MQTT-3.3.2-5]
+            return;
+        };
+        if self.wires.get(id).is_none_or(|connection| frame.len() > connection.packet_bytes_max) {
+            self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
+            return;
+        }
+        let packet_id = (frame.qos() != QoS::AtMostOnce)
+            .then(|| session.ring.push(Delivery { frame: Rc::clone(&frame), ..delivery }));
+        self.wires.send(id, |out| frame.append_to(out, packet_id, false));
+        self.counters.sent += 1;
+    }
+
+    /// Sends what waits, as far as the client takes it: first what an earlier connection left unanswered, then the queue.
+    pub(super) fn pump(&mut self, id: SessionId, now: Instant) {
+        while let Some(session) = self.sessions.get_mut(id as usize) {
+            let connection = session.connection.and_then(|id| self.wires.get(id));
+            if connection.is_none_or(|connection| connection.waiting() > OUT_BYTES_MAX / 2) {
+                return;
+            }
+            if !session.unsent.is_empty() {
+                if session.ring.open().saturating_sub(session.unsent.len()) >= session.window {
+                    return;
+                }
+                self.repeat_next(id);
+                continue;
+            }
+            let Some(front) = session.queue.front() else { return };
+            if front.frame.qos() != QoS::AtMostOnce && !session.ring.has_room(session.window) {
+                return;
+            }
+            if let Some(delivery) = session.dequeue() {
+                self.send(id, delivery, now);
+            }
+        }
+    }
+
+    /// Sends the next unanswered packet of an earlier connection again. [MQTT-4.4.0-1]
+    fn repeat_next(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id as usize];
+        let (Some(packet_id), Some(connection)) = (session.unsent.pop_front(), session.connection) else {
+            return;
+        };
+        let limit = self.wires.get(connection).map_or(0, |connection| connection.packet_bytes_max);
+        let version = session.version;
+        match session.ring.get(packet_id) {
+            Some(Slot::Sent(delivery)) if delivery.frame.len() > limit => {
+                session.ring.refuse(packet_id);
+                self.counters.dropped_oversize += 1;
+            }
+            Some(Slot::Sent(delivery)) => {
+                self.wires.send(connection, |out| delivery.frame.append_to(out, Some(packet_id), true));
+                self.counters.sent += 1;
+            }
+            Some(Slot::Released) => {
+                let packet = Packet::PubRel(Ack::success(packet_id));
+                self.wires.send(connection, |out| packet.encode(version, out));
+            }
+            Some(Slot::Done) | None => {}
+        }
+    }
+}
+
+/// True if the session's client can be sent a QoS 1 or 2 message now.
+fn is_ready(session: &Session, wires: &Wires) -> bool {
+    let connection = session.connection.and_then(|id| wires.get(id));
+    !session.has_backlog()
+        && session.ring.has_room(session.window)
+        && connection.is_some_and(|connection| connection.waiting() <= OUT_BYTES_MAX)
+}
+
+fn own_bytes(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.append_to(&mut bytes, None, false);
+    bytes
+}

@@ -1,0 +1,165 @@
+//! Messages on their way out: encoded once per class, handed to as many recipients as there are.
+//!
+//! A class is (version, QoS, RETAIN). QoS 0 goes through buffers that are kept from message to message, so it costs no
+//! allocation; QoS 1 and 2 need a frame that lives until the client answers, shared by all recipients of the class.
+//! Recipients with subscription identifiers get a frame of their own.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::recipients::Grant;
+use super::routes::GroupId;
+use crate::mqtt::{
+    Frame, Limits, Message, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Version,
+    decode, encode_publish,
+};
+
+/// A message for one session, until it is answered for.
+#[derive(Clone)]
+pub(super) struct Delivery {
+    pub(super) frame: Rc<Frame>,
+    pub(super) expires_at: Option<Instant>,
+    /// The shared group that chose this session.
+    pub(super) group: Option<GroupId>,
+}
+
+/// A message on its way to several recipients.
+pub(super) struct Outgoing<'a> {
+    /// As it came in, without what must not be passed on.
+    pub(super) publish: Publish<'a>,
+    pub(super) expires_at: Option<Instant>,
+}
+
+const CLASSES: usize = 4;
+
+/// The encodings of the message at hand.
+#[derive(Default)]
+pub(super) struct Encoder {
+    bytes: [Vec<u8>; CLASSES],
+    is_encoded: [bool; CLASSES],
+    frames: [[Option<Rc<Frame>>; CLASSES]; 2],
+}
+
+impl Encoder {
+    /// Forgets the last message.
+    pub(super) fn begin(&mut self) {
+        self.is_encoded = [false; CLASSES];
+        self.frames = Default::default();
+    }
+
+    /// The message at QoS 0.
+    #[inline]
+    pub(super) fn bytes(&mut self, outgoing: &Outgoing, version: Version, retain: bool) -> &[u8] {
+        let class = class(version, retain);
+        if !self.is_encoded[class] {
+            self.bytes[class].clear();
+            encode_publish(&at(&outgoing.publish, QoS::AtMostOnce, retain), version, &mut self.bytes[class]);
+            self.is_encoded[class] = true;
+        }
+        &self.bytes[class]
+    }
+
+    /// The message as a frame that can be kept.
+    pub(super) fn frame(
+        &mut self,
+        outgoing: &Outgoing,
+        version: Version,
+        qos: QoS,
+        retain: bool,
+        grant: &Grant,
+    ) -> Rc<Frame> {
+        let publish = at(&outgoing.publish, qos, retain);
+        match (&grant.identifiers, version, qos) {
+            (Some(identifiers), Version::V5, _) => Rc::new(frame_with_identifiers(&publish, identifiers)),
+            (_, _, QoS::AtMostOnce) => Rc::new(Frame::publish(&publish, version)),
+            (_, _, qos) => {
+                let of_qos = &mut self.frames[usize::from(qos == QoS::ExactlyOnce)];
+                let frame = &mut of_qos[class(version, retain)];
+                Rc::clone(frame.get_or_insert_with(|| Rc::new(Frame::publish(&publish, version))))
+            }
+        }
+    }
+}
+
+fn class(version: Version, retain: bool) -> usize {
+    usize::from(version == Version::V5) * 2 + usize::from(retain)
+}
+
+fn at<'a>(publish: &Publish<'a>, qos: QoS, retain: bool) -> Publish<'a> {
+    Publish { dup: false, qos, retain, packet_id: None, ..*publish }
+}
+
+/// Encodes a message for a recipient that named its subscriptions. [MQTT-3.3.4-3]
+fn frame_with_identifiers(publish: &Publish, identifiers: &[u32]) -> Frame {
+    let mut properties = PropertiesBuf::default();
+    publish.properties.iter().for_each(|property| properties.push(property));
+    identifiers.iter().for_each(|&id| properties.push(Property::SubscriptionIdentifier(id)));
+    Frame::publish(&Publish { properties: properties.as_properties(), ..*publish }, Version::V5)
+}
+
+/// Writes the properties that are passed on, with the expiry that is left. [MQTT-3.3.2-6]
+pub(super) fn pass_on(properties: Properties, expiry_s: Option<u32>, into: &mut PropertiesBuf) {
+    into.clear();
+    if !properties.is_empty() {
+        into.extend_from(properties.forwardable().as_properties());
+    }
+    if let Some(left) = expiry_s {
+        into.push(Property::MessageExpiryInterval(left));
+    }
+}
+
+/// Calls `then` with a kept message as the PUBLISH that it is now.
+pub(super) fn with_outgoing<T>(message: &Message, now: Instant, then: impl FnOnce(&Outgoing) -> T) -> T {
+    let mut properties = message.properties.clone();
+    if let Some(left) = message.expiry_s(now) {
+        properties.push(Property::MessageExpiryInterval(left));
+    }
+    let publish = Publish {
+        dup: false,
+        qos: message.qos,
+        retain: message.retain,
+        topic: &message.topic,
+        packet_id: None,
+        properties: properties.as_properties(),
+        payload: &message.payload,
+    };
+    then(&Outgoing { publish, expires_at: message.expires_at })
+}
+
+/// Reads a frame back and hands it on as a PUBLISH.
+pub(super) fn with_publish<T>(frame: &Frame, version: Version, then: impl FnOnce(Publish) -> T) -> T {
+    let mut bytes = Vec::with_capacity(frame.len());
+    let id = (frame.qos() != QoS::AtMostOnce).then_some(PacketId::MIN);
+    frame.append_to(&mut bytes, id, false);
+    let limits = Limits { packet_bytes_max: usize::MAX };
+    match decode(&bytes, version, &limits) {
+        Ok(Some((Packet::Publish(publish), _))) => then(publish),
+        other => unreachable!("a frame that we encoded is a PUBLISH, not {other:?}"),
+    }
+}
+
+impl Delivery {
+    /// The same message with the expiry that is left; `None` if it is over.
+    pub(super) fn aged(&self, version: Version, now: Instant) -> Option<Rc<Frame>> {
+        let Some(expires_at) = self.expires_at else { return Some(Rc::clone(&self.frame)) };
+        let left = expires_at.checked_duration_since(now).filter(|left| !left.is_zero())?;
+        // Rounded up: what has time left is sent with at least one second of it.
+        let left = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        let aged = with_publish(&self.frame, version, |publish| {
+            let mut properties = PropertiesBuf::default();
+            publish.properties.iter().for_each(|property| match property {
+                Property::MessageExpiryInterval(_) => properties.push(Property::MessageExpiryInterval(left)),
+                other => properties.push(other),
+            });
+            Frame::publish(&Publish { properties: properties.as_properties(), ..publish }, version)
+        });
+        Some(Rc::new(aged))
+    }
+
+    /// Encodes the message again, for a client that came back with another version.
+    pub(super) fn translate(&mut self, from: Version, to: Version) {
+        if from != to {
+            self.frame = Rc::new(with_publish(&self.frame, from, |publish| Frame::publish(&publish, to)));
+        }
+    }
+}

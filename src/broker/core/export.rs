@@ -1,0 +1,290 @@
+//! A session as one value: what another shard, another node or a later process needs to go on where this one stopped.
+//!
+//! Points in time become durations that are left; messages become PUBLISH packets of version 5, whatever the client
+//! speaks. An import trusts nothing: what does not decode is refused as a whole.
+
+use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::delivery::{Delivery, with_publish};
+use super::ring::Slot;
+use super::session::{Session, Subscription, SubscriptionKey, Will};
+use super::{Core, SessionId};
+use crate::mqtt::{
+    self, Frame, Message, Packet, PacketId, QoS, SharedFilter, Version, decode, parse_subscription,
+};
+use crate::store::Partition;
+
+/// A session, off its broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedSession {
+    /// Whose it is.
+    pub client_id: String,
+    /// How long it outlives a connection, in seconds.
+    pub expiry_s: u32,
+    /// How long it still has, if nobody is connected.
+    pub ends_in_ms: Option<u64>,
+    /// What it is subscribed to.
+    pub subscriptions: Vec<ExportedSubscription>,
+    /// What its client has not answered, oldest first.
+    pub in_flight: Vec<ExportedInFlight>,
+    /// What waits behind that, oldest first.
+    pub queue: Vec<ExportedMessage>,
+    /// QoS 2 messages of its client that are not released.
+    pub received: Vec<PacketId>,
+    /// What is published when it ends or its will's delay is over.
+    pub will: Option<ExportedWill>,
+}
+
+/// A subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedSubscription {
+    /// The filter as the client wrote it, `$share/…` included.
+    pub filter: String,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Without the client's own messages.
+    pub no_local: bool,
+    /// RETAIN as published.
+    pub retain_as_published: bool,
+    /// The subscription identifier.
+    pub identifier: Option<NonZeroU32>,
+}
+
+/// A message that was sent and not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedInFlight {
+    /// The id it was sent with.
+    pub packet_id: PacketId,
+    /// The message; `None` when it is with the client and PUBREL was sent.
+    pub message: Option<ExportedMessage>,
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedMessage {
+    /// A PUBLISH of version 5.
+    pub packet: Vec<u8>,
+    /// What is left of its life.
+    pub expires_in_ms: Option<u64>,
+}
+
+/// A will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedWill {
+    /// A PUBLISH of version 5.
+    pub packet: Vec<u8>,
+    /// Its delay.
+    pub delay_s: u32,
+    /// Its message's life, from its publication on.
+    pub expiry_s: Option<u32>,
+    /// When it is due, if nobody is connected.
+    pub due_in_ms: Option<u64>,
+}
+
+/// An exported session that cannot be taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// There is one already.
+    #[error("the client id has a session here")]
+    Exists,
+    /// It holds something that is not valid.
+    #[error("the exported session holds a packet or a filter that is not valid")]
+    Invalid,
+}
+
+impl Core {
+    /// The clients that have a session in this partition.
+    pub fn clients_of(&self, partition: Partition) -> impl Iterator<Item = &str> {
+        let home = move |session: &&Session| session.partition == partition;
+        self.sessions.iter().map(|(_, session)| session).filter(home).map(|session| &*session.client_id)
+    }
+
+    /// Copies a session out.
+    pub fn export_session(&self, client_id: &str, now: Instant) -> Option<ExportedSession> {
+        let session = &self.sessions[*self.by_client.get(client_id)? as usize];
+        let version = session.version;
+        let in_flight = session.ring.iter().map(|(packet_id, slot)| ExportedInFlight {
+            packet_id,
+            message: match slot {
+                Slot::Sent(delivery) => Some(export_message(delivery, version, now)),
+                Slot::Released | Slot::Done => None,
+            },
+        });
+        let mut received: Vec<_> = session.received.iter().copied().collect();
+        received.sort_unstable();
+        Some(ExportedSession {
+            client_id: session.client_id.to_string(),
+            expiry_s: session.expiry_s,
+            ends_in_ms: session.ends_at.map(|at| left_ms(at, now)),
+            subscriptions: export_subscriptions(session),
+            in_flight: in_flight.collect(),
+            queue: session.queue.iter().map(|delivery| export_message(delivery, version, now)).collect(),
+            received,
+            will: session.will.as_ref().map(|will| export_will(will, session.will_at, now)),
+        })
+    }
+
+    /// Takes a session in, as one that nobody is connected to.
+    ///
+    /// # Errors
+    /// If there is one for the client id, or if anything in it is not valid; then nothing has changed.
+    pub fn import_session(&mut self, exported: &ExportedSession, now: Instant) -> Result<(), ImportError> {
+        if self.by_client.contains_key(exported.client_id.as_str()) {
+            return Err(ImportError::Exists);
+        }
+        let parsed = Parsed::of(exported, now).ok_or(ImportError::Invalid)?;
+        let id = self.new_session(&exported.client_id.as_str().into(), Version::V5);
+        self.fill(id, exported, parsed, now);
+        Ok(())
+    }
+
+    fn fill(&mut self, id: SessionId, exported: &ExportedSession, parsed: Parsed, now: Instant) {
+        for (key, subscription) in parsed.subscriptions {
+            self.put_subscription(id, key, subscription);
+        }
+        let session = &mut self.sessions[id as usize];
+        session.expiry_s = exported.expiry_s;
+        let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
+        session.ends_at = now.checked_add(Duration::from_millis(ends_in));
+        for (packet_id, slot) in parsed.in_flight {
+            session.ring.restore(packet_id, slot);
+        }
+        for delivery in parsed.queue {
+            session.enqueue(delivery, usize::MAX, usize::MAX);
+        }
+        session.received = exported.received.iter().copied().collect();
+        session.will = parsed.will.map(Box::new);
+        let will_in_ms =
+            exported.will.as_ref().map(|will| will.due_in_ms.unwrap_or(u64::from(will.delay_s) * 1000));
+        session.will_at = will_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms)));
+        self.arm_session(id, now);
+    }
+}
+
+/// What an import makes of a value before it changes anything.
+struct Parsed {
+    subscriptions: Vec<(SubscriptionKey, Subscription)>,
+    in_flight: Vec<(PacketId, Slot)>,
+    queue: Vec<Delivery>,
+    will: Option<Will>,
+}
+
+impl Parsed {
+    fn of(exported: &ExportedSession, now: Instant) -> Option<Parsed> {
+        let will = match &exported.will {
+            Some(will) => Some(import_will(will, now)?),
+            None => None,
+        };
+        Some(Parsed {
+            subscriptions: exported.subscriptions.iter().map(import_subscription).collect::<Option<_>>()?,
+            in_flight: exported
+                .in_flight
+                .iter()
+                .map(|one| import_in_flight(one, now))
+                .collect::<Option<_>>()?,
+            queue: exported
+                .queue
+                .iter()
+                .map(|message| import_message(message, now))
+                .collect::<Option<_>>()?,
+            will,
+        })
+    }
+}
+
+fn export_subscriptions(session: &Session) -> Vec<ExportedSubscription> {
+    let export = |(key, subscription): (&SubscriptionKey, &Subscription)| ExportedSubscription {
+        filter: match &key.group {
+            Some(group) => SharedFilter { group: group.clone(), filter: key.filter.clone() }.to_string(),
+            None => key.filter.as_str().to_owned(),
+        },
+        qos: subscription.qos as u8,
+        no_local: subscription.no_local,
+        retain_as_published: subscription.retain_as_published,
+        identifier: subscription.identifier,
+    };
+    let mut all: Vec<_> = session.subscriptions.iter().map(export).collect();
+    all.sort_by(|a, b| a.filter.cmp(&b.filter));
+    all
+}
+
+fn import_subscription(exported: &ExportedSubscription) -> Option<(SubscriptionKey, Subscription)> {
+    let (group, filter) = parse_subscription(&exported.filter).ok()?;
+    let subscription = Subscription {
+        qos: QoS::from_u8(exported.qos)?,
+        no_local: exported.no_local,
+        retain_as_published: exported.retain_as_published,
+        identifier: exported.identifier,
+    };
+    Some((SubscriptionKey { filter, group }, subscription))
+}
+
+fn export_message(delivery: &Delivery, version: Version, now: Instant) -> ExportedMessage {
+    let frame = with_publish(&delivery.frame, version, |publish| Frame::publish(&publish, Version::V5));
+    ExportedMessage {
+        packet: bytes_of(&frame),
+        expires_in_ms: delivery.expires_at.map(|at| left_ms(at, now)),
+    }
+}
+
+fn import_message(exported: &ExportedMessage, now: Instant) -> Option<Delivery> {
+    let frame = read_packet(&exported.packet, |publish| Frame::publish(publish, Version::V5))?;
+    let expires_at = exported.expires_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms)));
+    Some(Delivery { frame: Rc::new(frame), expires_at, group: None })
+}
+
+fn import_in_flight(exported: &ExportedInFlight, now: Instant) -> Option<(PacketId, Slot)> {
+    let slot = match &exported.message {
+        Some(message) => Slot::Sent(import_message(message, now)?),
+        None => Slot::Released,
+    };
+    Some((exported.packet_id, slot))
+}
+
+fn export_will(will: &Will, due: Option<Instant>, now: Instant) -> ExportedWill {
+    let message = &will.message;
+    let publish = mqtt::Publish {
+        dup: false,
+        qos: message.qos,
+        retain: message.retain,
+        topic: &message.topic,
+        packet_id: None,
+        properties: message.properties.as_properties(),
+        payload: &message.payload,
+    };
+    ExportedWill {
+        packet: bytes_of(&Frame::publish(&publish, Version::V5)),
+        delay_s: will.delay_s,
+        expiry_s: will.expiry_s,
+        due_in_ms: due.map(|at| left_ms(at, now)),
+    }
+}
+
+fn import_will(exported: &ExportedWill, now: Instant) -> Option<Will> {
+    let message =
+        read_packet(&exported.packet, |publish| Message::from_publish(publish, publish.topic.into(), now))?;
+    Some(Will { message, delay_s: exported.delay_s, expiry_s: exported.expiry_s })
+}
+
+fn bytes_of(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.append_to(&mut bytes, Some(PacketId::MIN), false);
+    bytes
+}
+
+fn read_packet<T>(bytes: &[u8], then: impl FnOnce(&mqtt::Publish) -> T) -> Option<T> {
+    match decode(bytes, Version::V5, &mqtt::Limits::default()) {
+        Ok(Some((Packet::Publish(publish), length))) if length == bytes.len() => {
+            (!publish.topic.is_empty()).then(|| then(&publish))
+        }
+        _ => None,
+    }
+}
+
+fn left_ms(at: Instant, now: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,69 @@
+//! Why the broker ends a connection: a closed list, each with the reason code that the client is told.
+//!
+//! What breaks the specification is a [`Violation`]; the rest is what this broker's settings, users and life bring about.
+
+use crate::mqtt::{ReasonCode, Violation};
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The client went: DISCONNECT or the end of the stream.
+    #[error("the client left")]
+    ClientLeft,
+    /// The client breaks the specification.
+    #[error("{0}")]
+    Violation(Violation),
+    /// No CONNECT in time.
+    #[error("no CONNECT in time: send it at once")]
+    ConnectTimeout,
+    /// [MQTT-3.1.2-22]
+    #[error("nothing came within one and a half keep alive intervals: send PINGREQ when idle")]
+    KeepAliveTimeout,
+    /// User name or password are not right.
+    #[error("the user name or the password is wrong")]
+    BadUserNameOrPassword,
+    /// The client may not do that, or may no longer be here.
+    #[error("not authorized")]
+    NotAuthorized,
+    /// [MQTT-4.12.0-1]: no authentication method is known to this broker.
+    #[error("the authentication method is not supported: use a user name and a password")]
+    BadAuthenticationMethod,
+    /// [MQTT-3.1.4-3]
+    #[error("another connection took the session over: use one client id per client")]
+    SessionTakenOver,
+    /// A limit of this broker is reached.
+    #[error("a limit of this broker is reached")]
+    QuotaExceeded,
+    /// Too many wait to be let in.
+    #[error("too many clients wait to be authenticated: try again later")]
+    ServerBusy,
+    /// The broker stops.
+    #[error("the broker is shutting down")]
+    ServerShuttingDown,
+}
+
+impl From<Violation> for Fault {
+    fn from(violation: Violation) -> Fault {
+        Fault::Violation(violation)
+    }
+}
+
+impl Fault {
+    /// What the client is told.
+    pub fn reason_code(self) -> ReasonCode {
+        match self {
+            Fault::ClientLeft => ReasonCode::Success,
+            Fault::Violation(violation) => violation.reason_code(),
+            Fault::ConnectTimeout => ReasonCode::UnspecifiedError,
+            Fault::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
+            Fault::BadUserNameOrPassword => ReasonCode::BadUserNameOrPassword,
+            Fault::NotAuthorized => ReasonCode::NotAuthorized,
+            Fault::BadAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
+            Fault::SessionTakenOver => ReasonCode::SessionTakenOver,
+            Fault::QuotaExceeded => ReasonCode::QuotaExceeded,
+            Fault::ServerBusy => ReasonCode::ServerBusy,
+            Fault::ServerShuttingDown => ReasonCode::ServerShuttingDown,
+        }
+    }
+}

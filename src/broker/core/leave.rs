@@ -1,0 +1,216 @@
+//! The ways out: DISCONNECT, faults, lost sockets, timers, wills, the end of a session.
+
+use std::time::{Duration, Instant};
+
+use super::connection::State;
+use super::delivery::{Delivery, with_outgoing, with_publish};
+use super::ring::Slot;
+use super::session::Session;
+use super::wheel::Wheel;
+use super::{ConnectionId, Core, Effect, Fault, SessionId, Timer};
+use crate::mqtt::{Disconnect, Message, Packet, Properties, QoS, ReasonCode, Version, Violation};
+
+impl Core {
+    pub(super) fn handle_disconnect(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        disconnect: &Disconnect,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let state = &mut self.sessions[session as usize];
+        if let Some(wanted_s) = disconnect.properties.session_expiry_interval() {
+            if state.expiry_s == 0 && wanted_s > 0 {
+                return Err(Violation::SessionExpiryRaised.into()); // [MQTT-3.14.2-2]
+            }
+            state.expiry_s = wanted_s.min(self.limits.session_expiry_s_max);
+        }
+        if disconnect.reason == ReasonCode::Success {
+            state.will = None; // [MQTT-3.14.4-3]
+        }
+        self.close(id, Fault::ClientLeft, now);
+        Ok(())
+    }
+
+    /// Ends a connection: tells the client why, as far as its version can, and lets go of its session.
+    pub fn close(&mut self, id: ConnectionId, fault: Fault, now: Instant) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        match connection.state {
+            State::Closed => return,
+            State::AwaitConnect | State::AwaitVerdict(_) => self.refuse_connection(id, fault),
+            State::Open(session) => {
+                let version = connection.version;
+                connection.state = State::Closed;
+                if version == Version::V5 && fault != Fault::ClientLeft {
+                    let reason = in_disconnect(fault);
+                    self.reply(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::EMPTY }));
+                }
+                self.detach(session, now);
+            }
+        }
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.state = State::Closed;
+        }
+        self.wires.effects.push_back(Effect::Close { connection: id, fault });
+    }
+
+    /// The socket is gone.
+    pub fn handle_closed(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.wires.remove(id) else { return };
+        if let Some(session) = connection.session() {
+            self.detach(session, now);
+        }
+    }
+
+    /// Ends all connections that a rule no longer allows; the rule gets the user name.
+    pub fn close_where(&mut self, is_barred: impl Fn(Option<&str>) -> bool, fault: Fault, now: Instant) {
+        let ids: Vec<_> = self.wires.ids().collect();
+        for id in ids {
+            let connection = self.wires.get(id);
+            let is_in = connection.is_some_and(|connection| connection.session().is_some());
+            if is_in && is_barred(connection.and_then(|connection| connection.username.as_deref())) {
+                self.close(id, fault, now);
+            }
+        }
+    }
+
+    /// Ends all connections.
+    pub fn close_all(&mut self, fault: Fault, now: Instant) {
+        let ids: Vec<_> = self.wires.ids().collect();
+        ids.into_iter().for_each(|id| self.close(id, fault, now));
+    }
+
+    /// The session goes on without a connection, or ends with it.
+    fn detach(&mut self, id: SessionId, now: Instant) {
+        let session = &mut self.sessions[id as usize];
+        session.connection = None;
+        session.unsent.clear();
+        if session.expiry_s == 0 {
+            return self.end_session(id, now); // [MQTT-3.1.2-23]
+        }
+        let expiry = Duration::from_secs(session.expiry_s.into());
+        session.ends_at = now.checked_add(expiry);
+        match &session.will {
+            Some(will) if will.delay_s == 0 => self.publish_will(id, now), // [MQTT-3.1.2-8]
+            Some(will) => {
+                session.will_at = now.checked_add(Duration::from_secs(will.delay_s.into()).min(expiry))
+            }
+            None => {}
+        }
+        self.arm_session(id, now);
+    }
+
+    fn publish_will(&mut self, id: SessionId, now: Instant) {
+        let session = &mut self.sessions[id as usize];
+        session.will_at = None;
+        let Some(will) = session.will.take() else { return };
+        let expires_at = will.expiry_s.and_then(|s| now.checked_add(Duration::from_secs(s.into())));
+        let message = Message { expires_at, ..will.message };
+        let recipients = self.routes.matches(&message.topic);
+        with_outgoing(&message, now, |outgoing| self.distribute(&recipients, outgoing, Some(id), now));
+    }
+
+    /// Forgets a session that nobody is connected to; its will, if one waits, is published first [MQTT-3.1.3-9].
+    pub(super) fn end_session(&mut self, id: SessionId, now: Instant) {
+        self.publish_will(id, now);
+        let keys: Vec<_> = self.sessions[id as usize].subscriptions.keys().cloned().collect();
+        for key in &keys {
+            self.drop_subscription(id, key);
+        }
+        let session = self.sessions.remove(id as usize);
+        self.by_client.remove(&session.client_id);
+        self.redistribute(session, now);
+    }
+
+    /// Gives what a member of shared groups left unanswered to the other members. [4.8.2]
+    fn redistribute(&mut self, session: Session, now: Instant) {
+        let in_flight = session.ring.iter().filter_map(|(_, slot)| match slot {
+            // At QoS 2 the client may have it already, and twice would be wrong.
+            Slot::Sent(delivery) if delivery.frame.qos() == QoS::AtLeastOnce => Some(delivery.clone()),
+            Slot::Sent(_) | Slot::Released | Slot::Done => None,
+        });
+        let left: Vec<_> = in_flight.chain(session.queue.iter().cloned()).collect();
+        for delivery in left {
+            self.reassign(&delivery, session.version, now);
+        }
+    }
+
+    fn reassign(&mut self, delivery: &Delivery, version: Version, now: Instant) {
+        let Some(group) = delivery.group else { return };
+        let Some(frame) = delivery.aged(version, now) else { return };
+        let message = with_publish(&frame, version, |publish| Message {
+            expires_at: delivery.expires_at,
+            ..Message::from_publish(&publish, publish.topic.into(), now)
+        });
+        with_outgoing(&message, now, |outgoing| self.route_again(group, outgoing, now));
+    }
+
+    /// Looks whether a connection came to its end, and sets its timer anew.
+    pub(super) fn connection_due(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        connection.armed = connection.armed.filter(|&at| at > now);
+        let deadline = self.connection_deadline(id);
+        match deadline {
+            Some((at, fault)) if at <= now => self.close(id, fault, now),
+            _ => self.arm_connection(id, now),
+        }
+    }
+
+    fn connection_deadline(&self, id: ConnectionId) -> Option<(Instant, Fault)> {
+        let connection = self.wires.get(id)?;
+        let connect_timeout = Duration::from_secs(self.limits.connect_timeout_s.into());
+        let (patience, fault) = match connection.state {
+            State::AwaitConnect => (connect_timeout, Fault::ConnectTimeout),
+            State::Open(_) => (connection.patience?, Fault::KeepAliveTimeout),
+            State::AwaitVerdict(_) | State::Closed => return None,
+        };
+        let since = if connection.session().is_some() { connection.last_seen } else { connection.opened_at };
+        Some((since.checked_add(patience)?, fault))
+    }
+
+    pub(super) fn arm_connection(&mut self, id: ConnectionId, now: Instant) {
+        let Some((deadline, _)) = self.connection_deadline(id) else { return };
+        if let Some(connection) = self.wires.get_mut(id) {
+            arm(&mut self.wheel, &mut connection.armed, Timer::Connection(id), deadline, now);
+        }
+    }
+
+    /// Looks whether a session's will or its end is due, and sets its timer anew.
+    pub(super) fn session_due(&mut self, id: SessionId, serial: u32, now: Instant) {
+        let Some(session) = self.sessions.get_mut(id as usize).filter(|session| session.serial == serial)
+        else {
+            return;
+        };
+        session.armed = session.armed.filter(|&at| at > now);
+        if session.ends_at.is_some_and(|at| at <= now) {
+            return self.end_session(id, now);
+        }
+        if session.will_at.is_some_and(|at| at <= now) {
+            self.publish_will(id, now);
+        }
+        self.arm_session(id, now);
+    }
+
+    pub(super) fn arm_session(&mut self, id: SessionId, now: Instant) {
+        let session = &mut self.sessions[id as usize];
+        let Some(deadline) = session.ends_at.into_iter().chain(session.will_at).min() else { return };
+        arm(&mut self.wheel, &mut session.armed, Timer::Session(id, session.serial), deadline, now);
+    }
+}
+
+/// Sets a timer unless one fires early enough already: owners that come and go often do not pile up timers.
+fn arm(wheel: &mut Wheel<Timer>, armed: &mut Option<Instant>, timer: Timer, deadline: Instant, now: Instant) {
+    if armed.is_none_or(|at| at > deadline) {
+        *armed = Some(wheel.set(timer, deadline, now));
+    }
+}
+
+/// The reason code for DISCONNECT, which knows fewer than CONNACK.
+fn in_disconnect(fault: Fault) -> ReasonCode {
+    let reason = fault.reason_code();
+    if reason.is_allowed_in(crate::mqtt::PacketType::Disconnect) {
+        reason
+    } else {
+        ReasonCode::UnspecifiedError
+    }
+}

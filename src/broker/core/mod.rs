@@ -1,0 +1,338 @@
+//! The broker's heart: sessions, subscriptions, retained messages and routing of one shard, pure.
+//!
+//! Events go in (`open`, `handle_*`), with `now` as an argument; what to do comes out: bytes in each connection's buffer,
+//! [`Effect`]s, and [`PortEvent`]s for the links. After each `handle_*`, drain them. There is no socket, no task, no file
+//! and no clock in here, so a test needs neither.
+//!
+//! Reading order: [`Core::handle_bytes`] decodes and branches; `connect`, `publish`, `subscribe` and `leave` hold the
+//! packets' meaning; `deliver` brings a message to a session; `peers` is the links' side door.
+//!
+//! What holds: a fault of one client ends that client's connection and touches nobody else; nothing that a client sends
+//! makes the core panic or take memory beyond the settings' limits; between two events, every session with a backlog is
+//! waiting for its client (to acknowledge, to read or to come back), never for the core.
+
+mod tree;
+mod recipients;
+mod routes;
+mod retained;
+mod fault;
+mod delivery;
+mod ring;
+mod session;
+mod connection;
+mod wires;
+mod wheel;
+mod connect;
+mod leave;
+mod subscribe;
+mod publish;
+mod deliver;
+mod peers;
+mod export;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use slab::Slab;
+
+use self::connection::State;
+use self::delivery::Encoder;
+pub use self::export::{
+    ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, ImportError,
+};
+pub use self::fault::Fault;
+use self::peers::Peers;
+pub use self::peers::{Interest, PeerId, PortEvent};
+use self::publish::Unanswered;
+use self::retained::Retained;
+use self::routes::Routes;
+use self::session::Session;
+use self::wheel::Wheel;
+use self::wires::Wires;
+use crate::mqtt::{self, Packet, Violation};
+use crate::settings::Limits;
+use crate::store::Token;
+
+/// A session's place in the shard.
+type SessionId = u32;
+
+/// Names one connection for as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    slot: u32,
+    serial: u32,
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Check a user name and password, and answer with [`Core::handle_verdict`]. Nothing is read meanwhile.
+    Authenticate {
+        /// Whose they are.
+        connection: ConnectionId,
+        /// The user name.
+        username: Arc<str>,
+        /// The password, empty if there was none.
+        password: Bytes,
+    },
+    /// Send what is in the buffer, close the socket, and say [`Core::handle_closed`].
+    Close {
+        /// Which one.
+        connection: ConnectionId,
+        /// Why.
+        fault: Fault,
+    },
+    /// Make everything so far safe, and answer with [`Core::handle_persisted`].
+    Persist(Token),
+}
+
+/// What the shell found out about a user name and password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They belong together.
+    Accepted,
+    /// They do not.
+    Refused,
+    /// Too many wait for an answer.
+    Busy,
+}
+
+/// What a shard counts. Everything only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// PUBLISH packets that came in from clients.
+    pub received: u64,
+    /// PUBLISH packets handed to connections.
+    pub sent: u64,
+    /// QoS 0 messages that a slow connection missed.
+    pub dropped_slow: u64,
+    /// Messages that a full queue refused.
+    pub dropped_queue_full: u64,
+    /// Messages larger than their recipient takes.
+    pub dropped_oversize: u64,
+    /// Messages whose time ran out in a queue.
+    pub dropped_expired: u64,
+    /// Messages to topics that clients may not publish to.
+    pub dropped_not_authorized: u64,
+    /// Retained messages that found no room.
+    pub dropped_retained_full: u64,
+}
+
+/// How much a shard holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Connections, those before their CONNECT included.
+    pub connections: usize,
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Subscriptions of all sessions.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained: usize,
+}
+
+/// What a timer is for. Who fires looks at its own deadline.
+#[derive(Clone, Copy)]
+enum Timer {
+    Connection(ConnectionId),
+    Session(SessionId, u32),
+}
+
+/// One shard of the broker.
+pub struct Core {
+    limits: Limits,
+    decode_limits: mqtt::Limits,
+    is_anonymous_allowed: bool,
+    wires: Wires,
+    sessions: Slab<Session>,
+    by_client: HashMap<Arc<str>, SessionId, foldhash::fast::RandomState>,
+    subscriptions: usize,
+    routes: Routes,
+    retained: Retained,
+    peers: Peers,
+    encoder: Encoder,
+    wheel: Wheel<Timer>,
+    unanswered: VecDeque<Unanswered>,
+    token: Token,
+    serial: u32,
+    seed: u64,
+    counters: Counters,
+}
+
+impl Core {
+    /// An empty shard. `seed` makes the client ids that it gives away unlike those of other shards and other times.
+    pub fn new(limits: Limits, is_anonymous_allowed: bool, seed: u64, now: Instant) -> Core {
+        Core {
+            limits,
+            decode_limits: mqtt::Limits { packet_bytes_max: limits.packet_bytes_max },
+            is_anonymous_allowed,
+            wires: Wires::new(),
+            sessions: Slab::new(),
+            by_client: HashMap::default(),
+            subscriptions: 0,
+            routes: Routes::new(),
+            retained: Retained::new(),
+            peers: Peers::default(),
+            encoder: Encoder::default(),
+            wheel: Wheel::new(now),
+            unanswered: VecDeque::new(),
+            token: Token(0),
+            serial: 0,
+            seed,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Changes what clients may cost and whether they need a name. What is open stays open.
+    pub fn set_policy(&mut self, limits: Limits, is_anonymous_allowed: bool) {
+        self.limits = limits;
+        self.decode_limits = mqtt::Limits { packet_bytes_max: limits.packet_bytes_max };
+        self.is_anonymous_allowed = is_anonymous_allowed;
+    }
+
+    /// A socket was accepted.
+    pub fn open(&mut self, now: Instant) -> ConnectionId {
+        let id = self.wires.open(now);
+        self.arm_connection(id, now);
+        id
+    }
+
+    /// Bytes came. Returns how many of them were used; the rest must come again, with more behind it. Nothing is used
+    /// while the connection does not [read](Core::reads).
+    pub fn handle_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
+        let mut used = 0;
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.last_seen = now;
+        }
+        while let Some(connection) = self.wires.get(id).filter(|connection| connection.reads()) {
+            match mqtt::decode(&bytes[used..], connection.version, &self.decode_limits) {
+                Ok(Some((packet, length))) => {
+                    used += length;
+                    if let Err(fault) = self.handle_packet(id, packet, now) {
+                        self.close(id, fault, now);
+                    }
+                }
+                Ok(None) => break,
+                Err(violation) => {
+                    self.introduce(id, mqtt::connack_version(&bytes[used..]));
+                    self.close(id, Fault::Violation(violation), now);
+                }
+            }
+        }
+        used
+    }
+
+    /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`] or is closed.
+    pub fn reads(&self, id: ConnectionId) -> bool {
+        self.wires.get(id).is_some_and(connection::Connection::reads)
+    }
+
+    /// What to do next, besides sending.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.wires.effects.pop_front()
+    }
+
+    /// The connections that have bytes to send since the last call.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        self.wires.take_dirty(into);
+    }
+
+    /// True if [`Core::take_dirty`] would give any.
+    #[inline]
+    pub fn has_dirty(&self) -> bool {
+        self.wires.has_dirty()
+    }
+
+    /// The bytes that a connection has to send.
+    pub fn outgoing(&self, id: ConnectionId) -> &[u8] {
+        self.wires.get(id).map_or(&[], |connection| &connection.out[connection.sent..])
+    }
+
+    /// The first `count` outgoing bytes are sent.
+    pub fn handle_written(&mut self, id: ConnectionId, count: usize, now: Instant) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        connection.written(count);
+        let Some(session) = connection.session() else { return };
+        if self.sessions[session as usize].has_backlog() {
+            self.pump(session, now);
+        }
+    }
+
+    /// When to call [`Core::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for timer in self.wheel.fire(now) {
+            match timer {
+                Timer::Connection(id) => self.connection_due(id, now),
+                Timer::Session(id, serial) => self.session_due(id, serial, now),
+            }
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How much it holds now.
+    pub fn levels(&self) -> Levels {
+        Levels {
+            connections: self.wires.len(),
+            sessions: self.sessions.len(),
+            subscriptions: self.subscriptions,
+            retained: self.retained.len(),
+        }
+    }
+
+    fn handle_packet(&mut self, id: ConnectionId, packet: Packet, now: Instant) -> Result<(), Fault> {
+        let connection = self.wires.get(id).ok_or(Fault::ClientLeft)?;
+        match (&connection.state, packet) {
+            (State::Open(session), packet) => self.handle_open(id, *session, packet, now),
+            (State::AwaitConnect, Packet::Connect(connect)) => self.handle_connect(id, &connect, now),
+            (State::AwaitConnect, _) => Err(Violation::FirstPacketNotConnect.into()), // [MQTT-3.1.0-1]
+            (State::AwaitVerdict(_) | State::Closed, _) => Ok(()),
+        }
+    }
+
+    fn handle_open(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        packet: Packet,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(id, session, publish, now),
+            Packet::PubAck(ack) => self.handle_puback(session, &ack, now),
+            Packet::PubRec(ack) => self.handle_pubrec(id, session, &ack, now),
+            Packet::PubRel(ack) => self.handle_pubrel(id, session, &ack),
+            Packet::PubComp(ack) => self.handle_pubcomp(session, &ack, now),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, &subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, &unsubscribe),
+            Packet::PingReq => {
+                self.reply(id, &Packet::PingResp); // [MQTT-3.12.4-1]
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, &disconnect, now),
+            Packet::Connect(_) => Err(Violation::SecondConnect.into()), // [MQTT-3.1.0-2]
+            // AUTH belongs to an authentication method, and CONNECT named none.
+            Packet::Auth(_) => Err(Violation::UnexpectedPacket.into()),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(Violation::UnexpectedPacket.into())
+            }
+        }
+    }
+
+    /// Sends a packet that is not a PUBLISH.
+    fn reply(&mut self, id: ConnectionId, packet: &Packet) {
+        let Some(version) = self.wires.get(id).map(|connection| connection.version) else { return };
+        self.wires.send(id, |out| packet.encode(version, out));
+    }
+}

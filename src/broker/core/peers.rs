@@ -1,0 +1,127 @@
+//! The links' side door: linked clusters as recipients and as origins of messages.
+//!
+//! A peer has routes like a session has subscriptions, but no queue: what matches is handed out as an event at once, and
+//! the link sees to the rest. What came from a peer goes to local subscribers only, so a message never travels on
+//! (no loops). Events are drained after each `handle_*`; what one `handle_*` can bring is bounded by what was read.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+
+use super::Core;
+use super::delivery::with_outgoing;
+use crate::mqtt::{Filter, Message};
+
+/// A linked cluster as a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+
+/// What local subscribers want: a filter, and the group if they share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Interest {
+    /// Which topics.
+    pub filter: Filter,
+    /// The share group.
+    pub group: Option<Arc<str>>,
+}
+
+/// What the links have to hear.
+#[derive(Clone, Debug)]
+pub enum PortEvent {
+    /// The first local subscriber came, or the last one left.
+    Interest {
+        /// Of what.
+        interest: Interest,
+        /// It came.
+        wanted: bool,
+    },
+    /// A message that a peer wants: once per peer, however many of its routes match.
+    Forward {
+        /// Who wants it.
+        peer: PeerId,
+        /// As it was published.
+        message: Rc<Message>,
+    },
+}
+
+/// The open peers and what they have to hear.
+#[derive(Default)]
+pub(super) struct Peers {
+    names: Slab<String>,
+    events: VecDeque<PortEvent>,
+}
+
+impl Peers {
+    /// Tells the links that interest came or went. Topics that begin with `$` never cross.
+    pub(super) fn interest(&mut self, filter: &Filter, group: Option<&Arc<str>>, wanted: bool) {
+        if is_linkable(filter) {
+            let interest = Interest { filter: filter.clone(), group: group.cloned() };
+            self.events.push_back(PortEvent::Interest { interest, wanted });
+        }
+    }
+
+    pub(super) fn forward(&mut self, peers: &[PeerId], message: Message) {
+        let message = Rc::new(message);
+        let to = |&peer: &PeerId| PortEvent::Forward { peer, message: Rc::clone(&message) };
+        self.events.extend(peers.iter().map(to));
+    }
+}
+
+impl Core {
+    /// Opens a peer as a recipient, without routes.
+    pub fn peer_open(&mut self, name: &str) -> PeerId {
+        PeerId(self.peers.names.insert(name.to_owned()) as u32)
+    }
+
+    /// Closes a peer; its routes go with it.
+    pub fn peer_close(&mut self, peer: PeerId) {
+        if self.peers.names.try_remove(peer.0 as usize).is_some() {
+            self.routes.remove_peer_everywhere(peer);
+        }
+    }
+
+    /// The peer wants messages that match. Adding twice is adding once.
+    pub fn peer_route_add(&mut self, peer: PeerId, filter: &Filter) {
+        if self.peers.names.contains(peer.0 as usize) {
+            self.routes.add_peer(filter, peer);
+        }
+    }
+
+    /// The peer no longer wants messages for this filter's sake.
+    pub fn peer_route_delete(&mut self, peer: PeerId, filter: &Filter) {
+        self.routes.remove_peer(filter.as_str(), peer);
+    }
+
+    /// Brings a message from a peer to local subscribers: one member of each shared group, RETAIN passed on and never
+    /// stored. Returns how many recipients it had.
+    pub fn peer_deliver(&mut self, _origin: PeerId, message: Message, now: Instant) -> usize {
+        if message.topic.starts_with('$') || message.is_expired(now) {
+            return 0;
+        }
+        let recipients = self.routes.matches(&message.topic);
+        with_outgoing(&message, now, |outgoing| self.route(&recipients, outgoing, None, now).recipients)
+    }
+
+    /// Everything that local subscribers want, for a bootstrap.
+    pub fn interests(&self) -> impl Iterator<Item = Interest> {
+        let linkable = self.routes.interests().filter(|(filter, _)| is_linkable(filter));
+        linkable.map(|(filter, group)| Interest { filter: filter.clone(), group: group.cloned() })
+    }
+
+    /// What the links have to hear next.
+    pub fn poll_port_event(&mut self) -> Option<PortEvent> {
+        self.peers.events.pop_front()
+    }
+
+    /// True if [`Core::poll_port_event`] would give any.
+    pub fn has_port_events(&self) -> bool {
+        !self.peers.events.is_empty()
+    }
+}
+
+fn is_linkable(filter: &Filter) -> bool {
+    !filter.as_str().starts_with('$')
+}

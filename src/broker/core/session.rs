@@ -1,0 +1,134 @@
+//! A session: what the broker keeps for a client id, connected or not.
+//!
+//! Invariants: what waits in `queue` came after everything in `ring`; while `queue` is not empty, QoS 1 and 2 messages go
+//! to its end, so order holds; `queue_bytes` is the sum over `queue`; all frames are encoded for `version`.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::ConnectionId;
+use super::delivery::Delivery;
+use super::ring::Ring;
+use crate::mqtt::{Filter, Message, PacketId, QoS, Version};
+use crate::store::Partition;
+
+/// Identifies a subscription within its session: its filter, and its share group if it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SubscriptionKey {
+    pub(super) filter: Filter,
+    pub(super) group: Option<Arc<str>>,
+}
+
+/// How a session subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) qos: QoS,
+    pub(super) no_local: bool,
+    pub(super) retain_as_published: bool,
+    pub(super) identifier: Option<NonZeroU32>,
+}
+
+/// What is published when the client goes without saying so.
+#[derive(Clone)]
+pub(super) struct Will {
+    pub(super) message: Message,
+    pub(super) delay_s: u32,
+    /// The message's own expiry; it counts from the moment of publication.
+    pub(super) expiry_s: Option<u32>,
+}
+
+/// The state behind a client id.
+pub(super) struct Session {
+    /// Tells it from a later one in the same place.
+    pub(super) serial: u32,
+    pub(super) client_id: Arc<str>,
+    pub(super) partition: Partition,
+    pub(super) version: Version,
+    pub(super) connection: Option<ConnectionId>,
+    /// How long it outlives its connection; `u32::MAX` is forever (as far as the settings let it).
+    pub(super) expiry_s: u32,
+    /// Set while nobody is connected: when it ends.
+    pub(super) ends_at: Option<Instant>,
+    pub(super) will: Option<Box<Will>>,
+    /// Set while nobody is connected and a will waits.
+    pub(super) will_at: Option<Instant>,
+    pub(super) subscriptions: HashMap<SubscriptionKey, Subscription, foldhash::fast::RandomState>,
+    pub(super) ring: Ring,
+    /// What is in the ring and was not sent on this connection yet.
+    pub(super) unsent: VecDeque<PacketId>,
+    /// When its timer fires, if one is set.
+    pub(super) armed: Option<Instant>,
+    /// How many unacknowledged messages its client takes.
+    pub(super) window: usize,
+    pub(super) queue: VecDeque<Delivery>,
+    pub(super) queue_bytes: usize,
+    /// QoS 2 messages that came in and were not released. [MQTT-4.3.3-10]
+    pub(super) received: HashSet<PacketId, foldhash::fast::RandomState>,
+}
+
+impl Session {
+    pub(super) fn new(serial: u32, client_id: Arc<str>, version: Version) -> Session {
+        Session {
+            serial,
+            partition: Partition::of(&client_id),
+            client_id,
+            version,
+            connection: None,
+            expiry_s: 0,
+            ends_at: None,
+            will: None,
+            will_at: None,
+            subscriptions: HashMap::default(),
+            ring: Ring::new(),
+            unsent: VecDeque::new(),
+            armed: None,
+            window: 1,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            received: HashSet::default(),
+        }
+    }
+
+    /// True if a message may be lost with it: it outlives its connection.
+    pub(super) fn is_persistent(&self) -> bool {
+        self.expiry_s > 0
+    }
+
+    /// True if something waits for room in flight or in the connection's buffer.
+    #[inline]
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.queue.is_empty() || !self.unsent.is_empty()
+    }
+
+    /// Encodes everything again if the client came back with another version.
+    pub(super) fn translate(&mut self, to: Version) {
+        let from = std::mem::replace(&mut self.version, to);
+        if from == to {
+            return;
+        }
+        self.ring.sent_mut().chain(&mut self.queue).for_each(|delivery| delivery.translate(from, to));
+        self.queue_bytes = self.queue.iter().map(|delivery| delivery.frame.len()).sum();
+    }
+
+    /// Puts a message at the end of the queue. False if there is no room.
+    pub(super) fn enqueue(&mut self, delivery: Delivery, messages_max: usize, bytes_max: usize) -> bool {
+        let bytes = delivery.frame.len();
+        if self.queue.len() >= messages_max || self.queue_bytes + bytes > bytes_max {
+            return false;
+        }
+        self.queue_bytes += bytes;
+        self.queue.push_back(delivery);
+        true
+    }
+
+    /// Takes the oldest message from the queue.
+    pub(super) fn dequeue(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.queue_bytes -= delivery.frame.len();
+        Some(delivery)
+    }
+}

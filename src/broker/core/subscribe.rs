@@ -1,0 +1,169 @@
+//! SUBSCRIBE and UNSUBSCRIBE: subscriptions, the retained messages they bring, and the interest that peers hear of.
+
+use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::deliver::Routed;
+use super::delivery::with_outgoing;
+use super::recipients::{Grant, Subscriber};
+use super::session::{Subscription, SubscriptionKey};
+use super::{ConnectionId, Core, Fault, SessionId};
+use crate::mqtt::{
+    Filter, Message, Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions,
+    Unsubscribe, parse_subscription,
+};
+
+/// How many levels a filter may have: each costs a node in the tree, and nobody needs more.
+const LEVELS_MAX: usize = 128;
+
+type Reasons = SmallVec<[u8; 16]>;
+
+impl Core {
+    pub(super) fn handle_subscribe(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        subscribe: &Subscribe,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let identifier = subscribe.properties.subscription_identifiers().next().and_then(NonZeroU32::new);
+        let mut reasons = Reasons::new();
+        let mut to_show = Vec::new();
+        for (text, options) in subscribe.filters.iter() {
+            reasons.push(match self.subscribe(session, text, options, identifier) {
+                Ok(show) => {
+                    to_show.extend(show.map(|filter| (filter, options)));
+                    options.qos as u8
+                }
+                Err(reason) => reason as u8,
+            });
+        }
+        let ack = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
+        self.reply(id, &Packet::SubAck(ack)); // [MQTT-3.8.4-1]
+        for (filter, options) in to_show {
+            self.show_retained(session, &filter, options, identifier, now);
+        }
+        Ok(())
+    }
+
+    /// Subscribes a session. The answer is the filter whose retained messages it is to see, if it is.
+    fn subscribe(
+        &mut self,
+        id: SessionId,
+        text: &str,
+        options: SubscribeOptions,
+        identifier: Option<NonZeroU32>,
+    ) -> Result<Option<Filter>, ReasonCode> {
+        let (group, filter) = parse_subscription(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        check_filter(&filter)?;
+        let session = &mut self.sessions[id as usize];
+        let key = SubscriptionKey { filter: filter.clone(), group: group.clone() };
+        let is_new = !session.subscriptions.contains_key(&key);
+        if is_new && session.subscriptions.len() >= self.limits.subscriptions_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
+        self.put_subscription(id, key, Subscription { qos, no_local, retain_as_published, identifier });
+        let shows = match retain_handling {
+            _ if group.is_some() => false,       // not for shared subscriptions: 4.8.2
+            RetainHandling::Send => true,        // [MQTT-3.3.1-9]
+            RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false,  // [MQTT-3.3.1-11]
+        };
+        Ok(shows.then_some(filter))
+    }
+
+    /// Adds or replaces a subscription in the session and in the routes. [MQTT-3.8.4-3]
+    pub(super) fn put_subscription(
+        &mut self,
+        id: SessionId,
+        key: SubscriptionKey,
+        subscription: Subscription,
+    ) {
+        let Subscription { qos, no_local, retain_as_published, identifier } = subscription;
+        let who = Subscriber { session: id, identifier, qos, no_local, retain_as_published };
+        if self.routes.subscribe(&key.filter, key.group.as_ref(), who) {
+            self.peers.interest(&key.filter, key.group.as_ref(), true);
+        }
+        let session = &mut self.sessions[id as usize];
+        if session.subscriptions.insert(key, subscription).is_none() {
+            self.subscriptions += 1;
+        }
+    }
+
+    fn show_retained(
+        &mut self,
+        session: SessionId,
+        filter: &Filter,
+        options: SubscribeOptions,
+        identifier: Option<NonZeroU32>,
+        now: Instant,
+    ) {
+        let grant = Grant {
+            qos: options.qos,
+            retain_as_published: true,
+            identifiers: identifier.map(|id| Rc::from([id.get()])),
+        };
+        for message in self.retained.matching(filter.as_str(), now) {
+            self.show(session, &grant, &message, now);
+        }
+    }
+
+    /// Sends one retained message, with RETAIN set. [MQTT-3.3.1-8]
+    fn show(&mut self, session: SessionId, grant: &Grant, message: &Message, now: Instant) {
+        with_outgoing(message, now, |outgoing| {
+            self.encoder.begin();
+            self.deliver_patiently(session, grant, outgoing, &mut Routed::default(), now);
+        });
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        unsubscribe: &Unsubscribe,
+    ) -> Result<(), Fault> {
+        let mut reasons = Reasons::new();
+        for text in unsubscribe.filters.iter() {
+            reasons.push(self.unsubscribe(session, text) as u8);
+        }
+        let ack =
+            SubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
+        self.reply(id, &Packet::UnsubAck(ack)); // [MQTT-3.10.4-4]
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, id: SessionId, text: &str) -> ReasonCode {
+        let Ok((group, filter)) = parse_subscription(text) else { return ReasonCode::TopicFilterInvalid };
+        let key = SubscriptionKey { filter, group };
+        if self.sessions[id as usize].subscriptions.remove(&key).is_none() {
+            return ReasonCode::NoSubscriptionExisted;
+        }
+        self.drop_subscription(id, &key);
+        ReasonCode::Success
+    }
+
+    /// Takes a subscription out of the routes that its session has no longer.
+    pub(super) fn drop_subscription(&mut self, id: SessionId, key: &SubscriptionKey) {
+        self.subscriptions -= 1;
+        let group: Option<&Arc<str>> = key.group.as_ref();
+        if self.routes.unsubscribe(key.filter.as_str(), group.map(|name| &**name), id) {
+            self.peers.interest(&key.filter, group, false);
+        }
+    }
+}
+
+fn check_filter(filter: &Filter) -> Result<(), ReasonCode> {
+    let mut levels = filter.as_str().split('/');
+    if levels.next() == Some("$LINK") {
+        return Err(ReasonCode::NotAuthorized);
+    }
+    if levels.count() >= LEVELS_MAX {
+        return Err(ReasonCode::TopicFilterInvalid);
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! An arena of topic levels: one node a level, all nodes in one slab, all edges in one hash table.
+//!
+//! It serves two masters: wildcard filters (walked with a topic) and retained topics (walked with a filter). The edge
+//! for the label `+` lies in the node itself, because a topic is tried against it at each level.
+//!
+//! Invariants: node 0 is the root and is never removed; every other node is in its parent's list of children, and in
+//! the edge table unless its label is `+`.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+/// A node's place in the arena.
+pub(super) type NodeId = u32;
+
+/// The node above all first levels.
+pub(super) const ROOT: NodeId = 0;
+
+const NONE: u32 = u32::MAX;
+
+struct Node<V> {
+    label: Box<str>,
+    parent: NodeId,
+    /// The child for `+`, or `NONE`.
+    plus: u32,
+    /// The list of children: the first of them, and this node's own neighbours in its parent's list.
+    first_child: u32,
+    next: u32,
+    previous: u32,
+    value: V,
+}
+
+/// Topic levels as a tree; `V` hangs at each node.
+pub(super) struct Tree<V> {
+    nodes: Slab<Node<V>>,
+    edges: HashTable<NodeId>,
+    hasher: RandomState,
+}
+
+impl<V: Default> Tree<V> {
+    pub(super) fn new() -> Tree<V> {
+        let mut nodes = Slab::new();
+        nodes.insert(Node {
+            label: "".into(),
+            parent: NONE,
+            plus: NONE,
+            first_child: NONE,
+            next: NONE,
+            previous: NONE,
+            value: V::default(),
+        });
+        Tree { nodes, edges: HashTable::new(), hasher: RandomState::default() }
+    }
+
+    /// True if there is nothing but the root.
+    pub(super) fn is_bare(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    pub(super) fn value(&self, node: NodeId) -> &V {
+        &self.nodes[node as usize].value
+    }
+
+    pub(super) fn value_mut(&mut self, node: NodeId) -> &mut V {
+        &mut self.nodes[node as usize].value
+    }
+
+    /// The child for `+`.
+    pub(super) fn plus(&self, node: NodeId) -> Option<NodeId> {
+        some(self.nodes[node as usize].plus)
+    }
+
+    /// The child with this label.
+    pub(super) fn child(&self, parent: NodeId, label: &str) -> Option<NodeId> {
+        if label == "+" {
+            return self.plus(parent);
+        }
+        let hash = self.hasher.hash_one((parent, label));
+        self.edges.find(hash, |&id| self.is_edge(id, parent, label)).copied()
+    }
+
+    /// All children.
+    pub(super) fn children(&self, node: NodeId) -> impl Iterator<Item = (NodeId, &str)> {
+        let mut at = self.nodes[node as usize].first_child;
+        std::iter::from_fn(move || {
+            let id = some(at)?;
+            let child = &self.nodes[id as usize];
+            at = child.next;
+            Some((id, &*child.label))
+        })
+    }
+
+    /// The node at the end of these labels, made if it is not there.
+    pub(super) fn insert_path<'a>(&mut self, labels: impl Iterator<Item = &'a str>) -> NodeId {
+        labels.fold(ROOT, |node, label| match self.child(node, label) {
+            Some(child) => child,
+            None => self.add(node, label),
+        })
+    }
+
+    /// The node at the end of these labels.
+    pub(super) fn find_path<'a>(&self, mut labels: impl Iterator<Item = &'a str>) -> Option<NodeId> {
+        labels.try_fold(ROOT, |node, label| self.child(node, label))
+    }
+
+    /// Removes a node and its ancestors as long as they have neither children nor a value worth keeping.
+    pub(super) fn prune(&mut self, node: NodeId, is_vacant: impl Fn(&V) -> bool) {
+        let mut at = node;
+        while at != ROOT {
+            let here = &self.nodes[at as usize];
+            if here.first_child != NONE || !is_vacant(&here.value) {
+                return;
+            }
+            let parent = here.parent;
+            self.remove(at);
+            at = parent;
+        }
+    }
+
+    fn is_edge(&self, id: NodeId, parent: NodeId, label: &str) -> bool {
+        let node = &self.nodes[id as usize];
+        node.parent == parent && *node.label == *label
+    }
+
+    fn add(&mut self, parent: NodeId, label: &str) -> NodeId {
+        let next = self.nodes[parent as usize].first_child;
+        let id = self.nodes.insert(Node {
+            label: label.into(),
+            parent,
+            plus: NONE,
+            first_child: NONE,
+            next,
+            previous: NONE,
+            value: V::default(),
+        }) as NodeId;
+        self.nodes[parent as usize].first_child = id;
+        if next != NONE {
+            self.nodes[next as usize].previous = id;
+        }
+        if label == "+" {
+            self.nodes[parent as usize].plus = id;
+        } else {
+            let (nodes, hasher) = (&self.nodes, &self.hasher);
+            let rehash = |&id: &NodeId| {
+                let node = &nodes[id as usize];
+                hasher.hash_one((node.parent, &*node.label))
+            };
+            self.edges.insert_unique(hasher.hash_one((parent, label)), id, rehash);
+        }
+        id
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let node = self.nodes.remove(id as usize);
+        match some(node.previous) {
+            Some(previous) => self.nodes[previous as usize].next = node.next,
+            None => self.nodes[node.parent as usize].first_child = node.next,
+        }
+        if let Some(next) = some(node.next) {
+            self.nodes[next as usize].previous = node.previous;
+        }
+        if *node.label == *"+" {
+            self.nodes[node.parent as usize].plus = NONE;
+            return;
+        }
+        let hash = self.hasher.hash_one((node.parent, &*node.label));
+        if let Ok(edge) = self.edges.find_entry(hash, |&edge| edge == id) {
+            edge.remove();
+        }
+    }
+}
+
+fn some(id: u32) -> Option<u32> {
+    (id != NONE).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pruning_takes_empty_branches_and_nothing_else() {
+        let mut tree = Tree::<u32>::new();
+        let deep = tree.insert_path("a/b/c".split('/'));
+        let side = tree.insert_path("a/+/d".split('/'));
+        *tree.value_mut(deep) = 1;
+        *tree.value_mut(side) = 2;
+        assert_eq!(tree.children(tree.find_path("a".split('/')).expect("a")).count(), 2);
+
+        *tree.value_mut(side) = 0;
+        tree.prune(side, |value| *value == 0);
+        assert_eq!(tree.find_path("a/+".split('/')), None);
+        assert_eq!(tree.find_path("a/b/c".split('/')), Some(deep));
+
+        *tree.value_mut(deep) = 0;
+        tree.prune(deep, |value| *value == 0);
+        assert!(tree.is_bare());
+    }
+}
