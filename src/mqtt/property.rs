@@ -266,6 +266,19 @@ impl<'a> Properties<'a> {
         Ok(Properties { bytes })
     }
 
+    /// Checks a list, without its length, that travels with a message off its packet: forwardable ones only.
+    ///
+    /// # Errors
+    /// What is wrong with it; [`Violation::PropertyNotAllowed`] for one that is not forwardable.
+    pub fn parse_forwardable(bytes: &'a [u8]) -> Result<Properties<'a>, Violation> {
+        check(bytes, PUBLISH)?;
+        let list = Properties { bytes };
+        match list.iter().find(|property| !property.is_forwardable()) {
+            Some(other) => Err(Violation::PropertyNotAllowed(other.id())),
+            None => Ok(list),
+        }
+    }
+
     /// Tells whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -1,0 +1,72 @@
+//! One connection as the machine sees it: whether it was dialled, who is at its other end, whether it lives.
+
+use std::time::{Duration, Instant};
+
+use crate::link::probe::Prober;
+
+use super::output::ConnId;
+
+/// How long a connection may take to its Hello.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// A connection that the machine knows.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnId,
+    /// By this side.
+    pub(super) dialled: bool,
+    /// The peer said something last.
+    pub(super) heard_at: Instant,
+    pub(super) state: State,
+}
+
+/// Named for what a connection waits for.
+#[derive(Debug)]
+pub(super) enum State {
+    AwaitHello { until: Instant },
+    Open(Box<Open>),
+}
+
+/// A connection past both Hellos. There is one at most.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// The peer's actor.
+    pub(super) node: String,
+    pub(super) incarnation: u64,
+    /// The largest message that the peer takes.
+    pub(super) message_bytes_max: usize,
+    pub(super) prober: Prober,
+    /// Whether the peer has said up to where it holds our messages.
+    pub(super) resumed: bool,
+    /// Too much waits to be written: nothing but control frames until that is over.
+    pub(super) congested: bool,
+    pub(super) routes_ack_due: bool,
+    pub(super) messages_ack_due: bool,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnId, dialled: bool, now: Instant) -> Connection {
+        Connection { id, dialled, heard_at: now, state: State::AwaitHello { until: now + HANDSHAKE } }
+    }
+
+    pub(super) fn open(&self) -> Option<&Open> {
+        match &self.state {
+            State::Open(open) => Some(open),
+            State::AwaitHello { .. } => None,
+        }
+    }
+
+    pub(super) fn open_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.state {
+            State::Open(open) => Some(open),
+            State::AwaitHello { .. } => None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Instant {
+        match &self.state {
+            State::AwaitHello { until } => *until,
+            State::Open(open) => open.prober.next_at(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A half that changes while it runs.
+//!
+//! What can stay, stays: topics, the ACL and bounds change under an open connection. A connection ends only when
+//! what it was opened with is not valid any more: address, TLS, credentials, who dials.
+
+use std::time::Instant;
+
+use crate::link::native::{self, Frame};
+use crate::link::refusal::Reason;
+use crate::mqtt::Filter;
+use crate::settings::{Dial, Link as Half};
+
+use super::connection::Connection;
+use super::{ConnId, Link};
+
+impl Link {
+    /// The half changed. Its peer is the same: another peer is another link.
+    pub fn handle_settings(&mut self, half: Half, now: Instant) {
+        debug_assert_eq!(self.half.peer, half.peer, "another peer is another link");
+        let before = std::mem::replace(&mut self.half, half);
+        if before == self.half {
+            return;
+        }
+        self.apply_half(now);
+        if before.enabled != self.half.enabled || before.topics != self.half.topics {
+            let open = self.open().map(|(connection, _)| connection.id);
+            open.into_iter().for_each(|conn| self.send_half(conn));
+        }
+        self.end_invalid(&before, now);
+        if dials_otherwise(&before, &self.half) || before.enabled != self.half.enabled {
+            self.trouble = None;
+            self.dialer.handle_hope();
+        }
+        self.changed = true;
+        self.drive(now);
+    }
+
+    /// Brings the parts in line with the half.
+    pub(super) fn apply_half(&mut self, now: Instant) {
+        let topics = filters(&self.half.topics);
+        self.sender.handle_topics(topics.clone(), now);
+        self.acceptor.handle_wanted(topics, filters(&self.half.acl.accept), self.half.enabled);
+        self.forwarder.handle_limits(self.half.forwarding);
+        let allowed = self.half.enabled.then(|| filters(&self.half.acl.send));
+        let mut changes = Vec::new();
+        self.receiver.handle_allowed(allowed, &mut changes);
+        self.apply_routes(changes);
+    }
+
+    pub(super) fn send_half(&mut self, conn: ConnId) {
+        let topics = self.half.topics.clone();
+        let frame = native::Half {
+            enabled: self.half.enabled,
+            topics: topics.iter().map(String::as_str).collect(),
+            nodes: 1,
+        };
+        self.send(conn, &Frame::Half(frame));
+    }
+
+    fn end_invalid(&mut self, before: &Half, now: Instant) {
+        let ended: Vec<ConnId> =
+            self.connections.iter().filter(|c| is_invalid(c, before, &self.half)).map(|c| c.id).collect();
+        let (reason, text) = match self.half.enabled {
+            true => (Reason::Reconfigured, "the half was configured anew".to_owned()),
+            false => {
+                (Reason::LinkDisabled, format!("{} has disabled its half of the link", self.own.cluster))
+            }
+        };
+        ended.into_iter().for_each(|conn| self.say_bye(conn, reason, &text, now));
+    }
+}
+
+fn is_invalid(connection: &Connection, before: &Half, half: &Half) -> bool {
+    let (otherwise, wrong_way) = match connection.dialled {
+        true => (dials_otherwise(before, half), half.dial == Dial::In),
+        false => (before.inbound != half.inbound, half.dial == Dial::Out),
+    };
+    !half.enabled || otherwise || wrong_way
+}
+
+fn dials_otherwise(before: &Half, half: &Half) -> bool {
+    before.server != half.server || before.tls != half.tls || before.credentials != half.credentials
+}
+
+/// The filters of a half. Settings are checked before they come here, so none is left out.
+fn filters(texts: &[String]) -> Vec<Filter> {
+    texts.iter().filter_map(|text| Filter::parse(text).ok()).collect()
+}

@@ -1,0 +1,320 @@
+//! The route receiver: what a peer cluster's nodes want of this one.
+//!
+//! Routes are held per actor and incarnation; a filter is served while any actor wants it. A newer incarnation
+//! replaces the older one's routes, but only once its bootstrap is complete, so nothing wanted is missed; an older
+//! one is refused. An actor silent beyond its time to live is collected with its own routes and nobody else's.
+//! What the link's ACL or a disabled half narrows is the *use* of a route, not what is stored: digests always
+//! cover what was received.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::mqtt::Filter;
+
+use super::digest::Digest;
+use super::route_sender::RouteAnswer;
+use super::violation::Violation;
+
+/// Actors of one peer cluster; an authenticated peer cannot invent node names without end.
+const ACTORS_MAX: usize = 64;
+/// Routes of one actor.
+const ROUTES_MAX: usize = 4_000_000;
+
+/// A filter that this cluster has to serve from now on, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteChange {
+    /// Which filter.
+    pub filter: Filter,
+    /// Whether it is to be served.
+    pub served: bool,
+}
+
+/// Why an actor is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// A newer incarnation of it is held: this one.
+    Outdated(u64),
+    /// The peer has too many actors already.
+    TooManyActors,
+}
+
+/// A batch of one actor, its filters valid and in ascending order.
+#[derive(Debug, Default)]
+pub struct ReceivedBatch {
+    /// Its number.
+    pub number: u64,
+    /// The first of a bootstrap.
+    pub begin: bool,
+    /// The last of a bootstrap.
+    pub end: bool,
+    /// What to add.
+    pub add: Vec<Filter>,
+    /// What to delete.
+    pub delete: Vec<Filter>,
+}
+
+/// The routes of one peer cluster.
+#[derive(Debug, Default)]
+pub struct RouteReceiver {
+    actors: BTreeMap<String, Actor>,
+    /// How many actors' routes lead to each served filter.
+    served: HashMap<Filter, u32>,
+    /// Which part of each route is used; None while the half is disabled.
+    allowed: Option<Vec<Filter>>,
+}
+
+#[derive(Debug)]
+struct Actor {
+    incarnation: u64,
+    ttl: Duration,
+    /// None while a connection of the actor is open.
+    silent_since: Option<Instant>,
+    number: u64,
+    /// In force. Inside a bootstrap: the old set and what was added so far.
+    filters: HashSet<Filter>,
+    /// Inside a bootstrap: what was added so far.
+    fresh: Option<HashSet<Filter>>,
+    /// Whether a bootstrap of this incarnation ended.
+    complete: bool,
+    /// Of what the actor told since its last `begin`.
+    told: Digest,
+}
+
+impl RouteReceiver {
+    /// An actor opened a connection; tells it what is held of it.
+    ///
+    /// # Errors
+    /// [`Rejected`]; nothing changed then.
+    pub fn handle_hello(
+        &mut self,
+        node: &str,
+        incarnation: u64,
+        ttl: Duration,
+    ) -> Result<RouteAnswer, Rejected> {
+        if !self.actors.contains_key(node) && self.actors.len() >= ACTORS_MAX {
+            return Err(Rejected::TooManyActors);
+        }
+        let actor = self.actors.entry(node.to_owned()).or_insert_with(|| Actor::new(incarnation));
+        if incarnation < actor.incarnation {
+            return Err(Rejected::Outdated(actor.incarnation));
+        }
+        if incarnation > actor.incarnation {
+            let filters = std::mem::take(&mut actor.filters);
+            *actor = Actor { filters, ..Actor::new(incarnation) };
+        }
+        actor.ttl = ttl;
+        actor.silent_since = None;
+        Ok(actor.answer())
+    }
+
+    /// The actor's connection is gone; its time to live runs from `last_sign`.
+    pub fn handle_disconnected(&mut self, node: &str, last_sign: Instant) {
+        if let Some(actor) = self.actors.get_mut(node) {
+            actor.silent_since = Some(last_sign);
+        }
+    }
+
+    /// Applies a batch of an actor that said Hello; what comes is told before what goes.
+    ///
+    /// # Errors
+    /// [`Violation`] when the batch is out of order; the connection cannot go on then.
+    pub fn handle_batch(
+        &mut self,
+        node: &str,
+        batch: ReceivedBatch,
+        changes: &mut Vec<RouteChange>,
+    ) -> Result<(), Violation> {
+        let actor = self.actors.get_mut(node).expect("an actor says Hello before it sends routes");
+        actor.check(&batch)?;
+        if batch.begin {
+            actor.begin();
+        }
+        actor.number = batch.number;
+        let mut come = Vec::new();
+        for filter in batch.add {
+            actor.add(filter, &mut come)?;
+        }
+        let gone = match batch.end {
+            true => actor.end(),
+            false => batch.delete.iter().filter_map(|filter| actor.delete(filter)).collect(),
+        };
+        come.into_iter().for_each(|filter| self.serve(&filter, changes));
+        gone.iter().for_each(|filter| self.unserve(filter, changes));
+        Ok(())
+    }
+
+    /// What is held of an actor, as its last batch left it.
+    pub fn answer(&self, node: &str) -> Option<RouteAnswer> {
+        self.actors.get(node).map(Actor::answer)
+    }
+
+    /// Whether an actor's bootstrap has ended.
+    pub fn is_complete(&self, node: &str) -> bool {
+        self.actors.get(node).is_some_and(|actor| actor.complete)
+    }
+
+    /// What may be used changed; None: nothing at all.
+    pub fn handle_allowed(&mut self, allowed: Option<Vec<Filter>>, changes: &mut Vec<RouteChange>) {
+        if self.allowed == allowed {
+            return;
+        }
+        let before = std::mem::take(&mut self.served);
+        self.allowed = allowed;
+        let filters: Vec<Filter> = self.actors.values().flat_map(|a| a.filters.iter().cloned()).collect();
+        let mut silent = Vec::new();
+        for filter in &filters {
+            self.serve(filter, &mut silent);
+            silent.clear();
+        }
+        let change = |filter: &Filter, served| RouteChange { filter: filter.clone(), served };
+        changes.extend(self.served.keys().filter(|f| !before.contains_key(*f)).map(|f| change(f, true)));
+        changes.extend(before.keys().filter(|f| !self.served.contains_key(*f)).map(|f| change(f, false)));
+    }
+
+    /// How many stored routes are used only in part or not at all.
+    pub fn narrowed(&self) -> usize {
+        let routes = self.actors.values().flat_map(|actor| actor.filters.iter());
+        match &self.allowed {
+            None => 0,
+            Some(allowed) if allows_all(allowed) => 0,
+            Some(allowed) => routes.filter(|route| !allowed.iter().any(|a| a.covers(route))).count(),
+        }
+    }
+
+    /// Collects the actors whose time to live has run out.
+    pub fn handle_timeout(&mut self, now: Instant, changes: &mut Vec<RouteChange>) {
+        let over = |actor: &Actor| actor.collect_at().is_some_and(|at| at <= now);
+        let gone: Vec<String> =
+            self.actors.iter().filter(|(_, actor)| over(actor)).map(|(node, _)| node.clone()).collect();
+        for node in gone {
+            let actor = self.actors.remove(&node).expect("it was just found");
+            actor.filters.iter().for_each(|filter| self.unserve(filter, changes));
+        }
+    }
+
+    /// When the next actor is to be collected.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.actors.values().filter_map(Actor::collect_at).min()
+    }
+
+    /// The filters that are served, for tests.
+    pub fn served(&self) -> impl Iterator<Item = &Filter> {
+        self.served.keys()
+    }
+
+    fn serve(&mut self, route: &Filter, changes: &mut Vec<RouteChange>) {
+        for filter in used(self.allowed.as_deref(), route) {
+            let count = self.served.entry(filter.clone()).or_insert(0);
+            *count += 1;
+            if *count == 1 {
+                changes.push(RouteChange { filter, served: true });
+            }
+        }
+    }
+
+    fn unserve(&mut self, route: &Filter, changes: &mut Vec<RouteChange>) {
+        for filter in used(self.allowed.as_deref(), route) {
+            let count = self.served.get_mut(&filter).expect("a route in force was served");
+            *count -= 1;
+            if *count == 0 {
+                self.served.remove(&filter);
+                changes.push(RouteChange { filter, served: false });
+            }
+        }
+    }
+}
+
+impl Actor {
+    fn new(incarnation: u64) -> Actor {
+        Actor {
+            incarnation,
+            ttl: Duration::ZERO,
+            silent_since: None,
+            number: 0,
+            filters: HashSet::new(),
+            fresh: None,
+            complete: false,
+            told: Digest::default(),
+        }
+    }
+
+    fn answer(&self) -> RouteAnswer {
+        let need_bootstrap = !self.complete && self.fresh.is_none();
+        RouteAnswer { number: self.number, digest: self.told, need_bootstrap }
+    }
+
+    fn collect_at(&self) -> Option<Instant> {
+        self.silent_since.map(|since| since + self.ttl)
+    }
+
+    fn check(&self, batch: &ReceivedBatch) -> Result<(), Violation> {
+        if batch.begin {
+            return if batch.number == 0 { Err(Violation::RoutesOutOfOrder) } else { Ok(()) };
+        }
+        if batch.number != self.number + 1 {
+            return Err(Violation::RoutesOutOfOrder);
+        }
+        let in_place = match self.fresh {
+            Some(_) => batch.delete.is_empty(),
+            None => self.complete && !batch.end,
+        };
+        if in_place { Ok(()) } else { Err(Violation::RoutesOutOfPlace) }
+    }
+
+    fn begin(&mut self) {
+        self.fresh = Some(HashSet::new());
+        self.complete = false;
+        self.told = Digest::default();
+    }
+
+    /// Adds to `come` what was not in force.
+    fn add(&mut self, filter: Filter, come: &mut Vec<Filter>) -> Result<(), Violation> {
+        if self.filters.len() >= ROUTES_MAX {
+            return Err(Violation::TooMany);
+        }
+        let told_before = match &mut self.fresh {
+            Some(fresh) => !fresh.insert(filter.clone()),
+            None => self.filters.contains(&filter),
+        };
+        if !told_before {
+            self.told.add(filter.as_str());
+        }
+        if self.filters.insert(filter.clone()) {
+            come.push(filter);
+        }
+        Ok(())
+    }
+
+    /// The filter, when it was in force.
+    fn delete(&mut self, filter: &Filter) -> Option<Filter> {
+        let filter = self.filters.take(filter)?;
+        self.told.remove(filter.as_str());
+        Some(filter)
+    }
+
+    /// Ends the bootstrap: what it did not bring is not in force any more.
+    fn end(&mut self) -> Vec<Filter> {
+        self.complete = true;
+        let Some(fresh) = self.fresh.take() else { return Vec::new() };
+        let before = std::mem::replace(&mut self.filters, fresh);
+        before.into_iter().filter(|filter| !self.filters.contains(filter)).collect()
+    }
+}
+
+fn allows_all(allowed: &[Filter]) -> bool {
+    allowed.iter().any(|filter| filter.as_str() == "#")
+}
+
+/// The parts of a route that may be used, none of them twice.
+fn used(allowed: Option<&[Filter]>, route: &Filter) -> Vec<Filter> {
+    let allowed = allowed.unwrap_or_default();
+    if allows_all(allowed) {
+        return vec![route.clone()];
+    }
+    let mut parts: Vec<Filter> = allowed.iter().filter_map(|a| a.intersect(route)).collect();
+    parts.sort();
+    parts.dedup();
+    parts
+}
