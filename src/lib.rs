@@ -16,6 +16,7 @@
 //! - [`admin`]: settings in, status stream out, between a node and who manages it.
 //! - [`node`]: one broker process: broker, links and admin, wired.
 //! - [`local`]: the manifests without Kubernetes: `mqlink up`.
+//! - [`bench`]: the load generator, for any MQTT broker.
 //! - [`cli`]: the commands.
 
 pub mod mqtt;
@@ -29,4 +30,5 @@ pub mod plan;
 pub mod admin;
 pub mod node;
 pub mod local;
+pub mod bench;
 pub mod cli;

@@ -1,2 +1,11 @@
 //! The `mqlink` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+/// glibc's allocator gives memory back too seldom for a process whose load comes and goes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    mqlink::cli::main()
+}

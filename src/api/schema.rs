@@ -215,7 +215,16 @@ pub(super) fn link_filters(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn rule_filters(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "minItems": 1, "maxItems": FILTERS_MAX, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX, "pattern": FILTER },
+        "items": {
+            "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX, "pattern": FILTER,
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!self.startsWith('$share/') && !self.startsWith('$LINK')",
+                    "message": "must be a filter without $share/, and not below $LINK, where no client may go",
+                },
+                filter_bytes(),
+            ],
+        },
     })
 }
 

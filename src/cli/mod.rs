@@ -1,1 +1,152 @@
-//! See the map in the crate documentation.
+//! The commands: what they are called, what they take, how they fail.
+//!
+//! Each command parses its arguments, wires the modules that do the work, and ends with a documented exit code. What goes
+//! wrong is one line on standard error, "failed to <verb> <object>: cause; what to do". Results go to standard output, logs
+//! to standard error.
+//!
+//! Exit codes of all commands: 0 done, 1 failed, 2 wrong usage, 3 timed out.
+
+mod client;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// MQTT clusters and the links between them.
+#[derive(Parser, Debug)]
+#[command(name = "mqlink", version, arg_required_else_help = true)]
+struct Cli {
+    /// What to log to standard error: error, warn, info, debug, trace, or by module as `warn,mqlink::link=debug`
+    /// [default: info for broker, else warn].
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
+    log: Option<String>,
+    /// Log JSON lines.
+    #[arg(long, global = true, help_heading = "Logging")]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Print the definitions of MqttCluster and ClusterLink, for kubectl apply.
+    #[command(after_help = "Example: mqlink crds | kubectl apply --server-side -f -")]
+    Crds,
+    Pub(Box<client::PubArgs>),
+    Sub(Box<client::SubArgs>),
+}
+
+impl Command {
+    fn log_default(&self) -> &'static str {
+        match self {
+            Command::Crds | Command::Pub(_) | Command::Sub(_) => "warn",
+        }
+    }
+}
+
+/// Why a command failed, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The world or the work failed.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 1 }
+    }
+
+    /// The command was called wrongly.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 2 }
+    }
+
+    /// What was awaited did not come in time.
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 3 }
+    }
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = start_log(&cli).and_then(|()| run(cli.command));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, code }) => {
+            eprintln!("mqlink: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Crds => {
+            print!("{}", crate::api::crds());
+            Ok(())
+        }
+        Command::Pub(args) => block_on(args.run()),
+        Command::Sub(args) => block_on(args.run()),
+    }
+}
+
+fn start_log(cli: &Cli) -> Result<(), Failure> {
+    let wanted = cli.log.as_deref().unwrap_or(cli.command.log_default());
+    let filter = EnvFilter::try_new(wanted).map_err(|error| {
+        Failure::usage(format!("`{wanted}` is no log filter: {error}; expected a level as info"))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_json {
+        true => log.json().init(),
+        false => log.init(),
+    }
+    Ok(())
+}
+
+/// Runs a command on a small runtime of its own. A read of standard input that is under way does not hold its end up.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("failed to start the runtime: {error}")))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+/// Resolves when the process is asked to end, by SIGINT or SIGTERM.
+async fn interrupted() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Parses `500ms`, `30s`, `5m`, `1h`, and bare seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is no duration; expected seconds, or 500ms, 30s, 5m, 1h");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let unit_s = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(number * unit_s).map_err(|_| bad())
+}

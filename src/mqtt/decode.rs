@@ -44,7 +44,8 @@ pub fn decode<'a>(
 
 /// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed.
 ///
-/// A level below 5 gets the two-byte CONNACK of 3.1.1, everything else that of 5.0.
+/// A level below 5 gets the two-byte CONNACK of 3.1.1, everything else that of 5.0. Bit 7 of the level, with which
+/// bridges present themselves, does not count.
 pub fn connack_version(input: &[u8]) -> Version {
     let level = || {
         let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
@@ -53,7 +54,7 @@ pub fn connack_version(input: &[u8]) -> Version {
         reader.byte().ok()
     };
     match level() {
-        Some(level) if level < 5 => Version::V3,
+        Some(level) if level & 0x7f < 5 => Version::V3,
         _ => Version::V5,
     }
 }
@@ -81,7 +82,7 @@ fn check_first_byte(first: u8, version: Version) -> Result<PacketType, Violation
         15 if version == Version::V5 => (PacketType::Auth, 0), // [MQTT-3.15.1-1]
         _ => return Err(Violation::ReservedPacketType),
     };
-    if first & 0x0f != flags { Err(Violation::ReservedFlags) } else { Ok(packet_type) }
+    if first & 0x0f != flags { Err(Violation::ReservedFlags(packet_type)) } else { Ok(packet_type) }
 }
 
 #[inline]
@@ -139,7 +140,7 @@ fn properties<'a>(
 fn reason(code: u8, packet_type: PacketType) -> Result<ReasonCode, Violation> {
     ReasonCode::from_u8(code)
         .filter(|reason| reason.is_allowed_in(packet_type))
-        .ok_or(Violation::ReasonCodeInvalid(code))
+        .ok_or(Violation::ReasonCodeInvalid(packet_type, code))
 }
 
 fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
@@ -156,9 +157,12 @@ fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     if has(0b1) {
         return Err(Violation::ConnectReservedFlag); // [MQTT-3.1.2-3]
     }
-    let will_qos = QoS::from_u8(flags >> 3 & 0b11).ok_or(Violation::WillQoS3)?; // [MQTT-3.1.2-12]
-    if !has(0b100) && flags & 0b11_1000 != 0 {
-        return Err(Violation::WillFlagsWithoutWill); // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
+    let will_qos = QoS::from_u8(flags >> 3 & 0b11).ok_or(Violation::WillQoS3)?; // [MQTT-3.1.2-14]
+    if !has(0b100) && will_qos != QoS::AtMostOnce {
+        return Err(Violation::WillQoSWithoutWill); // [MQTT-3.1.2-13]
+    }
+    if !has(0b100) && has(0b10_0000) {
+        return Err(Violation::WillRetainWithoutWill); // [MQTT-3.1.2-15]
     }
     if version == Version::V3 && has(0x40) && !has(0x80) {
         return Err(Violation::PasswordWithoutUsername);
@@ -194,7 +198,8 @@ fn connack(mut body: Reader<'_>, version: Version) -> Result<ConnAck<'_>, Violat
         return Err(Violation::ConnAckReservedFlags); // [MQTT-3.2.2-1]
     }
     let reason = match version {
-        Version::V3 => ReasonCode::from_connack_v3(code).ok_or(Violation::ReasonCodeInvalid(code))?,
+        Version::V3 => ReasonCode::from_connack_v3(code)
+            .ok_or(Violation::ReasonCodeInvalid(PacketType::ConnAck, code))?,
         Version::V5 => reason(code, PacketType::ConnAck)?, // [MQTT-3.2.2-8]
     };
     let session_present = flags == 1;
@@ -255,7 +260,7 @@ fn suback(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Re
     for &code in reasons {
         match version {
             Version::V3 if matches!(code, 0..=2 | 0x80) => {} // [MQTT-3.9.3-2] v3
-            Version::V3 => return Err(Violation::ReasonCodeInvalid(code)),
+            Version::V3 => return Err(Violation::ReasonCodeInvalid(packet_type, code)),
             Version::V5 => reason(code, packet_type).map(|_| ())?, // [MQTT-3.9.3-2] [MQTT-3.11.3-2]
         }
     }

@@ -88,7 +88,7 @@ impl<'a> SubscribeFilters<'a> {
     pub(super) fn read(reader: Reader<'a>, version: Version) -> Result<SubscribeFilters<'a>, Violation> {
         let filters = SubscribeFilters { bytes: reader.rest() };
         if reader.is_empty() {
-            return Err(Violation::NoFilters); // [MQTT-3.8.3-2]
+            return Err(Violation::SubscribeEmpty); // [MQTT-3.8.3-2]
         }
         let mut reader = reader;
         while !reader.is_empty() {
@@ -159,7 +159,7 @@ impl<'a> UnsubscribeFilters<'a> {
     pub(super) fn read(reader: Reader<'a>) -> Result<UnsubscribeFilters<'a>, Violation> {
         let filters = UnsubscribeFilters { bytes: reader.rest() };
         if reader.is_empty() {
-            return Err(Violation::NoFilters); // [MQTT-3.10.3-2]
+            return Err(Violation::UnsubscribeEmpty); // [MQTT-3.10.3-2]
         }
         let mut reader = reader;
         while !reader.is_empty() {

@@ -21,6 +21,8 @@ mod encode;
 mod frame;
 mod filter;
 mod message;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{connack_version, decode};
 pub use encode::encode_publish;

@@ -218,8 +218,13 @@ impl Property<'_> {
         }
     }
 
+    /// Tells whether the property may stand there at all.
+    pub(super) fn is_allowed(&self, place: Place) -> bool {
+        Property::places(self.id()).contains(place)
+    }
+
     /// Tells whether the property may stand there several times.
-    fn may_repeat(&self, place: Place) -> bool {
+    pub(super) fn may_repeat(&self, place: Place) -> bool {
         match self {
             Property::UserProperty(_) => true,
             Property::SubscriptionIdentifier(_) => place == PUBLISH, // one per matching subscription
@@ -336,7 +341,7 @@ fn check(bytes: &[u8], place: Place) -> Result<(), Violation> {
             other => other,
         })?;
         let id = property.id();
-        if !Property::places(id).contains(place) {
+        if !property.is_allowed(place) {
             return Err(Violation::PropertyNotAllowed(id));
         }
         if seen & (1 << id) != 0 && !property.may_repeat(place) {

@@ -1,17 +1,17 @@
 //! What a peer can do wrong: one name per malformed case, with the rule it breaks.
 //!
-//! Tags are those of MQTT 5.0; where only 3.1.1 has the rule, its tag stands, marked `v3`. A rule that the
+//! Each is one line of a table: name, reason code, tag, what it is and what to do. Tags are those of MQTT 5.0; where only 3.1.1 has the rule, its tag stands, marked `v3`. A rule that the
 //! specification states without a tag has none here.
 
-use super::ReasonCode;
+use super::{PacketType, ReasonCode};
 use std::fmt;
 
 macro_rules! violations {
-    ($($(#[$attribute:meta])* $name:ident $(($detail:ty))? => $reason:ident, $tag:literal, $text:literal;)*) => {
+    ($($(#[$attribute:meta])* $name:ident $(($($detail:ty),+))? => $reason:ident, $tag:literal, $text:literal;)*) => {
         /// What the peer did wrong. The connection ends with [`reason_code`](Violation::reason_code).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Violation {
-            $(#[doc = $text] #[doc = $tag] $(#[$attribute])* $name $(($detail))?,)*
+            $(#[doc = concat!($text, ". ", $tag)] $(#[$attribute])* $name $(($($detail),+))?,)*
         }
 
         impl Violation {
@@ -22,8 +22,17 @@ macro_rules! violations {
                 }
             }
 
-            /// The tag of the specification's statement, or nothing where the rule has no tag.
-            pub const fn tag(self) -> &'static str {
+            /// How the violation is called in code, logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Violation::$name { .. } => stringify!($name),)*
+                }
+            }
+
+            /// The names of all violations.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            const fn general_tag(self) -> &'static str {
                 match self {
                     $(Violation::$name { .. } => $tag,)*
                 }
@@ -40,15 +49,15 @@ macro_rules! violations {
 
 violations! {
     // Fixed header and framing.
-    ReservedPacketType => MalformedPacket, "[MQTT-2.1.2-1]",
+    ReservedPacketType => MalformedPacket, "",
         "the packet type is reserved in this version of MQTT: send one of its types";
-    ReservedFlags => MalformedPacket, "[MQTT-2.1.3-1]",
+    ReservedFlags(PacketType) => MalformedPacket, "[MQTT-2.1.3-1]",
         "the flags of the first byte are reserved: send the value of table 2-2";
     RemainingLengthTooLong => MalformedPacket, "[MQTT-1.5.5-1]",
         "the remaining length has more than four bytes";
     RemainingLengthNotMinimal => MalformedPacket, "[MQTT-1.5.5-1]",
         "the remaining length is not encoded in as few bytes as possible";
-    PacketTooLarge => PacketTooLarge, "[MQTT-3.1.2-25]",
+    PacketTooLarge => PacketTooLarge, "[MQTT-3.2.2-15]",
         "the packet is larger than the receiver accepts: send smaller ones";
     Truncated => MalformedPacket, "",
         "a field runs past the end of the packet";
@@ -64,7 +73,7 @@ violations! {
         "a string contains U+0000";
     PacketIdZero => MalformedPacket, "[MQTT-2.2.1-3]",
         "the packet identifier is 0: use 1 to 65,535";
-    ReasonCodeInvalid(u8) => MalformedPacket, "",
+    ReasonCodeInvalid(PacketType, u8) => MalformedPacket, "",
         "the reason code is not one that this packet may carry";
 
     // Properties.
@@ -76,7 +85,7 @@ violations! {
         "a property runs past the property length";
     PropertyUnknown(u8) => MalformedPacket, "",
         "there is no property with this identifier";
-    PropertyNotAllowed(u8) => ProtocolError, "",
+    PropertyNotAllowed(u8) => MalformedPacket, "",
         "the property is not allowed in this packet";
     PropertyDuplicate(u8) => ProtocolError, "",
         "the property is included more than once";
@@ -104,9 +113,11 @@ violations! {
         "the protocol version is not served: use MQTT 3.1.1 (4) or 5.0 (5)";
     ConnectReservedFlag => MalformedPacket, "[MQTT-3.1.2-3]",
         "the reserved flag of CONNECT is set";
-    WillFlagsWithoutWill => MalformedPacket, "[MQTT-3.1.2-11]",
-        "Will QoS or Will Retain are set without the Will flag";
-    WillQoS3 => MalformedPacket, "[MQTT-3.1.2-12]",
+    WillQoSWithoutWill => MalformedPacket, "[MQTT-3.1.2-13]",
+        "Will QoS is set without the Will flag";
+    WillRetainWithoutWill => MalformedPacket, "[MQTT-3.1.2-15]",
+        "Will Retain is set without the Will flag";
+    WillQoS3 => MalformedPacket, "[MQTT-3.1.2-14]",
         "the QoS of the Will is 3";
     WillTopicEmpty => MalformedPacket, "[MQTT-4.7.3-1]",
         "the topic of the Will is empty";
@@ -132,8 +143,10 @@ violations! {
         "the topic contains a wildcard: publish to a topic without + and #";
 
     // SUBSCRIBE and UNSUBSCRIBE.
-    NoFilters => ProtocolError, "[MQTT-3.8.3-2]",
-        "the packet names no topic filter";
+    SubscribeEmpty => ProtocolError, "[MQTT-3.8.3-2]",
+        "a SUBSCRIBE names no topic filter";
+    UnsubscribeEmpty => ProtocolError, "[MQTT-3.10.3-2]",
+        "an UNSUBSCRIBE names no topic filter";
     SubscribeReservedOptions => MalformedPacket, "[MQTT-3.8.3-5]",
         "reserved bits of the subscription options are set";
     SubscribeQoS3 => ProtocolError, "",
@@ -170,19 +183,50 @@ violations! {
         "the topic alias is larger than the receiver's maximum";
     TopicAliasUnknown => ProtocolError, "",
         "the topic alias has not been set on this connection";
-    ReceiveMaximumExceeded => ReceiveMaximumExceeded, "[MQTT-3.3.4-9]",
+    ReceiveMaximumExceeded => ReceiveMaximumExceeded, "[MQTT-3.3.4-7]",
         "more QoS 1 and 2 messages are unacknowledged than the receive maximum";
     SubscriptionIdFromClient => ProtocolError, "[MQTT-3.3.4-6]",
         "a client publishes with a subscription identifier";
-    SessionExpiryRaised => ProtocolError, "[MQTT-3.14.2-2]",
+    SessionExpiryRaised => ProtocolError, "",
         "the session expiry interval was 0 at CONNECT and is raised at DISCONNECT";
+}
+
+impl Violation {
+    /// The tag of the specification's statement, or nothing where the rule has no tag.
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Violation::ReservedFlags(PacketType::PubRel) => "[MQTT-3.6.1-1]",
+            Violation::ReservedFlags(PacketType::Subscribe) => "[MQTT-3.8.1-1]",
+            Violation::ReservedFlags(PacketType::Unsubscribe) => "[MQTT-3.10.1-1]",
+            Violation::ReservedFlags(PacketType::Disconnect) => "[MQTT-3.14.1-1]",
+            Violation::ReservedFlags(PacketType::Auth) => "[MQTT-3.15.1-1]",
+            Violation::ReasonCodeInvalid(packet, _) => reason_code_tag(packet),
+            _ => self.general_tag(),
+        }
+    }
+}
+
+const fn reason_code_tag(packet: PacketType) -> &'static str {
+    match packet {
+        PacketType::ConnAck => "[MQTT-3.2.2-8]",
+        PacketType::PubAck => "[MQTT-3.4.2-1]",
+        PacketType::PubRec => "[MQTT-3.5.2-1]",
+        PacketType::PubRel => "[MQTT-3.6.2-1]",
+        PacketType::PubComp => "[MQTT-3.7.2-1]",
+        PacketType::SubAck => "[MQTT-3.9.3-2]",
+        PacketType::UnsubAck => "[MQTT-3.11.3-2]",
+        PacketType::Disconnect => "[MQTT-3.14.2-1]",
+        PacketType::Auth => "[MQTT-3.15.2-1]",
+        _ => "",
+    }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())?;
         match *self {
-            Violation::ReasonCodeInvalid(code) => write!(f, " (0x{code:02x})")?,
+            Violation::ReasonCodeInvalid(packet, code) => write!(f, " (0x{code:02x} in {packet:?})")?,
+            Violation::ReservedFlags(packet) => write!(f, " ({packet:?})")?,
             Violation::UnsupportedProtocolVersion(level) => write!(f, " (it names {level})")?,
             Violation::PropertyUnknown(id)
             | Violation::PropertyNotAllowed(id)

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::root;
 
 /// One Rust file. `path` is relative to the repository.
-pub struct Source {
-    pub path: String,
-    pub raw: String,
+pub(crate) struct Source {
+    pub(crate) path: String,
+    pub(crate) raw: String,
     /// `raw` with comments and literals as spaces: offsets and lines agree.
     code: String,
     /// Where test code begins; 0 for a file that is all test.
@@ -15,7 +15,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn read(path: &Path) -> Option<Source> {
+    pub(crate) fn read(path: &Path) -> Option<Source> {
         let raw = std::fs::read_to_string(root().join(path)).ok()?;
         let code = blank(&raw);
         let path = path.display().to_string();
@@ -25,14 +25,14 @@ impl Source {
     }
 
     /// The top-level module that a file below `src` belongs to; none for `lib.rs` and `main.rs`.
-    pub fn module(&self) -> Option<String> {
+    pub(crate) fn module(&self) -> Option<String> {
         let below = self.path.strip_prefix("src/")?;
         let name = below.split('/').next()?.trim_end_matches(".rs");
         (!matches!(name, "lib" | "main")).then(|| name.to_owned())
     }
 
     /// Every path written `crate::…` outside tests, groups taken apart, with its line.
-    pub fn crate_paths(&self) -> Vec<(usize, String)> {
+    pub(crate) fn crate_paths(&self) -> Vec<(usize, String)> {
         let code = &self.code[..self.tests_at];
         let mut paths = Vec::new();
         for (at, _) in code.match_indices("crate::") {
@@ -46,17 +46,17 @@ impl Source {
     }
 
     /// The lines outside tests that name `name` as whole words.
-    pub fn lines_naming(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn lines_naming(&self, name: &str) -> Vec<usize> {
         words(&self.code[..self.tests_at], name).map(|at| self.line(at)).collect()
     }
 
     /// The lines of test code that name `name` as whole words.
-    pub fn test_lines_naming(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn test_lines_naming(&self, name: &str) -> Vec<usize> {
         words(&self.code[self.tests_at..], name).map(|at| self.line(self.tests_at + at)).collect()
     }
 
     /// The files that this file's `mod name;` items stand for.
-    pub fn child_files(&self) -> Vec<PathBuf> {
+    pub(crate) fn child_files(&self) -> Vec<PathBuf> {
         let path = Path::new(&self.path);
         let folder = path.parent().expect("a file lies in a folder");
         let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("file names are text");
@@ -81,17 +81,17 @@ impl Source {
 }
 
 /// All Rust files below `folder`, read.
-pub fn sources(folder: &str) -> Vec<Source> {
+pub(crate) fn sources(folder: &str) -> Vec<Source> {
     rust_files(folder).iter().filter_map(|path| Source::read(path)).collect()
 }
 
 /// All Rust files below `folder`, relative to the repository.
-pub fn rust_files(folder: &str) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &str) -> Vec<PathBuf> {
     files(folder, "rs")
 }
 
 /// All files below `folder` with this extension, hidden and built ones left out.
-pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::from(folder)];
     while let Some(folder) = open.pop() {
@@ -112,7 +112,7 @@ pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 /// The crate roots that Cargo finds in a folder of targets: `folder/x.rs` and `folder/x/main.rs`.
-pub fn target_roots(folder: &str) -> Vec<PathBuf> {
+pub(crate) fn target_roots(folder: &str) -> Vec<PathBuf> {
     let is_root = |path: &PathBuf| match path.components().count() {
         2 => true,
         3 => path.ends_with("main.rs"),
@@ -122,7 +122,7 @@ pub fn target_roots(folder: &str) -> Vec<PathBuf> {
 }
 
 /// The targets of `[text](target)`.
-pub fn markdown_links(text: &str) -> Vec<&str> {
+pub(crate) fn markdown_links(text: &str) -> Vec<&str> {
     let after = text.split("](").skip(1);
     after.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
 }

@@ -7,6 +7,7 @@ use super::Finding;
 use crate::api::bounds::*;
 use crate::api::refs::{SecretRef, ServiceTemplate};
 use crate::api::values;
+use crate::mqtt::Filter;
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -172,7 +173,13 @@ impl Findings {
         self.require(!filters.is_empty(), path, "must not be empty; name a filter, such as \"#\"");
         self.items(path, filters.len(), 0, FILTERS_MAX);
         for (index, filter) in filters.iter().enumerate() {
-            if let Some(message) = filter_problem(filter) {
+            let problem = match filter.starts_with("$share/") || filter.starts_with("$LINK") {
+                true => Some(
+                    "must be a filter without $share/, and not below $LINK, where no client may go".into(),
+                ),
+                false => filter_problem(filter),
+            };
+            if let Some(message) = problem {
                 self.0.push(Finding {
                     path: format!("{path}[{index}]"),
                     reason: "InvalidTopicFilter",
@@ -209,15 +216,8 @@ fn filter_problem(filter: &str) -> Option<String> {
         let bytes = filter.len();
         return Some(format!("has {bytes} bytes, but {FILTER_BYTES_MAX} are the most; shorten it"));
     }
-    (!is_filter(filter)).then(|| {
-        let shown = filter.escape_debug();
-        format!("`{shown}` is not a topic filter: '+' stands alone between slashes, '#' alone at the end")
-    })
-}
-
-fn is_filter(filter: &str) -> bool {
-    let before_last = filter.strip_suffix("/#").unwrap_or(if filter == "#" { "+" } else { filter });
-    !filter.contains('\0') && before_last.split('/').all(|level| level == "+" || !level.contains(['+', '#']))
+    let error = Filter::parse(filter).err()?;
+    Some(format!("is `{}`, which is not a topic filter: {error}", filter.escape_debug()))
 }
 
 fn is_dns_label(label: &str) -> bool {

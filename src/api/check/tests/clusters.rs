@@ -188,6 +188,14 @@ fn who_may_connect_and_what_they_may_do() {
             rule("action: All, filters: ['a/#/b'], effect: Deny"),
         ),
         refuse(&["spec.authorization.rules[0].filters[0]"], rule("action: All, filters: [''], effect: Deny")),
+        refuse(
+            &["spec.authorization.rules[0].filters[0]"],
+            rule("action: All, filters: ['$share/g/a'], effect: Deny"),
+        ),
+        refuse(
+            &["spec.authorization.rules[0].filters[0]"],
+            rule("action: All, filters: ['$LINK/#'], effect: Deny"),
+        ),
         accept(rule(
             "principals: {cidrs: ['10.0.0.0/8', 'fd00::/8']}, action: All, filters: ['#'], effect: Deny",
         )),

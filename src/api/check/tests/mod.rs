@@ -1,9 +1,12 @@
 //! The table of accepted and refused objects, and the two judges that must agree on each.
+//!
+//! One judge is ours ([`super`] with the shape before it), the other one stands for the API server (`server.rs`).
 
 mod changes;
 mod clusters;
 mod links;
 mod server;
+mod real;
 
 use serde_json::{Value, json};
 
@@ -62,6 +65,9 @@ fn check(kind: Kind, manifest: &Value, old: Option<&Value>, refused: &[&str]) {
     let ours = findings(kind, manifest, old);
     let theirs = server::complaints(kind, manifest, old);
     assert_eq!(ours.is_empty(), theirs.is_empty(), "{manifest}\nours: {ours:#?}\nserver's: {theirs:#?}");
+    if let Some(real) = real::complaints(kind, manifest, old) {
+        assert_eq!(ours.is_empty(), real.is_empty(), "{manifest}\nours: {ours:#?}\nAPI server's: {real:#?}");
+    }
     let mut paths: Vec<&str> = ours.iter().map(|finding| finding.path.as_str()).collect();
     paths.dedup();
     assert_eq!(paths, refused, "{manifest}\n{ours:#?}");
@@ -104,6 +110,19 @@ fn what_is_beside_the_spec() {
     let paths: Vec<String> = findings(Kind::MqttCluster, &object, None).into_iter().map(|f| f.path).collect();
     assert_eq!(paths, ["spce", "spec"]);
     assert_eq!(structure::check(Kind::ClusterLink, &json!([])).len(), 1);
+}
+
+#[test]
+fn redundant_filters_are_named_not_refused() {
+    let check = |filters: &[&str], redundant: &[(&str, &str)]| {
+        let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
+        let named = redundant_filters(&filters);
+        let named: Vec<_> = named.iter().map(|(filter, by)| (filter.as_str(), by.as_str())).collect();
+        assert_eq!(named, redundant, "{filters:?}");
+    };
+    check(&["a/#", "a/b", "c", "a/+/x"], &[("a/b", "a/#"), ("a/+/x", "a/#")]);
+    check(&["+/#", "#"], &[("+/#", "#")]);
+    check(&["a/+", "+/b"], &[]);
 }
 
 #[test]

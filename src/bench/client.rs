@@ -1,0 +1,117 @@
+//! One MQTT 5 connection of the generator: CONNECT and SUBSCRIBE by the codec, then two bare socket halves.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::run::BenchError;
+use crate::mqtt::{
+    self, Connect, Limits, Packet, PacketId, Properties, Property, QoS, ReasonCode, Subscribe,
+    SubscribeFiltersBuf, SubscribeOptions, Version,
+};
+
+/// What the generator takes in one read, and the most that a packet may hold: a payload of 1 MB and its topic.
+pub(super) const READ_BYTES: usize = 128 * 1024;
+const LIMITS: Limits = Limits { packet_bytes_max: 2 * 1024 * 1024 };
+
+/// An open connection.
+pub(super) struct Client {
+    pub(super) read: OwnedReadHalf,
+    pub(super) write: OwnedWriteHalf,
+    /// How many acknowledged messages the broker takes at once.
+    pub(super) receive_max: u16,
+    /// Bytes read and not yet understood, at the front.
+    pub(super) input: Vec<u8>,
+}
+
+impl Client {
+    /// Connects, with a clean start and nothing kept afterwards.
+    pub(super) async fn connect(address: &str, client_id: &str) -> Result<Client, BenchError> {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|source| BenchError::io("connect to", address, source))?;
+        stream.set_nodelay(true).map_err(|source| BenchError::io("set up a socket to", address, source))?;
+        let (read, write) = stream.into_split();
+        let mut client = Client { read, write, receive_max: u16::MAX, input: Vec::new() };
+        let connect = Connect {
+            version: Version::V5,
+            clean_start: true,
+            keep_alive_s: 0,
+            properties: Default::default(),
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+        };
+        client.send(&Packet::Connect(connect)).await?;
+        let receive_max = client
+            .expect(|packet| match packet {
+                Packet::ConnAck(ack) if ack.reason == ReasonCode::Success => {
+                    let told = ack.properties.iter().find_map(|property| match property {
+                        Property::ReceiveMaximum(count) => Some(count),
+                        _ => None,
+                    });
+                    Some(told.unwrap_or(u16::MAX))
+                }
+                _ => None,
+            })
+            .await?;
+        client.receive_max = receive_max;
+        Ok(client)
+    }
+
+    /// Subscribes and waits for the answer.
+    pub(super) async fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<(), BenchError> {
+        let mut frame = Vec::new();
+        append_subscribe(&mut frame, PacketId::MIN, filter, qos);
+        self.send_bytes(&frame).await?;
+        self.expect(|packet| match packet {
+            Packet::SubAck(ack) => (ack.reasons.first().is_some_and(|reason| *reason < 0x80)).then_some(()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(super) async fn send(&mut self, packet: &Packet<'_>) -> Result<(), BenchError> {
+        let mut frame = Vec::new();
+        packet.encode(Version::V5, &mut frame);
+        self.send_bytes(&frame).await
+    }
+
+    pub(super) async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), BenchError> {
+        self.write.write_all(bytes).await.map_err(|source| BenchError::io("write to", "the broker", source))
+    }
+
+    /// Waits for one packet, which must be the one that `wanted` takes.
+    async fn expect<T>(&mut self, wanted: impl Fn(&Packet<'_>) -> Option<T>) -> Result<T, BenchError> {
+        loop {
+            let decoded = mqtt::decode(&self.input, Version::V5, &LIMITS);
+            match decoded.map_err(|violation| BenchError::Peer(violation.to_string()))? {
+                Some((packet, length)) => {
+                    let taken =
+                        wanted(&packet).ok_or_else(|| BenchError::Peer(format!("answered {packet:?}")))?;
+                    self.input.drain(..length);
+                    return Ok(taken);
+                }
+                None => self.fill().await?,
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BenchError> {
+        let read = self.read.read_buf(&mut self.input).await;
+        match read.map_err(|source| BenchError::io("read from", "the broker", source))? {
+            0 => Err(BenchError::Peer("closed the connection".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A SUBSCRIBE to one filter.
+pub(super) fn append_subscribe(out: &mut Vec<u8>, packet_id: PacketId, filter: &str, qos: QoS) {
+    let mut filters = SubscribeFiltersBuf::default();
+    filters.push(filter, SubscribeOptions::at(qos)).expect("the scenarios' filters are valid");
+    let properties = Properties::default();
+    Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() })
+        .encode(Version::V5, out);
+}

@@ -1,0 +1,140 @@
+//! The two frames of the steady state, made once and patched, and a scanner for what comes back.
+//!
+//! Every payload begins with a stamp: when it was sent (ns since the run began, 8 bytes) and by which flow (4 bytes).
+//! The codec makes and reads everything else; here a message costs a copy and a few bytes.
+
+use crate::mqtt::{self, PacketId, Publish, QoS, Version};
+
+/// Room for the stamp.
+const STAMP_BYTES: usize = 12;
+
+/// What a payload begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) sent_ns: u64,
+    pub(super) flow: u32,
+}
+
+/// A PUBLISH to one topic, ready to be copied.
+pub(super) struct Template {
+    frame: Vec<u8>,
+    packet_id_at: Option<usize>,
+    payload_at: usize,
+}
+
+impl Template {
+    pub(super) fn new(topic: &str, qos: QoS, payload_bytes: usize) -> Template {
+        let payload = vec![b'x'; payload_bytes];
+        let acknowledged = qos != QoS::AtMostOnce;
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic,
+            packet_id: acknowledged.then_some(PacketId::MIN),
+            properties: Default::default(),
+            payload: &payload,
+        };
+        let mut frame = Vec::new();
+        mqtt::encode_publish(&publish, Version::V5, &mut frame);
+        let payload_at = frame.len() - payload_bytes;
+        // Before the payload stand the packet id and one byte: the length of no properties.
+        Template { frame, packet_id_at: acknowledged.then_some(payload_at - 3), payload_at }
+    }
+
+    pub(super) fn append_to(&self, out: &mut Vec<u8>, packet_id: u16, stamp: Stamp) {
+        let from = out.len();
+        out.extend_from_slice(&self.frame);
+        if let Some(at) = self.packet_id_at {
+            out[from + at..][..2].copy_from_slice(&packet_id.to_be_bytes());
+        }
+        let payload = &mut out[from + self.payload_at..];
+        payload[..8].copy_from_slice(&stamp.sent_ns.to_le_bytes());
+        payload[8..STAMP_BYTES].copy_from_slice(&stamp.flow.to_le_bytes());
+    }
+}
+
+/// What a client of the benchmark hears in the steady state.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Message {
+        packet_id: Option<u16>,
+        stamp: Stamp,
+    },
+    Acknowledged,
+    /// Anything else, by its type byte.
+    Other(u8),
+}
+
+/// Takes one packet off the front of `input`: what it is, and its length. None: more bytes are needed.
+pub(super) fn scan(input: &[u8], payload_bytes: usize) -> Option<(Heard, usize)> {
+    let (body_at, body_bytes) = remaining_length(input)?;
+    let total = body_at + body_bytes;
+    let body = input.get(body_at..total)?;
+    let heard = match input[0] >> 4 {
+        3 => message(input[0], body, payload_bytes).unwrap_or(Heard::Other(input[0])),
+        4 => Heard::Acknowledged,
+        _ => Heard::Other(input[0]),
+    };
+    Some((heard, total))
+}
+
+fn message(first: u8, body: &[u8], payload_bytes: usize) -> Option<Heard> {
+    let payload = &body[body.len().checked_sub(payload_bytes)?..];
+    let sent_ns = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
+    let flow = u32::from_le_bytes(payload.get(8..STAMP_BYTES)?.try_into().ok()?);
+    let packet_id = if first & 0b110 == 0 { None } else { Some(packet_id(body)?) };
+    Some(Heard::Message { packet_id, stamp: Stamp { sent_ns, flow } })
+}
+
+fn packet_id(body: &[u8]) -> Option<u16> {
+    let topic_bytes = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+    let id = body.get(2 + topic_bytes..4 + topic_bytes)?;
+    Some(u16::from_be_bytes([id[0], id[1]]))
+}
+
+/// Where the body begins and how long it is.
+fn remaining_length(input: &[u8]) -> Option<(usize, usize)> {
+    let mut length = 0;
+    for (at, byte) in input.iter().enumerate().skip(1).take(4) {
+        length |= usize::from(byte & 0x7f) << (7 * (at - 1));
+        if byte & 0x80 == 0 {
+            return Some((at + 1, length));
+        }
+    }
+    None
+}
+
+/// A PUBACK that says Success.
+pub(super) fn append_puback(out: &mut Vec<u8>, packet_id: u16) {
+    let [high, low] = packet_id.to_be_bytes();
+    out.extend_from_slice(&[0x40, 2, high, low]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_template_writes_is_what_scan_hears() {
+        for (qos, packet_id) in [(QoS::AtMostOnce, None), (QoS::AtLeastOnce, Some(513))] {
+            let template = Template::new("a/b", qos, 64);
+            let stamp = Stamp { sent_ns: 42, flow: 7 };
+            let mut out = Vec::new();
+            template.append_to(&mut out, 513, stamp);
+            assert_eq!(scan(&out, 64), Some((Heard::Message { packet_id, stamp }, out.len())));
+            assert_eq!(scan(&out[..out.len() - 1], 64), None);
+            let limits = mqtt::Limits { packet_bytes_max: 1000 };
+            let (packet, _) = mqtt::decode(&out, Version::V5, &limits).expect("valid").expect("whole");
+            let mqtt::Packet::Publish(publish) = packet else { panic!("a PUBLISH") };
+            assert_eq!(publish.packet_id.map(PacketId::get), packet_id);
+        }
+    }
+
+    #[test]
+    fn acknowledgements_are_heard() {
+        let mut out = Vec::new();
+        append_puback(&mut out, 9);
+        assert_eq!(scan(&out, 64), Some((Heard::Acknowledged, 4)));
+    }
+}

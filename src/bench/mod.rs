@@ -1,0 +1,80 @@
+//! The load generator: `mqlink bench`. It measures any MQTT broker by what the broker's processes pay per message.
+//!
+//! A *scenario* is a shape of load (who publishes to whom, at which QoS, over a link or not); a *target* is a
+//! broker, or two linked ones, with the ids of their processes; a *round* runs every scenario against every
+//! target once, so that what the machine does meanwhile hits all of them alike. Figures are medians of the rounds.
+//!
+//! - Closed loop: a publisher has at most a window of messages that are not yet delivered (and, at QoS 1, not yet
+//!   acknowledged). No broker is flooded, none can win by dropping: what is lost is counted.
+//! - CPU time is user and system time of the target's processes from `/proc`, so it needs Linux.
+//! - The generator must cost less than what it measures: one thread, batched writes, big reads, frames made once.
+//!
+//! It knows nothing of our broker but MQTT.
+
+mod target;
+mod scenario;
+mod cpu;
+mod frame;
+mod client;
+mod flow;
+mod probe;
+mod run;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use run::BenchError;
+pub use target::Target;
+
+/// What to measure, and for how long.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// A broker as NAME=HOST:PORT@PID, or two linked ones as NAME=HOST:PORT@PID,HOST:PORT@PID; may be repeated
+    #[arg(long = "target", required = true, value_name = "NAME=HOST:PORT@PID[,HOST:PORT@PID]")]
+    pub targets: Vec<Target>,
+    /// Only the scenarios whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub only: String,
+    /// How many times every scenario meets every target
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Seconds that one run measures
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Seconds of load before one run measures
+    #[arg(long, default_value_t = 0.5)]
+    pub warm_up: f64,
+    /// Bytes of a message's payload, at least 16
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub payload: u32,
+    /// Writes every run as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Writes the table as Markdown to this file instead of the terminal
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+impl Options {
+    fn measured(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    fn warmed(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_up)
+    }
+}
+
+/// Measures what `options` ask for and prints or writes the report.
+///
+/// # Errors
+/// When a target cannot be reached, refuses a connection, or a file cannot be written.
+pub fn run(options: &Options) -> Result<(), BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| BenchError::Io { what: "start the runtime".to_owned(), source })?;
+    let runs = runtime.block_on(tokio::task::LocalSet::new().run_until(run::all(options)))?;
+    report::write(options, &runs)
+}

@@ -1,0 +1,332 @@
+//! Rounds of scenarios against targets: wiring, priming, warming up, measuring.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::client::Client;
+use super::flow::{self, Flow, PRIMING, Recorder, Shared};
+use super::frame::{Stamp, Template};
+use super::scenario::{Kind, Load, SCENARIOS, Scenario, Wiring};
+use super::{Options, Target, cpu, probe};
+use crate::mqtt::QoS;
+
+/// How long a subscription may take to be in force at the publisher's broker.
+const PRIMING_MAX: Duration = Duration::from_secs(30);
+/// A load that moves nothing for so long has lost what was under way.
+const STALL: Duration = Duration::from_millis(500);
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A socket or file failed.
+    #[error("failed to {what}: {source}")]
+    Io {
+        /// What was tried, and on what.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A broker did what it should not.
+    #[error("the broker {0}")]
+    Peer(String),
+    /// Nothing arrived while a run was being set up.
+    #[error("nothing was delivered within {0:?}")]
+    NotDelivered(Duration),
+    /// In which run it happened.
+    #[error("{scenario}, {target}: {error}")]
+    In {
+        /// The scenario's name.
+        scenario: &'static str,
+        /// The target's name.
+        target: String,
+        /// What happened.
+        error: Box<BenchError>,
+    },
+}
+
+impl BenchError {
+    pub(super) fn io(verb: &str, object: &str, source: io::Error) -> BenchError {
+        BenchError::Io { what: format!("{verb} {object}"), source }
+    }
+}
+
+/// One scenario against one target, once.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Run {
+    pub(super) scenario: &'static str,
+    pub(super) target: String,
+    pub(super) round: usize,
+    /// What the CPU column counts: messages or deliveries.
+    pub(super) units: u64,
+    pub(super) seconds: f64,
+    pub(super) units_per_second: f64,
+    /// None where no load was measured.
+    pub(super) cpu_us_per_unit: Option<f64>,
+    /// What the generator itself paid.
+    pub(super) generator_cpu_us_per_unit: Option<f64>,
+    pub(super) latency_p50_us: f64,
+    pub(super) latency_p99_us: f64,
+    pub(super) lost: u64,
+}
+
+/// Everything that `options` ask for, round by round.
+pub(super) async fn all(options: &Options) -> Result<Vec<Run>, BenchError> {
+    let mut runs = Vec::new();
+    for round in 0..options.rounds {
+        for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&options.only)) {
+            for target in options.targets.iter().filter(|target| target.peer.is_some() || !scenario.linked) {
+                let within = |error| BenchError::In {
+                    scenario: scenario.name,
+                    target: target.name.clone(),
+                    error: Box::new(error),
+                };
+                let label = format!("{}/{}", std::process::id(), runs.len());
+                let run = one(options, scenario, target, round, &label).await.map_err(within)?;
+                eprintln!(
+                    "{round} {:<38} {:<10} {:>8.3} µs CPU {:>10.0}/s p50 {:>8.0} µs p99 {:>8.0} µs lost {}",
+                    run.scenario,
+                    run.target,
+                    run.cpu_us_per_unit.unwrap_or(f64::NAN),
+                    run.units_per_second,
+                    run.latency_p50_us,
+                    run.latency_p99_us,
+                    run.lost
+                );
+                runs.push(run);
+            }
+        }
+    }
+    Ok(runs)
+}
+
+async fn one(
+    options: &Options,
+    scenario: &Scenario,
+    target: &Target,
+    round: usize,
+    label: &str,
+) -> Result<Run, BenchError> {
+    let measured = match scenario.kind {
+        Kind::Load(load) => steady(options, scenario, load, target, label).await?,
+        Kind::FirstDelivery { times } => probe::first_delivery(target, label, times).await?,
+    };
+    let per_unit = |cpu: Duration| cpu.as_secs_f64() * 1e6 / measured.units.max(1) as f64;
+    let us = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(Run {
+        scenario: scenario.name,
+        target: target.name.clone(),
+        round,
+        units: measured.units,
+        seconds: measured.took.as_secs_f64(),
+        units_per_second: measured.units as f64 / measured.took.as_secs_f64(),
+        cpu_us_per_unit: measured.cpu.map(per_unit),
+        generator_cpu_us_per_unit: measured.generator_cpu.map(per_unit),
+        latency_p50_us: us(0.5),
+        latency_p99_us: us(0.99),
+        lost: measured.lost,
+    })
+}
+
+/// What one run found.
+pub(super) struct Measured {
+    pub(super) units: u64,
+    pub(super) took: Duration,
+    pub(super) cpu: Option<Duration>,
+    pub(super) generator_cpu: Option<Duration>,
+    pub(super) latency: Histogram<u64>,
+    pub(super) lost: u64,
+}
+
+/// Latencies up to a minute, to three digits.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid")
+}
+
+/// The topics that publishers use and the filters that subscribers ask for.
+struct Wires {
+    /// Per publisher.
+    topics: Vec<Vec<String>>,
+    /// Per subscriber.
+    filters: Vec<Vec<String>>,
+    /// Deliveries that are due for so many messages of one publisher.
+    ratio: (u64, u64),
+}
+
+impl Wires {
+    fn new(wiring: Wiring, prefix: &str) -> Wires {
+        let topic = |index: usize| format!("{prefix}/{index}");
+        let each = |count| (0..count).map(|index| vec![topic(index)]).collect::<Vec<_>>();
+        match wiring {
+            Wiring::Pairs(count) => Wires { topics: each(count), filters: each(count), ratio: (1, 1) },
+            Wiring::FanOut(count) => {
+                Wires { topics: each(1), filters: vec![vec![topic(0)]; count], ratio: (count as u64, 1) }
+            }
+            Wiring::FanIn(count) => {
+                Wires { topics: each(count), filters: vec![vec![format!("{prefix}/+")]], ratio: (1, 1) }
+            }
+            Wiring::Choosy { topics, wanted } => Wires {
+                topics: vec![(0..topics).map(topic).collect()],
+                filters: vec![(0..topics).step_by(topics / wanted).map(topic).collect()],
+                ratio: (wanted as u64, topics as u64),
+            },
+        }
+    }
+}
+
+type Tasks = JoinSet<Result<(), BenchError>>;
+
+async fn steady(
+    options: &Options,
+    scenario: &Scenario,
+    load: Load,
+    target: &Target,
+    label: &str,
+) -> Result<Measured, BenchError> {
+    let prefix = format!("{}/{label}", if scenario.linked { "link" } else { "bench" });
+    let wires = Wires::new(load.wiring, &prefix);
+    let (publishers, subscribers) = connect(scenario, load, target, &wires).await?;
+    let receive_max = publishers.iter().map(|client| u32::from(client.receive_max)).min().unwrap_or(1);
+    let window = if load.qos == QoS::AtMostOnce { load.window } else { load.window.min(receive_max) };
+    let flows = (0..publishers.len() as u32)
+        .map(|index| Flow::new(index, wires.ratio, u64::from(window), load.qos != QoS::AtMostOnce));
+    let recorder = Recorder {
+        began: Instant::now(),
+        deliveries: 0,
+        latency: histogram(),
+        measuring: false,
+        timed_every: if window == 1 { 1 } else { 8 },
+        primed: vec![false; subscribers.len()],
+    };
+    let payload_bytes = options.payload as usize;
+    let shared = Rc::new(Shared { flows: flows.collect(), recorder: RefCell::new(recorder), payload_bytes });
+
+    let mut tasks = Tasks::new();
+    for (index, client) in subscribers.into_iter().enumerate() {
+        tasks.spawn_local(flow::receive(client, Rc::clone(&shared), index));
+    }
+    prime(target, &wires, &shared, &mut tasks).await?;
+    for (index, client) in publishers.into_iter().enumerate() {
+        let templates =
+            wires.topics[index].iter().map(|topic| Template::new(topic, load.qos, payload_bytes)).collect();
+        tasks.spawn_local(flow::hear_acks(client.read, Rc::clone(&shared), index));
+        tasks.spawn_local(flow::publish(client.write, templates, Rc::clone(&shared), index));
+    }
+    measure(options, scenario, load, target, &shared, &mut tasks).await
+}
+
+async fn connect(
+    scenario: &Scenario,
+    load: Load,
+    target: &Target,
+    wires: &Wires,
+) -> Result<(Vec<Client>, Vec<Client>), BenchError> {
+    let there = if scenario.linked { target.peer.as_ref().unwrap_or(&target.broker) } else { &target.broker };
+    let mut subscribers = Vec::new();
+    for (index, filters) in wires.filters.iter().enumerate() {
+        let mut client = Client::connect(&there.address, &format!("bench-sub-{index}")).await?;
+        for filter in filters {
+            client.subscribe(filter, load.qos).await?;
+        }
+        subscribers.push(client);
+    }
+    let mut publishers = Vec::new();
+    for index in 0..wires.topics.len() {
+        publishers.push(Client::connect(&target.broker.address, &format!("bench-pub-{index}")).await?);
+    }
+    Ok((publishers, subscribers))
+}
+
+/// Publishes unmeasured messages until every subscriber has got one: its subscription is in force, over a link too.
+async fn prime(
+    target: &Target,
+    wires: &Wires,
+    shared: &Rc<Shared>,
+    tasks: &mut Tasks,
+) -> Result<(), BenchError> {
+    let mut client = Client::connect(&target.broker.address, "bench-prime").await?;
+    let mut out = Vec::new();
+    for topic in wires.topics.iter().flatten() {
+        let template = Template::new(topic, QoS::AtMostOnce, shared.payload_bytes);
+        template.append_to(&mut out, 1, Stamp { sent_ns: 0, flow: PRIMING });
+    }
+    let deadline = Instant::now() + PRIMING_MAX;
+    let mut beat = tokio::time::interval(Duration::from_millis(5));
+    while !shared.recorder.borrow().primed.iter().all(|primed| *primed) {
+        if Instant::now() > deadline {
+            return Err(BenchError::NotDelivered(PRIMING_MAX));
+        }
+        client.send_bytes(&out).await?;
+        pass(tasks, beat.tick()).await?;
+    }
+    Ok(())
+}
+
+async fn measure(
+    options: &Options,
+    scenario: &Scenario,
+    load: Load,
+    target: &Target,
+    shared: &Shared,
+    tasks: &mut Tasks,
+) -> Result<Measured, BenchError> {
+    let peer = target.peer.as_ref().filter(|_| scenario.linked);
+    let pids: Vec<u32> = std::iter::once(&target.broker).chain(peer).map(|endpoint| endpoint.pid).collect();
+    let used = |pids: &[u32]| {
+        cpu::used(pids).map_err(|source| BenchError::io("read CPU times of", "processes", source))
+    };
+    let units = || match load.wiring {
+        Wiring::Choosy { .. } => shared.flows.iter().map(|flow| flow.sent.get()).sum(),
+        _ => shared.recorder.borrow().deliveries,
+    };
+
+    steady_for(options.warmed(), shared, tasks).await?;
+    shared.recorder.borrow_mut().measuring = true;
+    let own = [std::process::id()];
+    let (began, cpu, generator_cpu, units_before): (_, _, _, u64) =
+        (Instant::now(), used(&pids)?, used(&own)?, units());
+    let lost = steady_for(options.measured(), shared, tasks).await?;
+    Ok(Measured {
+        units: units() - units_before,
+        took: began.elapsed(),
+        cpu: Some(used(&pids)? - cpu),
+        generator_cpu: Some(used(&own)? - generator_cpu),
+        latency: shared.recorder.borrow().latency.clone(),
+        lost,
+    })
+}
+
+/// Lets the load run; returns how many messages were given up because nothing moved any more.
+async fn steady_for(time: Duration, shared: &Shared, tasks: &mut Tasks) -> Result<u64, BenchError> {
+    let deadline = Instant::now() + time;
+    let mut lost = 0;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(lost);
+        }
+        let before = shared.recorder.borrow().deliveries;
+        pass(tasks, tokio::time::sleep(left.min(STALL))).await?;
+        if left >= STALL && shared.recorder.borrow().deliveries == before {
+            lost += shared.flows.iter().map(Flow::forgive).sum::<u64>();
+        }
+    }
+}
+
+/// Waits for `time` to pass; a task that ends meanwhile ends the run.
+async fn pass<T>(tasks: &mut Tasks, time: impl Future<Output = T>) -> Result<T, BenchError> {
+    tokio::select! {
+        passed = time => Ok(passed),
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => BenchError::Peer("ended a run early".to_owned()),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }),
+    }
+}

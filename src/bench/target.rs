@@ -1,0 +1,60 @@
+//! What is measured: one broker, or two with a link between them, and their processes.
+
+use std::str::FromStr;
+
+/// One broker: where it listens, and the process whose CPU time counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `host:port`.
+    pub address: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A named broker, perhaps with a peer that it is linked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As the report calls it.
+    pub name: String,
+    /// Publishers connect here, and subscribers where no link is crossed.
+    pub broker: Endpoint,
+    /// Subscribers connect here where a link is crossed.
+    pub peer: Option<Endpoint>,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        let (name, endpoints) = text.split_once('=').ok_or("expected NAME=HOST:PORT@PID")?;
+        let mut endpoints = endpoints.split(',').map(parse_endpoint);
+        let broker = endpoints.next().ok_or("expected HOST:PORT@PID")??;
+        let peer = endpoints.next().transpose()?;
+        if endpoints.next().is_some() {
+            return Err("a target is one broker or two".to_owned());
+        }
+        Ok(Target { name: name.to_owned(), broker, peer })
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    let (address, pid) = text.rsplit_once('@').ok_or("expected HOST:PORT@PID")?;
+    let pid = pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?;
+    Ok(Endpoint { address: address.to_owned(), pid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_one_broker_or_two() {
+        let one: Target = "a=127.0.0.1:1883@7".parse().expect("well formed");
+        assert_eq!(one.broker, Endpoint { address: "127.0.0.1:1883".to_owned(), pid: 7 });
+        assert_eq!(one.peer, None);
+        let two: Target = "a=h:1@7,h:2@8".parse().expect("well formed");
+        assert_eq!(two.peer.map(|peer| peer.pid), Some(8));
+        assert!("a=h:1".parse::<Target>().is_err());
+        assert!("a=h:1@1,h:2@2,h:3@3".parse::<Target>().is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! Frames: encoded once, then patched, they are what the packet itself would have been.
+
+use super::super::*;
+use super::arbitrary;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+proptest! {
+    #[test]
+    fn a_frame_is_the_packet_with_another_id(
+        (version, publish) in arbitrary::version().prop_flat_map(|version| (Just(version), arbitrary::publish(version))),
+        id in 1..=u16::MAX,
+        dup in any::<bool>(),
+    ) {
+        let frame = Frame::publish(&publish, version);
+        let later = publish.qos != QoS::AtMostOnce;
+        let id = PacketId::new(id).filter(|_| later);
+        let mut expected = b"before".to_vec();
+        encode_publish(&Publish { packet_id: id, dup: dup && later, ..publish }, version, &mut expected);
+
+        let mut out = b"before".to_vec();
+        frame.append_to(&mut out, id, dup);
+        prop_assert_eq!(&out, &expected);
+        prop_assert_eq!(frame.len(), out.len() - b"before".len());
+        prop_assert_eq!(frame.qos(), publish.qos);
+    }
+}
+
+#[test]
+fn a_message_keeps_what_is_to_be_passed_on() {
+    let mut list = PropertiesBuf::new();
+    let passed_on = [
+        Property::PayloadFormatIndicator(1),
+        Property::UserProperty(("b", "1")),
+        Property::ContentType("text"),
+        Property::UserProperty(("a", "2")),
+        Property::ResponseTopic("answers"),
+        Property::CorrelationData(b"7"),
+    ];
+    let own =
+        [Property::TopicAlias(3), Property::SubscriptionIdentifier(9), Property::MessageExpiryInterval(10)];
+    passed_on.into_iter().chain(own).for_each(|property| list.push(property));
+    let packet = Publish {
+        dup: true,
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        topic: "",
+        packet_id: Some(PacketId::MIN),
+        properties: list.as_properties(),
+        payload: b"x",
+    };
+    let now = Instant::now();
+    let message = Message::from_publish(&packet, Arc::from("t"), now);
+
+    assert!(message.properties.as_properties().iter().eq(passed_on));
+    assert_eq!((&*message.topic, message.qos, message.retain), ("t", QoS::AtLeastOnce, true));
+    assert_eq!(message.expiry_s(now), Some(10));
+    assert_eq!(message.expiry_s(now + Duration::from_millis(9_001)), Some(1));
+    assert!(!message.is_expired(now + Duration::from_millis(9_999)));
+    assert!(message.is_expired(now + Duration::from_secs(10)));
+}
