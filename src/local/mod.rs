@@ -1,1 +1,3 @@
-//! See the map in the crate documentation.
+//! The manifests without Kubernetes: `mqlink up`.
+
+pub mod manifest;
