@@ -48,8 +48,8 @@ fn every_client_hears_every_client() {
 #[test]
 fn versions_understand_each_other() {
     let node = Node::start(settings());
-    let mut old = Paho.listen(&node.who().v3(), "mixed/#");
-    let mut new = Paho.listen(&node.who(), "mixed/#");
+    let mut old = Paho.subscribe(&node.who().v3(), "mixed/#", 2);
+    let mut new = Paho.subscribe(&node.who(), "mixed/#", 2);
     let posts = one_of_each_qos("mixed", true);
     Rumqttc.publish(&node.who(), &posts);
     for post in posts {
@@ -62,7 +62,7 @@ fn versions_understand_each_other() {
 fn a_thousand_messages_stay_in_order() {
     let node = Node::start(settings());
     for qos in 0..=2 {
-        let mut subscriber = Rumqttc.subscribe(&node.who().named("ordered"), "order", qos);
+        let mut subscriber = Rumqttc.subscribe(&node.who(), "order", qos);
         let payloads: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
         let posts: Vec<Post> = payloads.iter().map(|payload| Post::new("order", payload, qos)).collect();
         Paho.publish(&node.who(), &posts);
@@ -156,7 +156,7 @@ fn one_member_of_a_group_gets_each_message() {
 fn filters_choose() {
     let node = Node::start(settings());
     let mut plus = Paho.listen(&node.who(), "a/+/c");
-    let mut hash = Rumqttc.subscribe(&node.who().named("hash"), "a/#", 1);
+    let mut hash = Rumqttc.subscribe(&node.who(), "a/#", 1);
     let posts = ["a", "a/b", "a/b/c", "a/b/c/d", "b/b/c", "a/x/c"].map(|topic| Post::new(topic, topic, 1));
     Mosquitto.publish(&node.who(), &posts);
     assert_eq!(plus.payloads_until("a/x/c"), ["a/b/c"]);

@@ -7,6 +7,7 @@ mod mosquitto;
 mod paho;
 mod rumq;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -122,6 +123,8 @@ pub(crate) enum Event {
 pub(crate) struct Subscriber {
     events: Receiver<Event>,
     control: Box<dyn Control>,
+    /// Messages that came before an answer that was waited for.
+    early: VecDeque<Heard>,
 }
 
 /// What can be asked of a connected subscriber.
@@ -131,9 +134,16 @@ pub(crate) trait Control {
 }
 
 impl Subscriber {
+    fn new(events: Receiver<Event>, control: Box<dyn Control>) -> Subscriber {
+        Subscriber { events, control, early: VecDeque::new() }
+    }
+
     /// The next message.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Heard {
+        if let Some(heard) = self.early.pop_front() {
+            return heard;
+        }
         match self.event() {
             Event::Message(heard) => heard,
             other => panic!("expected a message, got {other:?}"),
@@ -162,6 +172,9 @@ impl Subscriber {
     /// Whether a message has come by now; it is gone with this answer.
     #[track_caller]
     pub(crate) fn has_heard(&mut self) -> bool {
+        if self.early.pop_front().is_some() {
+            return true;
+        }
         match self.events.try_recv() {
             Ok(Event::Message(_)) => true,
             Ok(other) => panic!("expected a message, got {other:?}"),
@@ -173,7 +186,7 @@ impl Subscriber {
     #[track_caller]
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> u8 {
         self.control.subscribe(filter, qos);
-        match self.event() {
+        match self.answer() {
             Event::Subscribed(code) => code,
             other => panic!("expected SUBACK, got {other:?}"),
         }
@@ -183,7 +196,7 @@ impl Subscriber {
     #[track_caller]
     pub(crate) fn unsubscribe(&mut self, filter: &str) {
         self.control.unsubscribe(filter);
-        match self.event() {
+        match self.answer() {
             Event::Unsubscribed => {}
             other => panic!("expected UNSUBACK, got {other:?}"),
         }
@@ -192,11 +205,19 @@ impl Subscriber {
     /// Waits until the connection is gone; says why.
     #[track_caller]
     pub(crate) fn gone(&mut self) -> String {
+        match self.answer() {
+            Event::Gone(why) => why,
+            other => panic!("expected the end, got {other:?}"),
+        }
+    }
+
+    /// The next event that is no message; messages before it wait for `next`.
+    #[track_caller]
+    fn answer(&mut self) -> Event {
         loop {
             match self.event() {
-                Event::Gone(why) => return why,
-                Event::Message(_) => {}
-                other => panic!("expected the end, got {other:?}"),
+                Event::Message(heard) => self.early.push_back(heard),
+                answer => return answer,
             }
         }
     }

@@ -20,7 +20,7 @@ impl Kind for Mosquitto {
     fn open(&self, who: &Who) -> Subscriber {
         let (sender, events) = channel();
         sender.send(Event::Connected(0)).expect("the receiver is here");
-        Subscriber { events, control: Box::new(Sub { who: who.clone(), sender, child: None }) }
+        Subscriber::new(events, Box::new(Sub { who: who.clone(), sender, child: None }))
     }
 
     fn publish(&self, who: &Who, posts: &[Post]) {
@@ -44,7 +44,8 @@ impl Mosquitto {
     fn publish_command(who: &Who, post: &Post) -> Command {
         let mut command = Command::new("mosquitto_pub");
         connect_args(&mut command, who);
-        command.args(["-t", &post.topic, "-q", &post.qos.to_string(), "-s"]);
+        command.args(["-t", &post.topic, "-q", &post.qos.to_string()]);
+        command.arg(if post.payload.is_empty() { "-n" } else { "-s" });
         command.args(post.retain.then_some("-r"));
         let mut property = |name: &str, value: Option<&str>| {
             if let Some(value) = value {

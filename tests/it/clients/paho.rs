@@ -23,7 +23,7 @@ impl Kind for Paho {
         let (control, lines) = Python::start(who);
         let (sender, events) = channel();
         std::thread::spawn(move || forward(lines, &sender));
-        Subscriber { events, control: Box::new(control) }
+        Subscriber::new(events, Box::new(control))
     }
 
     fn publish(&self, who: &Who, posts: &[Post]) {

@@ -1,5 +1,6 @@
 //! rumqttc, the Rust client, in both its versions.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ impl Kind for Rumqttc {
             std::thread::spawn(move || forward_v3(connection, &sender));
             Box::new(V3(client))
         };
-        Subscriber { events, control }
+        Subscriber::new(events, control)
     }
 
     fn publish(&self, who: &Who, posts: &[Post]) {
@@ -39,11 +40,12 @@ impl Kind for Rumqttc {
     }
 }
 
+/// The given id, or one of its own: a second connection of a name would take over from the first.
 fn client_id(who: &Who) -> String {
-    if who.client_id.is_empty() {
-        format!("rumqttc-{:?}", std::thread::current().id())
-    } else {
-        who.client_id.clone()
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    match who.client_id.as_str() {
+        "" => format!("rumqttc-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+        given => given.to_owned(),
     }
 }
 

@@ -192,9 +192,9 @@ impl Up {
     pub(crate) fn interest_is_known(&self, to: &str, from: &str) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let topic = format!("interest/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut subscriber = Rumqttc.subscribe(&self.at(to).named(&topic.replace('/', "-")), &topic, 0);
+        let mut subscriber = Rumqttc.subscribe(&self.at(to), &topic, 0);
         until("interest to be known", || {
-            Rumqttc.publish(&self.at(from).named("asker"), &[Post::new(&topic, "known?", 0)]);
+            Rumqttc.publish(&self.at(from), &[Post::new(&topic, "known?", 0)]);
             subscriber.has_heard().then_some(())
         });
     }

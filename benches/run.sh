@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Measures mqlink beside Debian's mosquitto and its bridge, in the same run, and writes docs/performance.md.
+# Brokers run on one core, the generator on another. Needs Linux, two cores, taskset; `tests/setup.sh broker`.
+# Options go to `mqlink bench`, for example: benches/run.sh --rounds 1 --seconds 1 --only link
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests/setup.sh broker
+cargo build --release --locked
+mqlink=${CARGO_TARGET_DIR:-target}/release/mqlink
+work=$(mktemp -d)
+started=()
+finish() {
+    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+trap finish EXIT
+
+BROKERS='taskset -c 0'
+GENERATOR='taskset -c 1'
+
+# wait_for PORT: until something listens there.
+wait_for() {
+    for _ in $(seq 300); do
+        (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+        sleep 0.1
+    done
+    echo "nothing listens on port $1" >&2
+    exit 1
+}
+
+# node CLUSTER: the process id of the cluster's node under `up`.
+node() {
+    local pid
+    for pid in $(cat /proc/"$up"/task/*/children); do
+        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "--node [^ ]*$1" && echo "$pid"
+    done
+}
+
+$BROKERS "$mqlink" up -f benches/clusters.yaml >"$work/up.log" 2>&1 &
+up=$!
+started+=("$up")
+wait_for 27883
+wait_for 28883
+
+# Generous limits, so that no broker is measured dropping; no Nagle, as in every modern broker.
+common='allow_anonymous true
+max_inflight_messages 1000
+max_queued_messages 0
+set_tcp_nodelay true
+log_dest none'
+printf 'listener 27983 127.0.0.1\n%s\n' "$common" >"$work/a.conf"
+printf 'listener 28983 127.0.0.1\n%s\nconnection a\naddress 127.0.0.1:27983\nbridge_protocol_version mqttv50\ntopic link/# in 1\n' \
+    "$common" >"$work/b.conf"
+$BROKERS /usr/sbin/mosquitto -c "$work/a.conf" &
+a=$!
+started+=("$a")
+wait_for 27983
+$BROKERS /usr/sbin/mosquitto -c "$work/b.conf" &
+b=$!
+started+=("$b")
+wait_for 28983
+
+$GENERATOR "$mqlink" bench --json "$work/runs.json" --markdown "$work/table.md" "$@" \
+    --target "mqlink=127.0.0.1:27883@$(node us-east),127.0.0.1:28883@$(node eu-west)" \
+    --target "mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b"
+
+model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
+{
+    echo '# Performance'
+    echo
+    echo "Written by \`make bench\` on $(date -u +%Y-%m-%d): $model, $(nproc) cores, Linux $(uname -r);"
+    echo "mqlink $(git rev-parse --short HEAD), $(rustc --version | cut -d ' ' -f 1-2), $(/usr/sbin/mosquitto -h | head -n 1)."
+    echo
+    cat "$work/table.md"
+    echo
+    sed -n '/^# Performance/,$p' benches/method.md | tail -n +3
+} >docs/performance.md
+cp "$work/runs.json" "${CARGO_TARGET_DIR:-target}/bench.json"
+echo "docs/performance.md is written; every run is in ${CARGO_TARGET_DIR:-target}/bench.json"
