@@ -40,12 +40,14 @@ enum Command {
     Crds,
     Pub(Box<client::PubArgs>),
     Sub(Box<client::SubArgs>),
+    /// Measure MQTT brokers side by side: CPU time per message, throughput, latency.
+    Bench(Box<crate::bench::Options>),
 }
 
 impl Command {
     fn log_default(&self) -> &'static str {
         match self {
-            Command::Crds | Command::Pub(_) | Command::Sub(_) => "warn",
+            Command::Crds | Command::Pub(_) | Command::Sub(_) | Command::Bench(_) => "warn",
         }
     }
 }
@@ -95,6 +97,9 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Pub(args) => block_on(args.run()),
         Command::Sub(args) => block_on(args.run()),
+        Command::Bench(options) => {
+            crate::bench::run(&options).map_err(|error| Failure::new(error.to_string()))
+        }
     }
 }
 
