@@ -218,11 +218,6 @@ impl Property<'_> {
         }
     }
 
-    /// Tells whether the property may stand there at all.
-    pub(super) fn is_allowed(&self, place: Place) -> bool {
-        Property::places(self.id()).contains(place)
-    }
-
     /// Tells whether the property may stand there several times.
     pub(super) fn may_repeat(&self, place: Place) -> bool {
         match self {
@@ -331,6 +326,11 @@ impl fmt::Debug for Properties<'_> {
     }
 }
 
+/// Tells whether a property may stand there.
+pub(super) const fn is_allowed(id: u8, place: Place) -> bool {
+    Property::places(id).contains(place)
+}
+
 /// Checks a property list without its length.
 fn check(bytes: &[u8], place: Place) -> Result<(), Violation> {
     let mut reader = Reader::new(bytes);
@@ -341,7 +341,7 @@ fn check(bytes: &[u8], place: Place) -> Result<(), Violation> {
             other => other,
         })?;
         let id = property.id();
-        if !property.is_allowed(place) {
+        if !is_allowed(id, place) {
             return Err(Violation::PropertyNotAllowed(id));
         }
         if seen & (1 << id) != 0 && !property.may_repeat(place) {

@@ -4,6 +4,7 @@
 //! `differential` holds both up to two codecs that others wrote.
 
 mod arbitrary;
+mod differential;
 mod frames;
 mod malformed;
 mod round_trip;

@@ -20,7 +20,7 @@ fn packets() -> impl Strategy<Value = (Version, Vec<Packet<'static>>)> {
 }
 
 /// Bytes that look like a packet to some degree: a valid one with a few bytes changed, cut out or put in.
-fn damaged(version: Version) -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn damaged(version: Version) -> impl Strategy<Value = Vec<u8>> {
     let damage = (any::<proptest::sample::Index>(), 0..4u8, any::<u8>());
     (arbitrary::packet(version), vec(damage, 1..3)).prop_map(move |(packet, damages)| {
         let mut bytes = encoded(&packet, version);
