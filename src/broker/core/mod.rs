@@ -266,6 +266,12 @@ impl Core {
         self.wheel.next()
     }
 
+    /// True if [`Core::poll_timeout`] would give any time.
+    #[inline]
+    pub fn has_timers(&self) -> bool {
+        !self.wheel.is_empty()
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         for timer in self.wheel.fire(now) {

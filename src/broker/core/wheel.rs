@@ -41,6 +41,10 @@ impl<K> Wheel<K> {
         self.time_of(tick)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// When [`Wheel::fire`] should be called next.
     pub(super) fn next(&self) -> Option<Instant> {
         if self.len == 0 {

@@ -1,0 +1,199 @@
+//! The ports where clients connect. Each listener is a task; settings add, change and remove them while clients stay.
+//!
+//! A listener that is the same in new settings is left alone. One whose certificate changed keeps its socket: the next
+//! handshake uses the new one. One that cannot bind says so in its report and tries again.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::shard::Shard;
+use super::socket::{Socket, serve};
+use super::tls;
+use super::wire::Wire;
+use crate::settings;
+use crate::settings::report::ListenerReport;
+
+/// How long to wait before an address that is taken is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait when the process has no file descriptor left.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+/// Connections that wait to be accepted: a reconnecting crowd comes at once.
+const BACKLOG: i32 = 4096;
+
+/// All listeners of a node.
+#[derive(Default)]
+pub(super) struct Listeners {
+    open: Vec<Listener>,
+}
+
+struct Listener {
+    settings: settings::Listener,
+    bind: String,
+    state: Rc<State>,
+    task: AbortHandle,
+}
+
+/// What a listener's task and its owner share.
+struct State {
+    tls: RefCell<Option<TlsAcceptor>>,
+    /// The address it has, or why it has none.
+    address: RefCell<Result<SocketAddr, String>>,
+}
+
+impl Listeners {
+    /// Brings the listeners to what the settings say.
+    pub(super) fn apply(&mut self, shard: &Rc<Shard>, bind: &str, wanted: &[settings::Listener]) {
+        let is_wanted = |old: &Listener| wanted.iter().any(|new| old.keeps_socket(bind, new));
+        // Before new ones open: they may want the same port.
+        self.open.retain(|old| {
+            let stays = is_wanted(old);
+            if !stays {
+                old.task.abort();
+                *old.state.tls.borrow_mut() = None;
+            }
+            stays
+        });
+        for new in wanted {
+            match self.open.iter_mut().find(|old| old.keeps_socket(bind, new)) {
+                Some(old) => old.change(new),
+                None => self.open.push(Listener::open(shard, bind, new)),
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.open.drain(..).for_each(|listener| listener.task.abort());
+    }
+
+    pub(super) fn reports(&self) -> Vec<ListenerReport> {
+        self.open.iter().map(Listener::report).collect()
+    }
+}
+
+impl Listener {
+    fn open(shard: &Rc<Shard>, bind: &str, settings: &settings::Listener) -> Listener {
+        let state =
+            Rc::new(State { tls: RefCell::new(None), address: RefCell::new(Err("is opening".to_owned())) });
+        let socket = prepare(&state, settings).then(|| bind_now(&state, bind, settings.port)).flatten();
+        let task = run(Rc::clone(shard), Rc::clone(&state), socket, bind.to_owned(), settings.port);
+        let task = tokio::task::spawn_local(task).abort_handle();
+        Listener { settings: settings.clone(), bind: bind.to_owned(), state, task }
+    }
+
+    fn keeps_socket(&self, bind: &str, new: &settings::Listener) -> bool {
+        let is_same = self.settings.name == new.name && self.settings.protocol == new.protocol;
+        is_same && self.bind == bind && self.settings.port == new.port
+    }
+
+    fn change(&mut self, new: &settings::Listener) {
+        if self.settings.tls != new.tls {
+            prepare(&self.state, new);
+        }
+        self.settings = new.clone();
+    }
+
+    fn report(&self) -> ListenerReport {
+        let address = self.state.address.borrow();
+        let port = address.as_ref().map_or(self.settings.port, SocketAddr::port);
+        ListenerReport { name: self.settings.name.clone(), port, error: address.as_ref().err().cloned() }
+    }
+}
+
+/// Makes TLS ready. False, with the reason in the report, if the settings are of no use; then the listener serves nobody
+/// rather than anybody in the clear.
+fn prepare(state: &State, settings: &settings::Listener) -> bool {
+    let made = settings.tls.as_ref().map(tls::acceptor).transpose();
+    match made {
+        Ok(acceptor) => {
+            *state.tls.borrow_mut() = acceptor;
+            true
+        }
+        Err(error) => {
+            tracing::error!(listener = settings.name, %error, "a listener keeps its old certificate or stays closed");
+            *state.address.borrow_mut() = Err(error.to_string());
+            false
+        }
+    }
+}
+
+fn bind_now(state: &State, bind: &str, port: u16) -> Option<TcpListener> {
+    match listen(bind, port) {
+        Ok(socket) => {
+            *state.address.borrow_mut() = socket.local_addr().map_err(|error| error.to_string());
+            Some(socket)
+        }
+        Err(error) => {
+            *state.address.borrow_mut() = Err(format!("failed to bind {bind} port {port}: {error}"));
+            None
+        }
+    }
+}
+
+fn listen(bind: &str, port: u16) -> io::Result<TcpListener> {
+    let ip: IpAddr =
+        bind.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not an IP address"))?;
+    let address = SocketAddr::new(ip, port);
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if ip.is_unspecified() && ip.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bind: String, port: u16) {
+    let mut socket = first;
+    loop {
+        match &socket {
+            Some(listener) => accept(&shard, &state, listener).await,
+            None => {
+                tokio::time::sleep(RETRY).await;
+                socket = bind_now(&state, &bind, port);
+            }
+        }
+    }
+}
+
+async fn accept(shard: &Rc<Shard>, state: &State, listener: &TcpListener) {
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            if shard.core.borrow().levels().connections >= shard.connections_max.get() {
+                return; // dropping it closes it
+            }
+            // A socket that refuses the option is closed already; reading finds that out.
+            let _ = stream.set_nodelay(true);
+            let tls = state.tls.borrow().clone();
+            tokio::task::spawn_local(open(Rc::clone(shard), stream, tls));
+        }
+        // The peer was gone before we came.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+        Err(error) => {
+            tracing::warn!(%error, "failed to accept a connection");
+            tokio::time::sleep(EXHAUSTED).await;
+        }
+    }
+}
+
+async fn open(shard: Rc<Shard>, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    let Some(acceptor) = tls else {
+        let (read, write) = stream.into_split();
+        return serve(shard, Socket::Plain(read), Wire::new(Some(write))).await;
+    };
+    let patience = Duration::from_secs(shard.connect_timeout_s.get().into());
+    match tokio::time::timeout(patience, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => serve(shard, Socket::Tls(Box::new(stream)), Wire::new(None)).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}

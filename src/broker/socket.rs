@@ -1,0 +1,205 @@
+//! A connection's task: bytes from its socket to the core, and what the flusher could not write.
+//!
+//! Reading goes into the shard's shared buffer; only a packet that is not whole yet is kept aside, so an idle connection
+//! holds no buffer. A task reads at most its budget, then lets the others run.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio_rustls::server::TlsStream;
+
+use super::core::ConnectionId;
+use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
+use super::wire::Wire;
+
+/// How long a closing connection may take to read what is left for it.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
+/// The reading side, and for TLS both.
+pub(super) enum Socket {
+    Plain(OwnedReadHalf),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(shard: Rc<Shard>, socket: Socket, wire: Wire) {
+    let now = Instant::now();
+    let id = shard.with_core(|core| core.open(now));
+    let wire = Rc::new(wire);
+    shard.wires.borrow_mut().insert(id, Rc::clone(&wire));
+    let mut task = Task { shard, wire, socket, id, unread: Vec::new(), is_flushed: true };
+    poll_fn(|cx| task.poll_open(cx)).await;
+    // A client that does not read must not keep us.
+    let _ = tokio::time::timeout(CLOSING_MAX, poll_fn(|cx| task.poll_farewell(cx))).await;
+}
+
+struct Task {
+    shard: Rc<Shard>,
+    wire: Rc<Wire>,
+    socket: Socket,
+    id: ConnectionId,
+    /// The beginning of a packet that is not whole yet.
+    unread: Vec<u8>,
+    is_flushed: bool,
+}
+
+impl Drop for Task {
+    /// However the task ends, the core hears that the connection is gone.
+    fn drop(&mut self) {
+        self.shard.wires.borrow_mut().remove(&self.id);
+        self.shard.with_core(|core| core.handle_closed(self.id, Instant::now()));
+    }
+}
+
+impl Task {
+    /// Serves until the core or the socket is done.
+    fn poll_open(&mut self, cx: &mut Context) -> Poll<()> {
+        self.wire.watch(cx);
+        let mut budget = READ_BUDGET;
+        loop {
+            if self.wire.is_closing.get() || self.wire.is_broken.get() {
+                return Poll::Ready(());
+            }
+            if self.wire.must_write.get() && self.poll_write_out(cx).is_ready_err() {
+                return Poll::Ready(());
+            }
+            if !self.shard.core.borrow().reads(self.id) {
+                return Poll::Pending;
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(count) => budget = budget.saturating_sub(count),
+            }
+            if budget == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sends what is left, and says goodbye to the socket.
+    fn poll_farewell(&mut self, cx: &mut Context) -> Poll<()> {
+        self.wire.watch(cx);
+        if self.wire.is_broken.get() || ready!(self.poll_write_out(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        match &mut self.socket {
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx).map(|_| ()),
+            Socket::Plain(_) => Poll::Ready(()), // dropping it shuts it down
+        }
+    }
+
+    /// Reads once and hands the bytes to the core.
+    fn poll_read(&mut self, cx: &mut Context) -> Poll<io::Result<usize>> {
+        if self.unread.len() + READ_BUDGET > READ_BUFFER {
+            return self.poll_read_long(cx);
+        }
+        let shard = Rc::clone(&self.shard);
+        let mut buffer = shard.buffer.borrow_mut();
+        let kept = self.unread.len();
+        buffer[..kept].copy_from_slice(&self.unread);
+        let mut space = ReadBuf::new(&mut buffer[kept..kept + READ_BUDGET]);
+        ready!(self.socket.poll_read(cx, &mut space))?;
+        let count = space.filled().len();
+        let filled = &buffer[..kept + count];
+        let used = self.shard.core.borrow_mut().handle_bytes(self.id, filled, Instant::now());
+        if used == filled.len() {
+            if kept > 0 {
+                self.unread = Vec::new();
+            }
+        } else {
+            self.unread.clear();
+            self.unread.extend_from_slice(&filled[used..]);
+        }
+        drop(buffer);
+        self.shard.settle();
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads on in a packet that is too long for the shared buffer. Memory grows with what came, never with what was
+    /// announced.
+    fn poll_read_long(&mut self, cx: &mut Context) -> Poll<io::Result<usize>> {
+        let kept = self.unread.len();
+        self.unread.resize(kept + READ_BUFFER, 0);
+        let mut space = ReadBuf::new(&mut self.unread[kept..]);
+        let result = self.socket.poll_read(cx, &mut space);
+        let count = space.filled().len();
+        self.unread.truncate(kept + count);
+        ready!(result)?;
+        let used = self.shard.core.borrow_mut().handle_bytes(self.id, &self.unread, Instant::now());
+        self.unread.drain(..used);
+        if self.unread.is_empty() {
+            self.unread = Vec::new();
+        }
+        self.shard.settle();
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes what waits. Ready when nothing does.
+    fn poll_write_out(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        loop {
+            let mut core = self.shard.core.borrow_mut();
+            let bytes = core.outgoing(self.id);
+            if bytes.is_empty() {
+                break;
+            }
+            let count = ready!(self.socket.poll_write(cx, &self.wire, bytes))?;
+            self.is_flushed = false;
+            core.handle_written(self.id, count, Instant::now());
+        }
+        if !self.is_flushed {
+            ready!(self.socket.poll_flush(cx))?;
+            self.is_flushed = true;
+        }
+        self.wire.must_write.set(false);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Socket {
+    fn poll_read(&mut self, cx: &mut Context, space: &mut ReadBuf) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Plain(stream) => Pin::new(stream).poll_read(cx, space),
+            Socket::Tls(stream) => Pin::new(stream).poll_read(cx, space),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context, wire: &Wire, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match (self, &wire.plain) {
+            (Socket::Tls(stream), _) => Pin::new(stream).poll_write(cx, bytes),
+            (Socket::Plain(_), None) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            (Socket::Plain(_), Some(plain)) => loop {
+                let stream: &TcpStream = plain.as_ref();
+                ready!(stream.poll_write_ready(cx))?;
+                match stream.try_write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            },
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Plain(_) => Poll::Ready(Ok(())),
+            Socket::Tls(stream) => pin!(stream).poll_flush(cx),
+        }
+    }
+}
+
+trait IsReadyErr {
+    fn is_ready_err(&self) -> bool;
+}
+
+impl IsReadyErr for Poll<io::Result<()>> {
+    fn is_ready_err(&self) -> bool {
+        matches!(self, Poll::Ready(Err(_)))
+    }
+}
