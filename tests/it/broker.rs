@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::clients::{Kind, Mosquitto, Paho, Post, Properties, Rumqttc, kinds};
+use crate::clients::{Kind, Mosquitto, Ours, Paho, Post, Properties, Rumqttc, kinds};
 use crate::harness::SettingsExt;
 use crate::harness::{Certificates, Node, settings};
 
@@ -26,6 +26,15 @@ pub(crate) fn one_of_each_qos(topic: &str, v5: bool) -> Vec<Post> {
     (0..=2).map(|qos| Post::new(&format!("{topic}/{qos}"), "hello", qos).with(properties.clone())).collect()
 }
 
+/// The expiry interval counts down by whole seconds on the way.
+pub(crate) fn with_whole_expiry(mut heard: Post, sent: &Post) -> Post {
+    if let (Some(left), Some(given)) = (heard.properties.expiry_s, sent.properties.expiry_s) {
+        assert!(left <= given && left + 30 > given, "{left} of {given} s");
+        heard.properties.expiry_s = sent.properties.expiry_s;
+    }
+    heard
+}
+
 #[test]
 fn every_client_hears_every_client() {
     let node = Node::start(settings());
@@ -38,7 +47,8 @@ fn every_client_hears_every_client() {
                 let posts = one_of_each_qos(&format!("{name}/{v5}/+").replace('+', publisher.name()), v5);
                 publisher.publish(&who, &posts);
                 for post in posts {
-                    assert_eq!(subscriber.next(), post, "{} to {name}, MQTT 5: {v5}", publisher.name());
+                    let heard = with_whole_expiry(subscriber.next(), &post);
+                    assert_eq!(heard, post, "{} to {name}, MQTT 5: {v5}", publisher.name());
                 }
             }
         }
@@ -53,7 +63,7 @@ fn versions_understand_each_other() {
     let posts = one_of_each_qos("mixed", true);
     Rumqttc.publish(&node.who(), &posts);
     for post in posts {
-        assert_eq!(new.next(), post);
+        assert_eq!(with_whole_expiry(new.next(), &post), post);
         assert_eq!(old.next(), post.with(Properties::default()));
     }
 }
@@ -188,7 +198,7 @@ fn clients_speak_tls() {
     let certificates = Certificates::new();
     let node = Node::start(settings().tls(certificates.server()));
     let who = node.at("mqtts").trusting(&certificates.ca());
-    let clients: [&dyn Kind; 2] = [&Mosquitto, &Paho];
+    let clients: [&dyn Kind; 3] = [&Mosquitto, &Paho, &Ours];
     for kind in clients {
         for v5 in [false, true] {
             let who = who.clone().version(v5);

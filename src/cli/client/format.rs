@@ -108,6 +108,9 @@ fn to_json(message: &Incoming) -> Value {
     fields.insert("retain".into(), json!(message.retain));
     insert_bytes(&mut fields, "payload", &message.payload);
     let properties = &message.properties;
+    if properties.payload_format_indicator == Some(1) {
+        fields.insert("utf8".into(), json!(true));
+    }
     if let Some(text) = &properties.content_type {
         fields.insert("contentType".into(), json!(text));
     }

@@ -1,9 +1,10 @@
-//! Three kinds of real MQTT clients behind one interface: mosquitto's programs, paho in Python, rumqttc.
+//! Four kinds of MQTT clients behind one interface: mosquitto's programs, paho in Python, rumqttc, and our own commands.
 //!
 //! A test says what is published and what is expected; which client does it is a parameter. Subscribing returns
 //! when the broker has answered, publishing when every acknowledgement is in: no test needs to wait for time to pass.
 
 mod mosquitto;
+mod ours;
 mod paho;
 mod rumq;
 
@@ -13,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 pub(crate) use mosquitto::{Mosquitto, refused_publish};
+pub(crate) use ours::Ours;
 pub(crate) use paho::Paho;
 pub(crate) use rumq::Rumqttc;
 
@@ -271,6 +273,6 @@ pub(crate) trait Kind {
 }
 
 /// Every kind that takes part in a test "with all clients".
-pub(crate) fn kinds() -> [&'static dyn Kind; 3] {
-    [&Mosquitto, &Paho, &Rumqttc]
+pub(crate) fn kinds() -> [&'static dyn Kind; 4] {
+    [&Mosquitto, &Paho, &Rumqttc, &Ours]
 }
