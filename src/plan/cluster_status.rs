@@ -1,0 +1,190 @@
+//! What is true of a cluster: six conditions, and where it is reached.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::clusters::Cluster;
+use super::links::Link;
+use super::reports::{self, Node, decisive};
+use super::world::{Key, World};
+use crate::api::cluster::{LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
+use crate::api::conditions::{self, State, Status, condition};
+use crate::api::link::ClusterLinkStatus;
+use crate::settings::report::NodeReport;
+
+/// One cluster with everything that is known of it.
+struct Seen<'a> {
+    cluster: &'a Cluster<'a>,
+    nodes: Vec<Node<'a>>,
+}
+
+/// Everything that `Ready` is computed from, in the order of the conditions.
+const CHECKS: [fn(&Seen<'_>) -> State; 5] = [accepted, resolved_refs, progressing, available, config_applied];
+
+pub(super) fn status(
+    world: &World,
+    cluster: &Cluster<'_>,
+    links: &[Link<'_>],
+    link_statuses: &BTreeMap<Key, ClusterLinkStatus>,
+    now: Timestamp,
+) -> MqttClusterStatus {
+    let seen = Seen { cluster, nodes: reports::nodes(world, &cluster.key) };
+    let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
+    states.push(reports::ready(&states, ready_message(&seen)));
+    let fresh: Vec<&NodeReport> =
+        seen.nodes.iter().filter_map(|node| node.report.as_ref().ok().copied()).collect();
+    let count = |nodes: usize| Some(i32::try_from(nodes).unwrap_or(i32::MAX));
+    MqttClusterStatus {
+        observed_generation: cluster.object.metadata.generation,
+        conditions: Some(conditions_of(cluster, states, now)),
+        replicas: count(seen.nodes.len()),
+        ready_replicas: count(fresh.iter().filter(|report| listener_errors(report).is_empty()).count()),
+        selector: None,
+        cluster_name: Some(cluster.name.clone()),
+        version: fresh.first().map(|report| report.version.clone()),
+        listeners: Some(listeners(world, cluster)),
+        link_listener: link_listener(cluster, world),
+        links: Some(link_counts(cluster, links, link_statuses)),
+    }
+}
+
+fn conditions_of(cluster: &Cluster<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
+    let generation = cluster.object.metadata.generation;
+    let previous = cluster.object.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let each = |(type_, state)| condition(type_, state, generation, previous, now);
+    conditions::OF_CLUSTER.into_iter().zip(states).map(each).collect()
+}
+
+fn accepted(seen: &Seen<'_>) -> State {
+    seen.cluster.accepted.clone()
+}
+
+fn resolved_refs(seen: &Seen<'_>) -> State {
+    seen.cluster.resolved.clone()
+}
+
+/// As for a Deployment: False when nodes cannot come up, True when they are there.
+fn progressing(seen: &Seen<'_>) -> State {
+    let starting = || State::unknown("NodesStarting", "No node is known yet.");
+    let states: Vec<State> = seen.nodes.iter().map(started).collect();
+    decisive(&states).cloned().unwrap_or_else(starting)
+}
+
+fn started(node: &Node<'_>) -> State {
+    match &node.report {
+        Ok(_) => State::yes("Complete", "Every node is up."),
+        Err(state) => state.clone(),
+    }
+}
+
+/// Clients can connect: the listeners of at least one node accept connections.
+fn available(seen: &Seen<'_>) -> State {
+    let states: Vec<State> = seen.nodes.iter().map(listening).collect();
+    let up = states.iter().find(|state| state.status == Status::True);
+    let starting = || State::unknown("NoReport", "No node has reported yet.");
+    up.or_else(|| decisive(&states)).cloned().unwrap_or_else(starting)
+}
+
+fn listening(node: &Node<'_>) -> State {
+    let report = match &node.report {
+        Ok(report) => report,
+        Err(state) => return State { status: Status::Unknown, ..state.clone() },
+    };
+    match &listener_errors(report)[..] {
+        [] => State::yes("Available", "Every listener accepts connections."),
+        errors => State::no("ListenerFailed", format!("Node {}: {}.", node.name, errors.join("; "))),
+    }
+}
+
+fn listener_errors(report: &NodeReport) -> Vec<String> {
+    let error = |listener: &crate::settings::report::ListenerReport| {
+        let error = listener.error.as_ref()?;
+        Some(format!("listener {} on port {}: {error}", listener.name, listener.port))
+    };
+    report.listeners.iter().filter_map(error).collect()
+}
+
+/// Every node runs the settings that follow from this spec.
+fn config_applied(seen: &Seen<'_>) -> State {
+    let Some(settings) = &seen.cluster.settings else {
+        return State::unknown("NotAccepted", "There are no settings to run; see the conditions before.");
+    };
+    let hash = settings.hash();
+    let states: Vec<State> = seen.nodes.iter().map(|node| applied(node, &hash)).collect();
+    let starting = || State::unknown("NoReport", "No node has reported yet.");
+    decisive(&states).cloned().unwrap_or_else(starting)
+}
+
+fn applied(node: &Node<'_>, hash: &str) -> State {
+    let report = match &node.report {
+        Ok(report) => report,
+        Err(state) => return State { status: Status::Unknown, ..state.clone() },
+    };
+    if report.settings_hash == hash {
+        let message = match report.unknown_fields.is_empty() {
+            true => "Every node runs these settings.".to_owned(),
+            false => format!("Node {} does not know {}.", node.name, report.unknown_fields.join(", ")),
+        };
+        return State::yes("Applied", message);
+    }
+    match &report.refused {
+        Some(problem) => {
+            State::no("PushFailed", format!("Node {} refused its settings: {problem}", node.name))
+        }
+        None => State::no("PodsPending", format!("Node {} does not run these settings yet.", node.name)),
+    }
+}
+
+/// What a person should know although nothing is wrong.
+fn ready_message(seen: &Seen<'_>) -> State {
+    let spec = &seen.cluster.object.spec;
+    let mut notes = vec!["Clients can connect.".to_owned()];
+    let authentication = spec.authentication.clone().unwrap_or_default();
+    if !authentication.anonymous.unwrap_or(false) && authentication.users_secret_ref.is_none() {
+        notes = vec!["Nobody may connect until spec.authentication says who.".to_owned()];
+    }
+    if spec.storage.as_ref().is_some_and(|storage| storage.size.is_some()) {
+        let note =
+            "Sessions and retained messages are in memory: this version does not use spec.storage yet.";
+        notes.push(note.to_owned());
+    }
+    State::yes("Ready", notes.join(" "))
+}
+
+fn listeners(world: &World, cluster: &Cluster<'_>) -> Vec<ListenerStatus> {
+    let addresses = world.placements.get(&cluster.key).map(|placement| &placement.listener_addresses);
+    let address = |name: &str| addresses.and_then(|addresses| addresses.get(name)).cloned();
+    let names =
+        cluster.settings.iter().flat_map(|settings| &settings.listeners).map(|listener| &listener.name);
+    names.map(|name| ListenerStatus { name: name.clone(), address: address(name) }).collect()
+}
+
+fn link_listener(cluster: &Cluster<'_>, world: &World) -> Option<LinkListenerStatus> {
+    let endpoint = &cluster.endpoint;
+    let authority = endpoint.tls.as_ref().map(|tls| &tls.ca_pem);
+    let bind = world.placements.get(&cluster.key).is_some();
+    (endpoint.listens && (bind || endpoint.address.is_some())).then(|| LinkListenerStatus {
+        address: endpoint.address.clone(),
+        ca_fingerprint: authority.and_then(|pem| crate::pki::fingerprint(pem).ok()),
+        not_after: endpoint.not_after.map(|time| time.to_string()),
+    })
+}
+
+fn link_counts(
+    cluster: &Cluster<'_>,
+    links: &[Link<'_>],
+    statuses: &BTreeMap<Key, ClusterLinkStatus>,
+) -> LinkCounts {
+    let is_ready = |link: &&Link<'_>| {
+        let conditions = statuses.get(&link.key).and_then(|status| status.conditions.as_deref());
+        conditions::find(conditions, conditions::READY).is_some_and(|ready| ready.status == "True")
+    };
+    let own: Vec<&Link<'_>> = links.iter().filter(|link| link.joins(&cluster.key)).collect();
+    let count = |links: usize| i32::try_from(links).unwrap_or(i32::MAX);
+    LinkCounts {
+        total: count(own.len()),
+        ready: count(own.iter().copied().filter(|link| is_ready(&link)).count()),
+    }
+}

@@ -1,0 +1,371 @@
+//! Each cluster by itself: is its spec one that we can run, do its Secrets exist, and what settings follow.
+//!
+//! A cluster that is refused keeps the settings that it runs. Links come afterwards, from [`super::links`].
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::links::Link;
+use super::minted::{Minted, MintedCluster, tend_leaf};
+use super::secrets::Secrets;
+use super::users::parse_users;
+use super::world::{Key, Placement, World};
+use crate::api::cluster::{ClientAuth, LinkTlsMode, Listener, Protocol};
+use crate::api::conditions::State;
+use crate::api::{Finding, MqttCluster, check, values};
+use crate::pki::{LeafRequest, Random, Role, Usage};
+use crate::settings::{self, Limits, LinkListener, ServerTls, Settings};
+
+/// A cluster, and what became of its spec.
+pub(super) struct Cluster<'a> {
+    pub(super) key: Key,
+    pub(super) object: &'a MqttCluster,
+    /// The name that links know.
+    pub(super) name: String,
+    pub(super) accepted: State,
+    pub(super) resolved: State,
+    /// What its nodes should run; `None` where it is refused and never ran.
+    pub(super) settings: Option<Settings>,
+    /// How peers reach its link listener.
+    pub(super) endpoint: Endpoint,
+}
+
+/// How peers reach a link listener.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Endpoint {
+    /// host:port; `None` where there is no listener, or its address is not known yet.
+    pub(super) address: Option<String>,
+    /// Whether there is a listener at all.
+    pub(super) listens: bool,
+    /// How its certificate is verified; `None` in plaintext.
+    pub(super) tls: Option<EndpointTls>,
+    /// End of the listener certificate's life, and the fingerprint of the authority to trust, where we minted them.
+    pub(super) not_after: Option<Timestamp>,
+}
+
+/// How the certificate of a link listener is verified.
+#[derive(Clone, Debug)]
+pub(super) struct EndpointTls {
+    pub(super) ca_pem: String,
+    pub(super) server_name: String,
+}
+
+/// The first that finds something refuses the spec.
+const ACCEPT: &[fn(&MqttCluster) -> Option<Finding>] =
+    &[spec_is_invalid, replicas_are_unsupported, listeners_are_unsupported, authorization_is_unsupported];
+
+pub(super) fn resolve_all<'a>(
+    world: &'a World,
+    minted: &mut Minted,
+    now: Timestamp,
+    random: Random<'_>,
+) -> BTreeMap<Key, Cluster<'a>> {
+    let mut clusters = BTreeMap::new();
+    for object in &world.clusters {
+        let key = Key::of(object);
+        let own = minted.clusters.entry(key.clone()).or_default();
+        own.authorities.tend(object.cluster_name(), now, &mut *random);
+        let cluster = resolve(world, object, key.clone(), own, now, &mut *random);
+        clusters.insert(key, cluster);
+    }
+    clusters
+}
+
+/// Puts the halves of all links that are in force into the settings of their clusters.
+pub(super) fn add_links(clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link<'_>]) {
+    for half in links.iter().flat_map(|link| &link.halves) {
+        let settings = clusters.get_mut(&half.cluster).and_then(|cluster| cluster.settings.as_mut());
+        if let Some(settings) = settings {
+            settings.links.push(half.settings.clone());
+            settings.links.sort_by(|one, two| one.id.cmp(&two.id));
+        }
+    }
+}
+
+fn resolve<'a>(
+    world: &'a World,
+    object: &'a MqttCluster,
+    key: Key,
+    minted: &mut MintedCluster,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Cluster<'a> {
+    let refusal = ACCEPT.iter().find_map(|check| check(object));
+    let rendered = render(world, object, &key, minted, now, random);
+    let accepted = match &refusal {
+        Some(finding) => State::no(finding.reason, finding.message_with_path()),
+        None => State::yes("Accepted", "The spec is valid."),
+    };
+    let resolved = match &rendered {
+        Err(finding) => State::no(finding.reason, finding.message_with_path()),
+        Ok(_) => State::yes("Resolved", "Every Secret it names exists."),
+    };
+    let running = || {
+        let running = world.running.get(&key)?;
+        Some(Settings { links: Vec::new(), ..running.clone() })
+    };
+    let (settings, endpoint) = match rendered {
+        Ok((settings, endpoint)) if refusal.is_none() => (Some(settings), endpoint),
+        Ok((_, endpoint)) => (running(), endpoint),
+        Err(_) => (running(), Endpoint::default()),
+    };
+    Cluster { name: object.cluster_name().to_owned(), key, object, accepted, resolved, settings, endpoint }
+}
+
+fn spec_is_invalid(object: &MqttCluster) -> Option<Finding> {
+    joined(check::cluster(object))
+}
+
+fn replicas_are_unsupported(object: &MqttCluster) -> Option<Finding> {
+    let replicas = object.spec.replicas.unwrap_or(1);
+    (replicas > 1).then(|| Finding {
+        path: "spec.replicas".to_owned(),
+        reason: "ReplicasUnsupported",
+        message: format!(
+            "is {replicas}, but this version runs one node per cluster; set it to 1. What ran before keeps running"
+        ),
+    })
+}
+
+fn listeners_are_unsupported(object: &MqttCluster) -> Option<Finding> {
+    let listeners = object.spec.client_listeners();
+    let (index, listener) = listeners
+        .iter()
+        .enumerate()
+        .find(|(_, listener)| matches!(listener.protocol, Protocol::Ws | Protocol::Wss))?;
+    Some(Finding {
+        path: format!("spec.listeners[{index}].protocol"),
+        reason: "ListenerUnsupported",
+        message: format!(
+            "of `{}` is WebSocket, which this version does not speak yet; use MQTT or MQTTS, or remove the listener",
+            listener.name
+        ),
+    })
+}
+
+fn authorization_is_unsupported(object: &MqttCluster) -> Option<Finding> {
+    object.spec.authorization.as_ref()?;
+    Some(Finding {
+        path: "spec.authorization".to_owned(),
+        reason: "AuthorizationUnsupported",
+        message: "is not enforced by this version, and rules that look enforced would be worse than none; remove it \
+                  and give only those a user whom you trust with every topic"
+            .to_owned(),
+    })
+}
+
+/// All findings as one: the reason of the first, every message.
+pub(super) fn joined(findings: Vec<Finding>) -> Option<Finding> {
+    let reason = findings.first()?.reason;
+    let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    Some(Finding { path: String::new(), reason, message: all.join("; ") })
+}
+
+/// The settings of a cluster without its links, or the first reference that leads nowhere.
+fn render(
+    world: &World,
+    object: &MqttCluster,
+    key: &Key,
+    minted: &mut MintedCluster,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Result<(Settings, Endpoint), Finding> {
+    let secrets = Secrets::of(world, &key.namespace);
+    let default_placement = Placement::default();
+    let placement = world.placements.get(key).unwrap_or(&default_placement);
+    let mut settings = Settings::new(object.cluster_name());
+    if !placement.bind.is_empty() {
+        settings.bind.clone_from(&placement.bind);
+    }
+    for (index, listener) in object.spec.client_listeners().iter().enumerate() {
+        settings.listeners.extend(render_listener(index, listener, placement, secrets)?);
+    }
+    settings.authentication = render_authentication(object, secrets)?;
+    settings.limits = render_limits(object);
+    let (listener, endpoint) = render_link_listener(object, key, placement, secrets, minted, now, random)?;
+    settings.link_listener = listener;
+    match settings.check() {
+        Ok(()) => Ok((settings, endpoint)),
+        Err(invalid) => {
+            Err(Finding { path: "spec".to_owned(), reason: "SettingsInvalid", message: invalid.to_string() })
+        }
+    }
+}
+
+/// `None` for protocols that are not spoken: the spec is refused for them elsewhere.
+fn render_listener(
+    index: usize,
+    listener: &Listener,
+    placement: &Placement,
+    secrets: Secrets<'_>,
+) -> Result<Option<settings::Listener>, Finding> {
+    let protocol = match listener.protocol {
+        Protocol::Mqtt => settings::Protocol::Mqtt,
+        Protocol::Mqtts => settings::Protocol::Mqtts,
+        Protocol::Ws | Protocol::Wss => return Ok(None),
+    };
+    let path = format!("spec.listeners[{index}].tls");
+    let tls = listener.tls.as_ref().map(|tls| {
+        let secret = secrets.get(&format!("{path}.secretRef"), &tls.secret_ref)?;
+        let client_ca = tls.client_ca_ref.as_ref().map(|reference| {
+            secrets.get(&format!("{path}.clientCaRef"), reference)?.pem("ca.crt", "CERTIFICATE")
+        });
+        Ok(ServerTls {
+            certificate_pem: secret.pem("tls.crt", "CERTIFICATE")?,
+            key_pem: secret.pem("tls.key", "PRIVATE KEY")?,
+            client_auth: match tls.client_auth.unwrap_or_default() {
+                ClientAuth::None => settings::ClientAuth::None,
+                ClientAuth::Request => settings::ClientAuth::Request,
+                ClientAuth::Require => settings::ClientAuth::Require,
+            },
+            client_ca_pem: client_ca.transpose()?,
+        })
+    });
+    Ok(Some(settings::Listener {
+        name: listener.name.clone(),
+        protocol,
+        port: placement.listener_ports.get(&listener.name).copied().unwrap_or(port(listener.port)),
+        tls: tls.transpose()?,
+    }))
+}
+
+fn render_authentication(
+    object: &MqttCluster,
+    secrets: Secrets<'_>,
+) -> Result<settings::Authentication, Finding> {
+    let Some(authentication) = &object.spec.authentication else { return Ok(Default::default()) };
+    let users = authentication.users_secret_ref.as_ref().map(|reference| {
+        let secret = secrets.get("spec.authentication.usersSecretRef", reference)?;
+        parse_users(&secret.text("users")?)
+            .map_err(|error| secret.finding(format!("has in `users` a mistake: {error}")))
+    });
+    Ok(settings::Authentication {
+        anonymous: authentication.anonymous.unwrap_or(false),
+        users: users.transpose()?.unwrap_or_default(),
+    })
+}
+
+fn render_limits(object: &MqttCluster) -> Limits {
+    let default = Limits::default();
+    let Some(limits) = &object.spec.limits else { return default };
+    let bytes = |text: &Option<String>, default: usize| {
+        let bytes = text.as_deref().and_then(values::bytes);
+        bytes.map_or(default, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    };
+    let count = |count: Option<i64>, default: usize| {
+        count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
+    };
+    let expiry = limits.max_session_expiry.as_deref().and_then(values::duration);
+    Limits {
+        packet_bytes_max: bytes(&limits.max_packet_bytes, default.packet_bytes_max),
+        inflight_max: limits
+            .max_inflight
+            .and_then(|max| u16::try_from(max).ok())
+            .unwrap_or(default.inflight_max),
+        queued_messages_max: count(limits.max_queued_messages, default.queued_messages_max),
+        queued_bytes_max: bytes(&limits.max_queued_bytes, default.queued_bytes_max),
+        connections_max: count(limits.max_connections, default.connections_max),
+        session_expiry_s_max: expiry.map_or(default.session_expiry_s_max, |expiry| {
+            u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).max(1)
+        }),
+        ..default
+    }
+}
+
+fn render_link_listener(
+    object: &MqttCluster,
+    key: &Key,
+    placement: &Placement,
+    secrets: Secrets<'_>,
+    minted: &mut MintedCluster,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Result<(Option<LinkListener>, Endpoint), Finding> {
+    let Some(spec_port) = object.spec.link_port() else { return Ok((None, Endpoint::default())) };
+    let own_port = placement.link_port.unwrap_or(port(spec_port));
+    let address = link_address(object, placement, own_port);
+    let host = address.as_deref().and_then(values::host_and_port).map(|(host, _)| host);
+    let mut endpoint = Endpoint { address, listens: true, ..Endpoint::default() };
+    let tls = match object.spec.link_tls_mode() {
+        LinkTlsMode::Plaintext => None,
+        LinkTlsMode::Auto => {
+            let request = server_request(key, host);
+            let leaf = tend_leaf(&mut minted.link_server, &request, &minted.authorities, now, random);
+            let leaf = leaf.ok_or_else(|| unnameable(&request))?;
+            endpoint.not_after = crate::pki::inspect(&leaf.certificate_pem).ok().map(|own| own.not_after);
+            let ca_pem = minted.authorities.bundle_pem();
+            endpoint.tls = Some(EndpointTls { ca_pem, server_name: stable_name(key) });
+            Some((leaf.certificate_pem.clone(), leaf.key_pem.clone()))
+        }
+        LinkTlsMode::Secret => {
+            let tls = object.spec.link_listener.as_ref().and_then(|listener| listener.tls.as_ref());
+            let reference = tls.and_then(|tls| tls.secret_ref.clone()).unwrap_or_default();
+            let secret = secrets.get("spec.linkListener.tls.secretRef", &reference)?;
+            let ca_pem = secret.pem("ca.crt", "CERTIFICATE")?;
+            let certificate = secret.pem("tls.crt", "CERTIFICATE")?;
+            endpoint.not_after = crate::pki::inspect(&certificate).ok().map(|own| own.not_after);
+            endpoint.tls = Some(EndpointTls { ca_pem, server_name: host.unwrap_or_default() });
+            Some((certificate, secret.pem("tls.key", "PRIVATE KEY")?))
+        }
+    };
+    // Certificates are requested, not required: a password is as good. The chain opens nothing without the URI of a link.
+    let tls = tls.map(|(certificate_pem, key_pem)| ServerTls {
+        certificate_pem,
+        key_pem,
+        client_auth: settings::ClientAuth::Request,
+        client_ca_pem: Some(minted.authorities.bundle_pem()),
+    });
+    Ok((Some(LinkListener { port: own_port, tls }), endpoint))
+}
+
+/// What peers dial: where the cluster was placed, else what its spec advertises.
+fn link_address(object: &MqttCluster, placement: &Placement, own_port: u16) -> Option<String> {
+    if let Some(address) = &placement.link_address {
+        return Some(address.clone());
+    }
+    let listener = object.spec.link_listener.as_ref()?;
+    let (host, port) = values::host_and_port(listener.advertised_address.as_deref()?)?;
+    Some(values::join_host_port(&host, port.unwrap_or(own_port)))
+}
+
+/// A name that stays while addresses change, so that a move needs no new certificate.
+fn stable_name(key: &Key) -> String {
+    format!("{}.{}.mqlink.internal", key.name, key.namespace)
+}
+
+fn server_request(key: &Key, host: Option<String>) -> LeafRequest {
+    let role =
+        Role::Node { namespace: key.namespace.clone(), cluster: key.name.clone(), node: "*".to_owned() };
+    let mut request =
+        LeafRequest { role: Some(role), usage: Usage::Server, dns: vec![stable_name(key)], ips: Vec::new() };
+    match host.map(|host| host.parse().map_err(|_| host)) {
+        Some(Ok(ip)) => request.ips.push(ip),
+        Some(Err(name)) => request.dns.push(name),
+        None => {}
+    }
+    request
+}
+
+fn unnameable(request: &LeafRequest) -> Finding {
+    Finding {
+        path: "spec.linkListener.advertisedAddress".to_owned(),
+        reason: "CertificateFailed",
+        message: format!("cannot stand in a certificate: {}; correct it", request.dns.join(", ")),
+    }
+}
+
+/// The schema bounds ports; a spec that was never checked is refused before its settings are used.
+fn port(port: i32) -> u16 {
+    u16::try_from(port).unwrap_or_default()
+}
+
+impl Finding {
+    /// The message as a sentence of its own.
+    pub(super) fn message_with_path(&self) -> String {
+        match self.path.is_empty() {
+            true => format!("{}.", self.message),
+            false => format!("{} {}.", self.path, self.message),
+        }
+    }
+}

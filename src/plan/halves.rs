@@ -1,0 +1,309 @@
+//! What one side of a link runs: the entry in a cluster's settings, with its credentials.
+//!
+//! A managed link has two halves from one object. Each direction of dialling has a credential of its own: a certificate by
+//! the dialled cluster's authority where that one speaks TLS, a long password where it does not.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::clusters::Cluster;
+use super::links::{Peer, Sides};
+use super::minted::{MintedCluster, MintedCredential, MintedLink};
+use super::secrets::Secrets;
+use super::world::{Key, World};
+use crate::api::link::{self, External};
+use crate::api::{ClusterLink, Finding, values};
+use crate::mqtt::{Filter, union};
+use crate::pki::{LeafRequest, Random, Role, Usage};
+use crate::settings::{Acl, ClientTls, Credentials, Dial, Forwarding, Inbound, Link};
+
+/// One side of a link, in the cluster that runs it.
+#[derive(Clone, Debug)]
+pub(super) struct Half {
+    pub(super) cluster: Key,
+    pub(super) settings: Link,
+}
+
+/// Both halves, or the local one and what to copy to the other side.
+type Rendered = (Vec<Half>, Option<BTreeMap<String, String>>);
+
+#[expect(clippy::too_many_arguments, reason = "the world, one link, and what comes in from outside")]
+pub(super) fn render(
+    world: &World,
+    object: &ClusterLink,
+    key: &Key,
+    sides: &Sides<'_>,
+    minted: &mut MintedLink,
+    authorities: &BTreeMap<Key, MintedCluster>,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Result<Rendered, Finding> {
+    let mut mint = Mint { key, authorities, now, random };
+    match sides.peer {
+        Peer::Managed(remote) => Ok((render_managed(object, sides.local, remote, minted, &mut mint), None)),
+        Peer::External(external) => render_external(world, object, sides.local, external, minted, &mut mint),
+    }
+}
+
+fn render_managed(
+    object: &ClusterLink,
+    local: &Cluster<'_>,
+    remote: &Cluster<'_>,
+    minted: &mut MintedLink,
+    mint: &mut Mint<'_>,
+) -> Vec<Half> {
+    let outward = mint.credential(&mut minted.outward, &local.name, remote);
+    let inward = mint.credential(&mut minted.inward, &remote.name, local);
+    let mut near = half(object, mint.key.to_string(), &remote.name);
+    near.topics = merged(&object.spec.topics);
+    near.acl = acl(object);
+    let mut far = half(object, format!("{}.remote", mint.key), &local.name);
+    far.topics = merged(object.spec.remote.topics.as_deref().unwrap_or_default());
+    present(&mut near, remote, &outward);
+    present(&mut far, local, &inward);
+    near.inbound = inward.inbound();
+    far.inbound = outward.inbound();
+    (near.dial, far.dial) = match (near.server.is_some(), far.server.is_some()) {
+        (true, false) => (Dial::Out, Dial::In),
+        (false, true) => (Dial::In, Dial::Out),
+        (true, true) => (Dial::Both, Dial::Both),
+        // No address is known yet: both wait to be dialled, and the next plan knows more.
+        (false, false) => (Dial::In, Dial::In),
+    };
+    vec![finished(&local.key, near), finished(&remote.key, far)]
+}
+
+fn render_external(
+    world: &World,
+    object: &ClusterLink,
+    local: &Cluster<'_>,
+    external: &External,
+    minted: &mut MintedLink,
+    mint: &mut Mint<'_>,
+) -> Result<Rendered, Finding> {
+    let secrets = Secrets::of(world, &mint.key.namespace);
+    let mut near = half(object, mint.key.to_string(), &external.cluster_name);
+    near.topics = merged(&object.spec.topics);
+    near.acl = acl(object);
+    near.dial = match external.dial.unwrap_or_default() {
+        link::Dial::In => Dial::In,
+        link::Dial::Both if local.endpoint.listens => Dial::Both,
+        link::Dial::Both | link::Dial::Out => Dial::Out,
+    };
+    if near.dial != Dial::In {
+        dial_external(&mut near, external, secrets)?;
+    }
+    let mut invitation = None;
+    if near.dial != Dial::Out {
+        match &external.inbound {
+            Some(inbound) => {
+                let path = "spec.remote.external.inbound.credentialsRef";
+                near.inbound.credentials = Some(secrets.get(path, &inbound.credentials_ref)?.password()?);
+            }
+            None => {
+                let inward = mint.credential(&mut minted.inward, &external.cluster_name, local);
+                near.inbound = inward.inbound();
+                invitation = Some(invite(local, &inward));
+            }
+        }
+    }
+    Ok((vec![finished(&local.key, near)], invitation))
+}
+
+/// Where an external peer is dialled, how it is verified, and what it is shown.
+fn dial_external(near: &mut Link, external: &External, secrets: Secrets<'_>) -> Result<(), Finding> {
+    let path = "spec.remote.external";
+    let Some(server) = external.server.as_deref().and_then(values::server) else {
+        return Err(Finding::invalid(format!("{path}.server"), "must be host:port"));
+    };
+    near.server = Some(server.address());
+    let reference = external.credentials_ref.as_ref();
+    let secret = reference.map(|name| secrets.get(&format!("{path}.credentialsRef"), name)).transpose()?;
+    let mut certificate = (None, None);
+    if let Some(secret) = &secret {
+        if secret.optional("tls.crt")?.is_some() {
+            certificate =
+                (Some(secret.pem("tls.crt", "CERTIFICATE")?), Some(secret.pem("tls.key", "PRIVATE KEY")?));
+        } else {
+            near.credentials = Some(secret.password()?);
+        }
+    }
+    if server.tls.unwrap_or(external.tls.is_some() || certificate.0.is_some()) {
+        let tls = external.tls.clone().unwrap_or_default();
+        let ca =
+            tls.ca_ref.as_ref().map(|name| secrets.get(&format!("{path}.tls.caRef"), name)).transpose()?;
+        // An invitation holds both, so naming it once is enough.
+        let Some(ca) = ca.or(secret) else {
+            return Err(Finding {
+                path: format!("{path}.tls.caRef"),
+                reason: "CaRequired",
+                message: "is required with TLS: a Secret whose ca.crt verifies the peer's certificate"
+                    .to_owned(),
+            });
+        };
+        let server_name = tls.server_name.filter(|name| !name.is_empty()).unwrap_or(server.host);
+        let (certificate_pem, key_pem) = certificate;
+        near.tls = Some(ClientTls {
+            ca_pem: ca.pem("ca.crt", "CERTIFICATE")?,
+            server_name,
+            certificate_pem,
+            key_pem,
+        });
+    }
+    Ok(())
+}
+
+/// The keys that `credentialsRef` and `caRef` of the other side read.
+fn invite(local: &Cluster<'_>, inward: &Shown) -> BTreeMap<String, String> {
+    let mut secret = BTreeMap::from([("clusterName".to_owned(), local.name.clone())]);
+    let mut put = |key: &str, value: Option<&String>| {
+        secret.extend(value.map(|value| (key.to_owned(), value.clone())));
+    };
+    put("server", local.endpoint.address.as_ref());
+    put("ca.crt", local.endpoint.tls.as_ref().map(|tls| &tls.ca_pem));
+    match inward {
+        Shown::Certificate { certificate_pem, key_pem, .. } => {
+            put("tls.crt", Some(certificate_pem));
+            put("tls.key", Some(key_pem));
+        }
+        Shown::Password(credentials) => {
+            put("username", Some(&credentials.username));
+            put("password", Some(&credentials.password));
+        }
+        Shown::Nothing => {}
+    }
+    secret
+}
+
+/// What a dialler shows, and thereby what the dialled side expects.
+enum Shown {
+    Certificate {
+        certificate_pem: String,
+        key_pem: String,
+        uri: String,
+    },
+    Password(Credentials),
+    /// The dialled side has no listener.
+    Nothing,
+}
+
+impl Shown {
+    fn inbound(&self) -> Inbound {
+        match self {
+            Shown::Certificate { uri, .. } => Inbound { uri_san: Some(uri.clone()), credentials: None },
+            Shown::Password(credentials) => Inbound { uri_san: None, credentials: Some(credentials.clone()) },
+            Shown::Nothing => Inbound::default(),
+        }
+    }
+}
+
+/// What minting needs.
+struct Mint<'a> {
+    key: &'a Key,
+    authorities: &'a BTreeMap<Key, MintedCluster>,
+    now: Timestamp,
+    random: Random<'a>,
+}
+
+impl Mint<'_> {
+    /// What the cluster `from` shows when it dials `to` along this link.
+    fn credential(&mut self, slot: &mut MintedCredential, from: &str, to: &Cluster<'_>) -> Shown {
+        if !to.endpoint.listens {
+            return Shown::Nothing;
+        }
+        if to.endpoint.tls.is_none() {
+            let username = format!("{}/{from}", self.key);
+            let password = slot.password(&mut *self.random).to_owned();
+            return Shown::Password(Credentials { username, password });
+        }
+        let role = Role::Link {
+            namespace: self.key.namespace.clone(),
+            link: self.key.name.clone(),
+            from: from.to_owned(),
+            to: to.name.clone(),
+        };
+        let uri = role.to_string();
+        let request =
+            LeafRequest { role: Some(role), usage: Usage::Client, dns: Vec::new(), ips: Vec::new() };
+        let by = self.authorities.get(&to.key);
+        let leaf = by.and_then(|by| slot.leaf(&request, &by.authorities, self.now, &mut *self.random));
+        leaf.map_or(Shown::Nothing, |leaf| Shown::Certificate {
+            certificate_pem: leaf.certificate_pem.clone(),
+            key_pem: leaf.key_pem.clone(),
+            uri,
+        })
+    }
+}
+
+fn half(object: &ClusterLink, id: String, peer: &str) -> Link {
+    let forwarding = effective_forwarding(object);
+    let queue = forwarding.queue.unwrap_or_default();
+    let default = Forwarding::default();
+    let age = queue.max_age.as_deref().and_then(values::duration);
+    let mut half = Link::new(id, peer);
+    half.enabled = object.spec.enabled.unwrap_or(true);
+    half.forwarding = Forwarding {
+        max_inflight: forwarding
+            .max_inflight
+            .and_then(|max| u32::try_from(max).ok())
+            .unwrap_or(default.max_inflight),
+        queue_bytes_max: queue
+            .max_bytes
+            .as_deref()
+            .and_then(values::bytes)
+            .unwrap_or(default.queue_bytes_max),
+        queue_age_s_max: age
+            .map_or(default.queue_age_s_max, |age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX).max(1)),
+    };
+    half
+}
+
+/// How a link forwards, with the defaults filled in.
+pub(super) fn effective_forwarding(object: &ClusterLink) -> link::Forwarding {
+    let mut forwarding = object.spec.forwarding.clone().unwrap_or_default();
+    let queue = forwarding.queue.get_or_insert_default();
+    queue.max_bytes.get_or_insert_with(|| "1Gi".to_owned());
+    queue.max_age.get_or_insert_with(|| "1h".to_owned());
+    forwarding.pool_size.get_or_insert(1);
+    forwarding.max_inflight.get_or_insert(1000);
+    forwarding.compression.get_or_insert_default();
+    forwarding
+}
+
+fn acl(object: &ClusterLink) -> Acl {
+    let acl = object.spec.acl.clone().unwrap_or_default();
+    let default = Acl::default();
+    Acl {
+        send: acl.send.map_or(default.send, |filters| merged(&filters)),
+        accept: acl.accept.map_or(default.accept, |filters| merged(&filters)),
+    }
+}
+
+/// Puts into a half where and how it dials the other cluster.
+fn present(half: &mut Link, to: &Cluster<'_>, shown: &Shown) {
+    half.server.clone_from(&to.endpoint.address);
+    half.tls = to.endpoint.tls.clone().map(|tls| {
+        let (certificate_pem, key_pem) = match shown {
+            Shown::Certificate { certificate_pem, key_pem, .. } => {
+                (Some(certificate_pem.clone()), Some(key_pem.clone()))
+            }
+            _ => (None, None),
+        };
+        ClientTls { ca_pem: tls.ca_pem, server_name: tls.server_name, certificate_pem, key_pem }
+    });
+    if let Shown::Password(credentials) = shown {
+        half.credentials = Some(credentials.clone());
+    }
+}
+
+fn finished(cluster: &Key, mut half: Link) -> Half {
+    half.revision = half.compute_revision();
+    Half { cluster: cluster.clone(), settings: half }
+}
+
+/// The filters without those that another one covers.
+pub(super) fn merged(filters: &[String]) -> Vec<String> {
+    let parsed = filters.iter().filter_map(|filter| Filter::parse(filter).ok());
+    union(parsed).iter().map(|filter| filter.as_str().to_owned()).collect()
+}

@@ -1,0 +1,228 @@
+//! What is true of a link: seven conditions, of which the nodes on both sides give four.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::clusters::Cluster;
+use super::halves::{self, Half};
+use super::links::Link;
+use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
+use super::world::{Key, World};
+use crate::api::conditions::{self, State, Status, condition};
+use crate::api::link::{ClusterLinkStatus, Dial, Dialect, Effective, Invitation, LocalStatus, RemoteStatus};
+use crate::settings;
+use crate::settings::report::{LinkReport, Verdict};
+
+/// One link with everything that is known of it.
+struct Seen<'a> {
+    link: &'a Link<'a>,
+    /// Both sides, each with the nodes that run it; the local side first.
+    sides: Vec<Side<'a>>,
+}
+
+struct Side<'a> {
+    half: &'a Half,
+    /// The name of the cluster.
+    cluster: &'a str,
+    nodes: Vec<Node<'a>>,
+}
+
+/// Everything that `Ready` is computed from, in the order of the conditions.
+const CHECKS: [fn(&Seen<'_>) -> State; 6] =
+    [accepted, resolved_refs, programmed, connected, peer_agrees, routes_synced];
+
+pub(super) fn status(
+    world: &World,
+    clusters: &BTreeMap<Key, Cluster<'_>>,
+    link: &Link<'_>,
+    now: Timestamp,
+) -> ClusterLinkStatus {
+    let side = |half| -> Option<Side<'_>> {
+        let half: &Half = half;
+        let cluster = clusters.get(&half.cluster)?;
+        Some(Side { half, cluster: &cluster.name, nodes: reports::nodes(world, &half.cluster) })
+    };
+    let seen = Seen { link, sides: link.halves.iter().filter_map(side).collect() };
+    let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
+    states.push(reports::ready(&states, ready_message(&seen, &states)));
+    let near: Vec<&LinkReport> = seen.sides.first().map(Side::reports).unwrap_or_default();
+    let local_name =
+        link.local.as_ref().and_then(|key| clusters.get(key)).map(|cluster| cluster.name.clone());
+    ClusterLinkStatus {
+        observed_generation: link.object.metadata.generation,
+        conditions: Some(conditions_of(link, states, now)),
+        local: Some(LocalStatus {
+            cluster_name: local_name.clone(),
+            connections: connections(&near),
+            rtt: near.iter().filter_map(|report| report.rtt_ms).max().map(|ms| rtt_bucket(ms).to_owned()),
+        }),
+        remote: remote_status(link, &near),
+        effective: effective(link, local_name),
+        invitation: link
+            .invitation
+            .as_ref()
+            .map(|_| Invitation { secret_name: format!("{}-invitation", link.key.name) }),
+    }
+}
+
+fn conditions_of(link: &Link<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
+    let generation = link.object.metadata.generation;
+    let previous = link.object.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let each = |(type_, state)| condition(type_, state, generation, previous, now);
+    conditions::OF_LINK.into_iter().zip(states).map(each).collect()
+}
+
+fn accepted(seen: &Seen<'_>) -> State {
+    seen.link.accepted.clone()
+}
+
+fn resolved_refs(seen: &Seen<'_>) -> State {
+    seen.link.resolved.clone()
+}
+
+/// Every node on both sides runs this revision.
+fn programmed(seen: &Seen<'_>) -> State {
+    if let Some(state) = not_in_force(seen) {
+        return state;
+    }
+    let states: Vec<State> = seen
+        .sides
+        .iter()
+        .flat_map(|side| side.nodes.iter().map(move |node| programmed_on(side, node)))
+        .collect();
+    let no_nodes = || State::unknown("PodsPending", "No node of either cluster is known yet.");
+    decisive(&states).cloned().unwrap_or_else(no_nodes)
+}
+
+fn programmed_on(side: &Side<'_>, node: &Node<'_>) -> State {
+    let report = match &node.report {
+        Ok(report) => report,
+        Err(state) => return State { status: Status::Unknown, ..state.clone() },
+    };
+    let runs = report.links.iter().find(|link| link.id == side.half.settings.id);
+    if runs.is_some_and(|link| link.revision == side.half.settings.revision) {
+        return State::yes("Programmed", "Every node runs this revision of the link.");
+    }
+    match &report.refused {
+        Some(problem) => {
+            State::no("PushFailed", format!("Node {} refused its settings: {problem}", node.name))
+        }
+        None => State::no("PodsPending", format!("Node {} does not run this revision yet.", node.name)),
+    }
+}
+
+fn connected(seen: &Seen<'_>) -> State {
+    if !seen.link.enabled() && not_in_force(seen).is_none() {
+        return State::no("Disabled", "The link is disabled (spec.enabled: false); nothing crosses.");
+    }
+    verdict(seen, |report| &report.connected)
+}
+
+fn peer_agrees(seen: &Seen<'_>) -> State {
+    verdict(seen, |report| &report.peer_agrees)
+}
+
+fn routes_synced(seen: &Seen<'_>) -> State {
+    verdict(seen, |report| &report.routes_synced)
+}
+
+/// What the nodes on both sides say, the decisive one of them.
+fn verdict(seen: &Seen<'_>, pick: fn(&LinkReport) -> &Verdict) -> State {
+    if let Some(state) = not_in_force(seen) {
+        return state;
+    }
+    if !seen.link.enabled() {
+        return State::unknown("Disabled", "The link is disabled (spec.enabled: false).");
+    }
+    let on = |side: &Side<'_>, node: &Node<'_>| match node.link(&side.half.settings.id) {
+        Ok(report) => {
+            let state = state_of(pick(report));
+            let message = match state.message.is_empty() {
+                true => String::new(),
+                false => format!("{}: {}", side.cluster, state.message),
+            };
+            State { message, ..state }
+        }
+        Err(state) => state,
+    };
+    let states: Vec<State> =
+        seen.sides.iter().flat_map(|side| side.nodes.iter().map(move |node| on(side, node))).collect();
+    let no_nodes = || State::unknown("PodsPending", "No node of either cluster is known yet.");
+    decisive(&states).cloned().unwrap_or_else(no_nodes)
+}
+
+/// Why there is nothing to ask the nodes.
+fn not_in_force(seen: &Seen<'_>) -> Option<State> {
+    let waits = |what: &str, state: &State| {
+        State::unknown(what, format!("Nothing runs while the link is refused ({}).", state.reason))
+    };
+    let link = seen.link;
+    if link.accepted.status != Status::True {
+        return Some(waits("NotAccepted", &link.accepted));
+    }
+    (link.resolved.status != Status::True).then(|| waits("NotResolved", &link.resolved))
+}
+
+fn ready_message(seen: &Seen<'_>, states: &[State]) -> State {
+    let unverified = states.iter().filter(|state| state.reason == NOT_SUPPORTED);
+    let notes: String = unverified.map(|state| format!(" {}", state.message)).collect();
+    let local = seen.sides.first().map(|side| side.cluster).unwrap_or_default();
+    let peer = seen.link.peer.as_deref().unwrap_or_default();
+    State::yes("Ready", format!("{local} and {peer} are linked.{notes}"))
+}
+
+impl<'a> Side<'a> {
+    fn reports(&self) -> Vec<&LinkReport> {
+        self.nodes.iter().filter_map(|node| node.link(&self.half.settings.id).ok()).collect()
+    }
+}
+
+fn connections(reports: &[&LinkReport]) -> Option<String> {
+    let open: u32 = reports.iter().map(|report| report.connections.open).sum();
+    let wanted: u32 = reports.iter().map(|report| report.connections.wanted).sum();
+    (!reports.is_empty()).then(|| format!("{open}/{wanted}"))
+}
+
+/// Coarse, so that a status is not written for every probe.
+fn rtt_bucket(ms: u32) -> &'static str {
+    match ms {
+        0..5 => "<5ms",
+        5..20 => "5-20ms",
+        20..50 => "20-50ms",
+        50..100 => "50-100ms",
+        100..250 => "100-250ms",
+        250..1000 => "250ms-1s",
+        _ => ">1s",
+    }
+}
+
+/// The other side, in its own words where it has spoken.
+fn remote_status(link: &Link<'_>, near: &[&LinkReport]) -> Option<RemoteStatus> {
+    let said = near.iter().find_map(|report| report.peer.as_ref());
+    let known = RemoteStatus { cluster_name: link.peer.clone(), ..RemoteStatus::default() };
+    Some(said.map_or(known, |half| RemoteStatus {
+        cluster_name: Some(half.cluster.clone()),
+        enabled: Some(half.enabled),
+        topics: Some(half.topics.clone()),
+        nodes: i32::try_from(half.nodes).ok(),
+    }))
+}
+
+fn effective(link: &Link<'_>, local_name: Option<String>) -> Option<Effective> {
+    let half = &link.halves.first()?.settings;
+    let prefix = link.object.spec.client_id_prefix.clone().filter(|prefix| !prefix.is_empty());
+    Some(Effective {
+        topics: Some(halves::merged(&link.object.spec.topics)),
+        dialect: Some(Dialect::Native),
+        dial: Some(match half.dial {
+            settings::Dial::Both => Dial::Both,
+            settings::Dial::Out => Dial::Out,
+            settings::Dial::In => Dial::In,
+        }),
+        server: half.server.clone(),
+        client_id_prefix: prefix.or(local_name),
+        forwarding: Some(halves::effective_forwarding(link.object)),
+    })
+}

@@ -1,0 +1,305 @@
+//! Which links are in force.
+//!
+//! Links are taken from the oldest to the youngest; each claims the pair (cluster, name of the peer) on every side that it
+//! configures, and whoever comes to a pair that is taken is refused and told by whom. Only links whose clusters exist and consent
+//! claim anything, so one that is broken does not stand in the way of one that works.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::clusters::{Cluster, joined};
+use super::consent;
+use super::halves::{self, Half};
+use super::minted::Minted;
+use super::world::{Key, World};
+use crate::api::conditions::State;
+use crate::api::link::{Dialect, External};
+use crate::api::{ClusterLink, Finding, check};
+use crate::pki::Random;
+
+/// A link, and what became of its spec.
+pub(super) struct Link<'a> {
+    pub(super) key: Key,
+    pub(super) object: &'a ClusterLink,
+    pub(super) accepted: State,
+    pub(super) resolved: State,
+    /// The local cluster, where it exists.
+    pub(super) local: Option<Key>,
+    /// The peer's cluster name, where it is known.
+    pub(super) peer: Option<String>,
+    /// What goes into the settings of its clusters; empty unless it is in force.
+    pub(super) halves: Vec<Half>,
+    /// What to copy to an external peer.
+    pub(super) invitation: Option<BTreeMap<String, String>>,
+}
+
+impl Link<'_> {
+    pub(super) fn enabled(&self) -> bool {
+        self.object.spec.enabled.unwrap_or(true)
+    }
+
+    /// Whether this link has a side in a cluster.
+    pub(super) fn joins(&self, cluster: &Key) -> bool {
+        self.halves.iter().any(|half| half.cluster == *cluster) || self.local.as_ref() == Some(cluster)
+    }
+}
+
+/// The two sides of a link, found and allowed.
+pub(super) struct Sides<'a> {
+    pub(super) local: &'a Cluster<'a>,
+    pub(super) peer: Peer<'a>,
+}
+
+/// The other side of a link.
+#[derive(Clone, Copy)]
+pub(super) enum Peer<'a> {
+    /// A cluster that is managed here.
+    Managed(&'a Cluster<'a>),
+    /// Any other one.
+    External(&'a External),
+}
+
+impl Peer<'_> {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Peer::Managed(cluster) => &cluster.name,
+            Peer::External(external) => &external.cluster_name,
+        }
+    }
+}
+
+type Clusters<'a> = BTreeMap<Key, Cluster<'a>>;
+/// Who holds each (cluster, name of its peer).
+type Claims = BTreeMap<(Key, String), Key>;
+
+/// What a link is, in itself: the first that finds something refuses it.
+const ACCEPT: &[fn(&ClusterLink) -> Option<Finding>] = &[spec_is_invalid, dialect_is_unsupported];
+
+/// What a link is, between its two clusters.
+const ACCEPT_SIDES: &[fn(&Sides<'_>) -> Option<Finding>] = &[clusters_are_the_same, nobody_can_dial];
+
+pub(super) fn resolve_all<'w>(
+    world: &'w World,
+    clusters: &Clusters<'w>,
+    minted: &mut Minted,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Vec<Link<'w>> {
+    let mut claims = Claims::new();
+    let mut links = Vec::new();
+    for object in oldest_first(&world.links) {
+        links.push(resolve(world, clusters, object, &mut claims, minted, now, &mut *random));
+    }
+    links.sort_by(|one, two| one.key.cmp(&two.key));
+    links
+}
+
+/// By creation; those without a time in the order of the files, before those with one.
+fn oldest_first(links: &[ClusterLink]) -> Vec<&ClusterLink> {
+    let mut order: Vec<&ClusterLink> = links.iter().collect();
+    order.sort_by_key(|link| link.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    order
+}
+
+fn resolve<'w>(
+    world: &'w World,
+    clusters: &Clusters<'w>,
+    object: &'w ClusterLink,
+    claims: &mut Claims,
+    minted: &mut Minted,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Link<'w> {
+    let key = Key::of(object);
+    let sides = find_sides(world, clusters, object, &key);
+    let refusal = ACCEPT
+        .iter()
+        .find_map(|check| check(object))
+        .or_else(|| sides.as_ref().ok().and_then(|sides| ACCEPT_SIDES.iter().find_map(|check| check(sides))))
+        .or_else(|| sides.as_ref().ok().and_then(|sides| claim(claims, &key, sides).err()));
+    let rendered = match (&refusal, &sides) {
+        (None, Ok(sides)) => {
+            let own = minted.links.entry(key.clone()).or_default();
+            Some(halves::render(world, object, &key, sides, own, &minted.clusters, now, random))
+        }
+        _ => None,
+    };
+    let unresolved = match (&sides, &rendered) {
+        (Err(finding), _) | (_, Some(Err(finding))) => Some(finding.clone()),
+        _ => None,
+    };
+    let (halves, invitation) = rendered.and_then(Result::ok).unwrap_or_default();
+    let local = Key::new(&key.namespace, &object.spec.cluster_ref.name);
+    Link {
+        object,
+        accepted: match refusal {
+            Some(finding) => State::no(finding.reason, finding.message_with_path()),
+            None => State::yes("Accepted", accepted_message(object)),
+        },
+        resolved: match unresolved {
+            Some(finding) => State::no(finding.reason, finding.message_with_path()),
+            None => State::yes("Resolved", "Every cluster, Secret and grant it names exists."),
+        },
+        local: clusters.contains_key(&local).then_some(local),
+        peer: peer_name(clusters, object, &key),
+        halves,
+        invitation,
+        key,
+    }
+}
+
+fn spec_is_invalid(object: &ClusterLink) -> Option<Finding> {
+    joined(check::link(object))
+}
+
+fn dialect_is_unsupported(object: &ClusterLink) -> Option<Finding> {
+    let external = object.spec.remote.external.as_ref()?;
+    (external.dialect == Some(Dialect::Emqx)).then(|| Finding {
+        path: "spec.remote.external.dialect".to_owned(),
+        reason: "DialectUnsupported",
+        message: "is Emqx, which this version does not speak yet; link to an mqlink cluster (Native)"
+            .to_owned(),
+    })
+}
+
+fn clusters_are_the_same(sides: &Sides<'_>) -> Option<Finding> {
+    (sides.peer.name() == sides.local.name).then(|| Finding {
+        path: "spec.remote".to_owned(),
+        reason: "SameCluster",
+        message: format!(
+            "names the local cluster itself, `{}`; name another one, or give one of them another clusterName",
+            sides.local.name
+        ),
+    })
+}
+
+fn nobody_can_dial(sides: &Sides<'_>) -> Option<Finding> {
+    use crate::api::link::Dial;
+    let listens = sides.local.endpoint.listens;
+    let problem = match sides.peer {
+        Peer::Managed(remote) if !listens && !remote.endpoint.listens => {
+            "neither cluster has a link listener"
+        }
+        Peer::External(external) if external.dial == Some(Dial::In) && !listens => {
+            "dial is In, but the local cluster has no link listener"
+        }
+        _ => return None,
+    };
+    Some(Finding {
+        path: "spec".to_owned(),
+        reason: "NoLinkListener",
+        message: format!("cannot work: {problem}; enable linkListener of a cluster"),
+    })
+}
+
+/// Finds both clusters, and the consent of one that stands elsewhere.
+fn find_sides<'a>(
+    world: &World,
+    clusters: &'a Clusters<'a>,
+    object: &'a ClusterLink,
+    key: &Key,
+) -> Result<Sides<'a>, Finding> {
+    let local = Key::new(&key.namespace, &object.spec.cluster_ref.name);
+    let local = find_cluster(clusters, "spec.clusterRef", &local)?;
+    let remote = &object.spec.remote;
+    if let Some(external) = &remote.external {
+        return Ok(Sides { local, peer: Peer::External(external) });
+    }
+    let path = "spec.remote.clusterRef";
+    let target = remote.cluster_ref.clone().unwrap_or_default();
+    let target = Key::new(target.namespace.unwrap_or_else(|| key.namespace.clone()), target.name);
+    // Consent first: who may not link does not learn whether a cluster exists elsewhere.
+    let cluster = world.cluster(&target);
+    if target.namespace != key.namespace
+        && !cluster.is_some_and(|c| consent::allows(world, c, &key.namespace))
+    {
+        return Err(Finding {
+            path: path.to_owned(),
+            reason: "RefNotPermitted",
+            message: format!(
+                "names MqttCluster {target}, which does not exist or does not allow links from namespace {}; \
+                 its allowedLinks has to permit them",
+                key.namespace
+            ),
+        });
+    }
+    Ok(Sides { local, peer: Peer::Managed(find_cluster(clusters, path, &target)?) })
+}
+
+fn find_cluster<'a>(clusters: &'a Clusters<'a>, path: &str, key: &Key) -> Result<&'a Cluster<'a>, Finding> {
+    let Some(cluster) = clusters.get(key) else {
+        let message = format!("names MqttCluster {key}, which does not exist; create it or correct the name");
+        return Err(Finding { path: path.to_owned(), reason: "ClusterNotFound", message });
+    };
+    match cluster.settings {
+        Some(_) => Ok(cluster),
+        None => Err(Finding {
+            path: path.to_owned(),
+            reason: "ClusterNotAccepted",
+            message: format!("names MqttCluster {key}, which cannot run as it is; see its conditions"),
+        }),
+    }
+}
+
+/// The name of the peer as far as it is known, whatever else is wrong.
+fn peer_name(clusters: &Clusters<'_>, object: &ClusterLink, key: &Key) -> Option<String> {
+    let remote = &object.spec.remote;
+    if let Some(external) = &remote.external {
+        return Some(external.cluster_name.clone());
+    }
+    let target = remote.cluster_ref.as_ref()?;
+    let namespace = target.namespace.as_ref().unwrap_or(&key.namespace);
+    clusters.get(&Key::new(namespace, &target.name)).map(|cluster| cluster.name.clone())
+}
+
+/// Claims both sides of a link, or neither.
+fn claim(claims: &mut Claims, key: &Key, sides: &Sides<'_>) -> Result<(), Finding> {
+    let mut wanted = vec![(sides.local.key.clone(), sides.peer.name().to_owned())];
+    if let Peer::Managed(remote) = sides.peer {
+        wanted.push((remote.key.clone(), sides.local.name.clone()));
+    }
+    if let Some((pair, holder)) = wanted.iter().find_map(|pair| claims.get_key_value(pair)) {
+        let (cluster, peer) = pair;
+        return Err(Finding {
+            path: "spec".to_owned(),
+            reason: "DuplicatePeer",
+            message: format!(
+                "links {cluster} with `{peer}`, and so does the older ClusterLink {holder}, which stays in force; \
+                 delete one of them"
+            ),
+        });
+    }
+    claims.extend(wanted.into_iter().map(|pair| (pair, key.clone())));
+    Ok(())
+}
+
+/// Says what of a valid spec has no effect, so that nothing is ignored in silence.
+fn accepted_message(object: &ClusterLink) -> String {
+    let spec = &object.spec;
+    let mut notes = vec!["The spec is valid.".to_owned()];
+    let acl = spec.acl.clone().unwrap_or_default();
+    let lists = [
+        ("spec.topics", Some(&spec.topics)),
+        ("spec.remote.topics", spec.remote.topics.as_ref()),
+        ("spec.acl.send", acl.send.as_ref()),
+        ("spec.acl.accept", acl.accept.as_ref()),
+    ];
+    for (path, filters) in lists {
+        let redundant = check::redundant_filters(filters.map(Vec::as_slice).unwrap_or_default());
+        let redundant: BTreeSet<(String, String)> = redundant.into_iter().collect();
+        for (filter, by) in redundant {
+            notes.push(format!("In {path}, `{by}` covers `{filter}`."));
+        }
+    }
+    let forwarding = spec.forwarding.clone().unwrap_or_default();
+    if forwarding.pool_size.is_some_and(|size| size > 1) {
+        notes.push(
+            "spec.forwarding.poolSize has no effect yet: one connection carries both directions.".to_owned(),
+        );
+    }
+    if spec.client_id_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
+        notes.push("spec.clientIdPrefix has no effect with the Native dialect.".to_owned());
+    }
+    notes.join(" ")
+}

@@ -1,0 +1,108 @@
+//! What a plan mints, and keeps from one run to the next.
+//!
+//! One authority per cluster; one credential per link and direction, revocable alone: whoever forgets one entry gets a new one in
+//! the next plan, and the old one opens nothing any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::world::{Key, World};
+use crate::pki::{Authorities, Leaf, LeafRequest, Random};
+
+/// Everything minted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Minted {
+    /// By cluster.
+    pub clusters: BTreeMap<Key, MintedCluster>,
+    /// By link.
+    pub links: BTreeMap<Key, MintedLink>,
+}
+
+/// What was minted for a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MintedCluster {
+    /// The authorities that its peers trust.
+    pub authorities: Authorities,
+    /// The certificate of its link listener.
+    pub link_server: Option<Leaf>,
+}
+
+/// What was minted for a link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MintedLink {
+    /// What the local cluster presents when it dials.
+    pub outward: MintedCredential,
+    /// What the peer presents when it dials here.
+    pub inward: MintedCredential,
+}
+
+/// What one side presents when it dials the other.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MintedCredential {
+    /// A certificate, where the other side speaks TLS.
+    pub leaf: Option<Leaf>,
+    /// A password, where it does not.
+    pub password: Option<String>,
+}
+
+impl Minted {
+    /// Without what belongs to objects that are gone.
+    pub(super) fn kept_for(&self, world: &World) -> Minted {
+        let clusters: BTreeSet<Key> = world.clusters.iter().map(Key::of).collect();
+        let links: BTreeSet<Key> = world.links.iter().map(Key::of).collect();
+        let mut kept = self.clone();
+        kept.clusters.retain(|key, _| clusters.contains(key));
+        kept.links.retain(|key, _| links.contains(key));
+        kept
+    }
+}
+
+impl MintedCredential {
+    /// The certificate, minted where there is none that serves.
+    pub(super) fn leaf(
+        &mut self,
+        request: &LeafRequest,
+        by: &Authorities,
+        now: Timestamp,
+        random: Random<'_>,
+    ) -> Option<&Leaf> {
+        tend_leaf(&mut self.leaf, request, by, now, random)
+    }
+
+    /// The password, minted where there is none.
+    pub(super) fn password(&mut self, random: Random<'_>) -> &str {
+        self.password.get_or_insert_with(|| {
+            let mut bytes = [0; 32];
+            random(&mut bytes);
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
+}
+
+/// Keeps a leaf that serves, and issues it anew where it does not.
+pub(super) fn tend_leaf<'a>(
+    slot: &'a mut Option<Leaf>,
+    request: &LeafRequest,
+    by: &Authorities,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Option<&'a Leaf> {
+    let signer = by.signer(now)?;
+    if !slot.as_ref().is_some_and(|leaf| leaf.serves(request, signer, now)) {
+        *slot = signer.issue(request, now, random).ok();
+    }
+    slot.as_ref()
+}
+
+impl fmt::Debug for MintedCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MintedCredential").field("leaf", &self.leaf).finish_non_exhaustive()
+    }
+}

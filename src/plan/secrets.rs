@@ -1,0 +1,83 @@
+//! Looks Secrets up, and says what is missing in the words of the one who has to add it.
+
+use super::world::{Key, World};
+use crate::api::Finding;
+use crate::api::refs::SecretRef;
+
+/// The Secrets of one namespace: an object may name no others.
+#[derive(Clone, Copy)]
+pub(super) struct Secrets<'a> {
+    world: &'a World,
+    namespace: &'a str,
+}
+
+/// One Secret, and the field that names it.
+pub(super) struct Named<'a> {
+    path: String,
+    key: Key,
+    secret: &'a super::Secret,
+}
+
+impl<'a> Secrets<'a> {
+    pub(super) fn of(world: &'a World, namespace: &'a str) -> Secrets<'a> {
+        Secrets { world, namespace }
+    }
+
+    /// The Secret that a field names.
+    pub(super) fn get(&self, path: &str, reference: &SecretRef) -> Result<Named<'a>, Finding> {
+        let found =
+            |secret: &&super::Secret| secret.namespace == self.namespace && secret.name == reference.name;
+        let key = Key::new(self.namespace, &reference.name);
+        match self.world.secrets.iter().find(found) {
+            Some(secret) => Ok(Named { path: path.to_owned(), key, secret }),
+            None => Err(Finding {
+                path: path.to_owned(),
+                reason: "SecretNotFound",
+                message: format!("names Secret {key}, which does not exist; create it or correct the name"),
+            }),
+        }
+    }
+}
+
+impl Named<'_> {
+    /// A value that has to be there, as text.
+    pub(super) fn text(&self, key: &str) -> Result<String, Finding> {
+        let missing = || self.finding(format!("has no key `{key}`; add it"));
+        self.optional(key)?.ok_or_else(missing)
+    }
+
+    /// A value that may be there, as text.
+    pub(super) fn optional(&self, key: &str) -> Result<Option<String>, Finding> {
+        let Some(bytes) = self.secret.data.get(key) else { return Ok(None) };
+        let text = String::from_utf8(bytes.clone());
+        text.map(Some).map_err(|_| self.finding(format!("has a key `{key}` that is not UTF-8 text")))
+    }
+
+    /// A certificate or key that has to be there.
+    pub(super) fn pem(&self, key: &str, label: &str) -> Result<String, Finding> {
+        let text = self.text(key)?;
+        let is_begin = |line: &str| {
+            line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"))
+        };
+        match text.lines().any(is_begin) {
+            true => Ok(text),
+            false => Err(self.finding(format!("has in `{key}` no PEM block -----BEGIN {label}-----"))),
+        }
+    }
+
+    /// A user name and password that have to be there.
+    pub(super) fn password(&self) -> Result<crate::settings::Credentials, Finding> {
+        let (username, password) = (self.text("username")?, self.text("password")?);
+        let trimmed = password.trim_end_matches(['\r', '\n']);
+        Ok(crate::settings::Credentials { username, password: trimmed.to_owned() })
+    }
+
+    /// Says what is wrong with this Secret.
+    pub(super) fn finding(&self, problem: impl std::fmt::Display) -> Finding {
+        Finding {
+            path: self.path.clone(),
+            reason: "SecretInvalid",
+            message: format!("names Secret {}, which {problem}", self.key),
+        }
+    }
+}

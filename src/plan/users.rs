@@ -1,0 +1,89 @@
+//! The users of a cluster, from the lines of a Secret: `name:secret`.
+//!
+//! The format of mosquitto's password files, with PHC strings and `plain:` besides. Empty lines and lines that begin with `#`
+//! are skipped. One mistake refuses the whole file, by line: a user who is silently missing costs more than one who waits.
+
+use std::collections::BTreeSet;
+
+use crate::settings::User;
+
+/// A mistake in a line of users.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} {problem}")]
+pub struct UsersError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it; never the secret itself.
+    pub problem: String,
+}
+
+/// Reads the users of a cluster.
+///
+/// # Errors
+/// The first line that is no user.
+pub fn parse_users(text: &str) -> Result<Vec<User>, UsersError> {
+    let mut users = Vec::new();
+    let mut names = BTreeSet::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_end();
+        if line.trim_start().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let error = |problem: String| UsersError { line: index + 1, problem };
+        let user = parse_user(line).map_err(error)?;
+        if !names.insert(user.name.clone()) {
+            return Err(error(format!("repeats the user `{}`; keep one line for each", user.name)));
+        }
+        users.push(user);
+    }
+    Ok(users)
+}
+
+fn parse_user(line: &str) -> Result<User, String> {
+    let (name, secret) = line.split_once(':').ok_or("has no ':'; expected name:secret")?;
+    if name.is_empty() || name != name.trim() {
+        return Err("has an empty name, or one with spaces around it; expected name:secret".into());
+    }
+    let known = ["$argon2", "$7$", "$6$"].iter().any(|kind| secret.starts_with(kind));
+    let plain = secret.strip_prefix("plain:").is_some_and(|password| !password.is_empty());
+    match known || plain {
+        true => Ok(User { name: name.to_owned(), secret: secret.to_owned() }),
+        false => Err(format!(
+            "has a secret of no known kind for `{name}`; expected $argon2id$… (PHC), $7$… or $6$… (mosquitto_passwd), \
+             or plain: and the password"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_users() {
+        let text = "# people\nann:$7$101$c2FsdA==$aGFzaA==\n\nbob:plain:a:b c\r\n  \ncyd:$argon2id$v=19$m=1,t=1,p=1$c$d";
+        let users = parse_users(text).unwrap();
+        let users: Vec<_> = users.iter().map(|user| (user.name.as_str(), user.secret.as_str())).collect();
+        assert_eq!(users[0], ("ann", "$7$101$c2FsdA==$aGFzaA=="));
+        assert_eq!(users[1], ("bob", "plain:a:b c"));
+        assert_eq!(users.len(), 3);
+        assert_eq!(parse_users("").unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_mistake_is_named_by_its_line_and_never_shows_a_secret() {
+        for (text, line) in [
+            ("ann", 1),
+            ("# x\nann:hunter2", 2),
+            ("ann:plain:a\nann:plain:b", 2),
+            (":plain:a", 1),
+            (" ann:plain:a", 1),
+            ("ann:plain:", 1),
+            ("ann:", 1),
+        ] {
+            let error = parse_users(text).unwrap_err();
+            assert_eq!(error.line, line, "{text}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+}

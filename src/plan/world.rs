@@ -1,0 +1,144 @@
+//! What a plan is made from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use kube::Resource;
+use serde::{Deserialize, Serialize};
+
+use super::minted::Minted;
+use crate::api::{ClusterLink, MqttCluster};
+use crate::settings::Settings;
+use crate::settings::report::NodeReport;
+
+/// A report older than this says nothing any more.
+pub const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// Everything that a plan depends on, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// All clusters; statuses included, for the times of their conditions.
+    pub clusters: Vec<MqttCluster>,
+    /// All links; statuses included. Without creation timestamps the order decides which of two is the older.
+    pub links: Vec<ClusterLink>,
+    /// The Secrets that clusters and links name.
+    pub secrets: Vec<Secret>,
+    /// Labels of namespaces, for `allowedLinks` by selector.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Where each cluster runs.
+    pub placements: BTreeMap<Key, Placement>,
+    /// What the nodes of each cluster say, by the node's name.
+    pub reports: BTreeMap<Key, BTreeMap<String, NodeView>>,
+    /// What each cluster ran before: stays in force where the new spec is refused.
+    pub running: BTreeMap<Key, Settings>,
+    /// [`super::Plan::minted`] of the last plan.
+    pub minted: Minted,
+}
+
+impl World {
+    /// The cluster of this name.
+    pub fn cluster(&self, key: &Key) -> Option<&MqttCluster> {
+        self.clusters.iter().find(|cluster| Key::of(*cluster) == *key)
+    }
+}
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Key {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Key {
+    /// The namespace of manifests that name none.
+    pub const DEFAULT_NAMESPACE: &str = "default";
+
+    /// A key of its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Key {
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of an object.
+    pub fn of(object: &impl Resource) -> Key {
+        let meta = object.meta();
+        Key {
+            namespace: meta.namespace.clone().unwrap_or_else(|| Key::DEFAULT_NAMESPACE.to_owned()),
+            name: meta.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> String {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Key, Self::Error> {
+        let (namespace, name) = text.split_once('/').ok_or("must be namespace/name")?;
+        Ok(Key::new(namespace, name))
+    }
+}
+
+/// A Secret, decoded.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its values.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&String> = self.data.keys().collect();
+        f.debug_struct("Secret")
+            .field("namespace", &self.namespace)
+            .field("name", &self.name)
+            .field("keys", &keys)
+            .finish()
+    }
+}
+
+/// Where a cluster runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The address that listeners bind.
+    pub bind: String,
+    /// Ports of listeners, by name, where they differ from the spec's.
+    pub listener_ports: BTreeMap<String, u16>,
+    /// Where clients reach each listener, by name, host:port.
+    pub listener_addresses: BTreeMap<String, String>,
+    /// Port of the link listener where it differs from the spec's.
+    pub link_port: Option<u16>,
+    /// Where peers dial the link listener, host:port; wins over the spec's `advertisedAddress`.
+    pub link_address: Option<String>,
+    /// Names of the nodes that there should be.
+    pub nodes: Vec<String>,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeView {
+    /// Its last report, if it ever gave one.
+    pub report: Option<NodeReport>,
+    /// Since when nothing was heard of it.
+    pub age: Duration,
+    /// Why it does not run, where that is known.
+    pub trouble: Option<String>,
+}
