@@ -12,3 +12,4 @@ mod link;
 mod traffic;
 mod death;
 mod edits;
+mod cli;
