@@ -61,9 +61,15 @@ b=$!
 started+=("$b")
 wait_for 28983
 
+$BROKERS "$mqlink" bench --serve-floor 26883 &
+floor=$!
+started+=("$floor")
+wait_for 26883
+
 $GENERATOR "$mqlink" bench --json "$work/runs.json" --markdown "$work/table.md" "$@" \
     --target "mqlink=127.0.0.1:27883@$(node us-east),127.0.0.1:28883@$(node eu-west)" \
-    --target "mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b"
+    --target "mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b" \
+    --target "floor=127.0.0.1:26883@$floor"
 
 model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
 {

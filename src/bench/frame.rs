@@ -68,9 +68,8 @@ pub(super) enum Heard {
 
 /// Takes one packet off the front of `input`: what it is, and its length. None: more bytes are needed.
 pub(super) fn scan(input: &[u8], payload_bytes: usize) -> Option<(Heard, usize)> {
-    let (body_at, body_bytes) = remaining_length(input)?;
-    let total = body_at + body_bytes;
-    let body = input.get(body_at..total)?;
+    let (body_at, total) = packet_at(input)?;
+    let body = &input[body_at..total];
     let heard = match input[0] >> 4 {
         3 => message(input[0], body, payload_bytes).unwrap_or(Heard::Other(input[0])),
         4 => Heard::Acknowledged,
@@ -91,6 +90,12 @@ fn packet_id(body: &[u8]) -> Option<u16> {
     let topic_bytes = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
     let id = body.get(2 + topic_bytes..4 + topic_bytes)?;
     Some(u16::from_be_bytes([id[0], id[1]]))
+}
+
+/// Where the body of the packet at the front begins and where it ends. None: more bytes are needed.
+pub(super) fn packet_at(input: &[u8]) -> Option<(usize, usize)> {
+    let (body_at, body_bytes) = remaining_length(input)?;
+    (input.len() >= body_at + body_bytes).then_some((body_at, body_at + body_bytes))
 }
 
 /// Where the body begins and how long it is.

@@ -18,6 +18,7 @@ mod frame;
 mod client;
 mod flow;
 mod probe;
+mod floor;
 mod run;
 mod report;
 
@@ -31,8 +32,15 @@ pub use target::Target;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// A broker as NAME=HOST:PORT@PID, or two linked ones as NAME=HOST:PORT@PID,HOST:PORT@PID; may be repeated
-    #[arg(long = "target", required = true, value_name = "NAME=HOST:PORT@PID[,HOST:PORT@PID]")]
+    #[arg(
+        long = "target",
+        required_unless_present = "serve_floor",
+        value_name = "NAME=HOST:PORT@PID[,HOST:PORT@PID]"
+    )]
     pub targets: Vec<Target>,
+    /// Be a broker that does as little as a broker can, on this port: a target to compare with
+    #[arg(long, value_name = "PORT", conflicts_with = "targets")]
+    pub serve_floor: Option<u16>,
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub only: String,
@@ -75,6 +83,10 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
         .enable_all()
         .build()
         .map_err(|source| BenchError::Io { what: "start the runtime".to_owned(), source })?;
-    let runs = runtime.block_on(tokio::task::LocalSet::new().run_until(run::all(options)))?;
+    let local = tokio::task::LocalSet::new();
+    if let Some(port) = options.serve_floor {
+        return runtime.block_on(local.run_until(floor::serve(port)));
+    }
+    let runs = runtime.block_on(local.run_until(run::all(options)))?;
     report::write(options, &runs)
 }
