@@ -20,6 +20,8 @@ pub mod route_sender;
 pub mod route_receiver;
 pub mod forwarder;
 pub mod acceptor;
+pub mod gate;
 pub mod machine;
+pub mod transport;
 #[cfg(test)]
 mod simulation;

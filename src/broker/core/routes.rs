@@ -154,7 +154,7 @@ impl Routes {
     pub(super) fn matches(&self, topic: &str) -> Recipients {
         let mut hits = SmallVec::<[u32; 8]>::new();
         hits.extend(self.find(topic));
-        if !self.wild.is_bare() {
+        if !self.wild.is_bare() || self.wild.value(ROOT).tail.is_some() {
             self.walk(topic, &mut hits);
         }
         let mut recipients = Recipients::default();

@@ -22,7 +22,7 @@ pub use output::{ConnId, Identity, Output};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::mqtt::{Filter, Message};
 use crate::settings::report::PeerHalf;
@@ -42,6 +42,8 @@ use super::route_sender::RouteSender;
 
 /// Connections of one link that may be in their handshake at the same time.
 const HANDSHAKES_MAX: usize = 8;
+/// Strangers change what status says this often at most.
+const STRANGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// One link.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ pub struct Link {
     peer: Option<PeerHalf>,
     /// Why there is no connection, while there is none.
     trouble: Option<Trouble>,
+    /// When a stranger's mistake was last noted.
+    stranger_at: Option<Instant>,
     outputs: VecDeque<Output>,
     changed: bool,
 }
@@ -80,6 +84,7 @@ impl Link {
             batcher: Batcher::default(),
             peer: None,
             trouble: None,
+            stranger_at: None,
             outputs: VecDeque::new(),
             changed: true,
         };
@@ -129,8 +134,12 @@ impl Link {
     }
 
     /// Somebody used the peer's name without presenting what the half asks for. Says so while there is nothing
-    /// better to say.
-    pub fn handle_stranger(&mut self, refusal: &Refusal) {
+    /// better to say, and not more often than once a second.
+    pub fn handle_stranger(&mut self, refusal: &Refusal, now: Instant) {
+        if self.stranger_at.is_some_and(|at| now < at + STRANGER_PAUSE) {
+            return;
+        }
+        self.stranger_at = Some(now);
         self.note_trouble(Trouble::new(refusal.reason.name(), &refusal.text));
     }
 

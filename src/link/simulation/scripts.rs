@@ -1,13 +1,8 @@
 //! The scripts.
 
-use std::time::Duration;
-
 use crate::mqtt::QoS;
-use crate::settings::report::VerdictStatus;
 
-use super::world::{Path, World, half};
-
-const SECOND: Duration = Duration::from_secs(1);
+use super::world::World;
 
 #[test]
 fn two_clusters_find_each_other_and_messages_cross_where_they_are_wanted() {

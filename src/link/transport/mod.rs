@@ -1,0 +1,155 @@
+//! Links on sockets: the link listener, dialling, TLS, and the tasks around the machines.
+//!
+//! Everything runs on the shard's thread, in its `LocalSet`. The machines decide; here is only what needs a
+//! socket, a clock or a task. Of the
+//! broker it knows the handle and its port.
+
+mod clock;
+mod tls;
+mod carrier;
+mod greeting;
+mod socket;
+mod dial;
+mod listen;
+mod hub;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::broker::Broker;
+use crate::settings::Settings;
+use crate::settings::report::{LinkReport, ListenerReport};
+
+use self::hub::{Hub, SharedHub};
+use self::listen::Listener;
+pub use super::machine::Identity;
+
+/// The name of the link listener in reports.
+const LISTENER: &str = "link";
+/// How long the last words of links may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The links of one node; a cheap handle, for the thread it was made on.
+#[derive(Clone)]
+pub struct Links {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    hub: SharedHub,
+    listener: RefCell<Listening>,
+    /// Brings the core's events and the machines' timeouts to the hub.
+    task: JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The link listener: wanted or not, running or not.
+#[derive(Default)]
+struct Listening {
+    running: Option<Listener>,
+    report: Option<ListenerReport>,
+}
+
+impl Links {
+    /// Starts without any link; `seed` spreads the delays of diallers. Must be called within a `LocalSet`.
+    pub fn start(broker: Broker, own: Identity, seed: u64) -> Links {
+        let hub = Hub::new(broker.clone(), own, seed);
+        let task = tokio::task::spawn_local(run(hub.clone(), broker));
+        Links { inner: Rc::new(Inner { hub, listener: RefCell::default(), task }) }
+    }
+
+    /// Brings listener and links in line with the settings. What stays the same is not disturbed, and no
+    /// connection ends that is still valid.
+    pub fn apply_settings(&self, settings: &Settings) {
+        self.inner.hub.borrow_mut().apply_settings(settings, Instant::now());
+        self.apply_listener(settings);
+    }
+
+    fn apply_listener(&self, settings: &Settings) {
+        let mut listening = self.inner.listener.borrow_mut();
+        let Some(wanted) = &settings.link_listener else {
+            *listening = Listening::default();
+            return;
+        };
+        let stays = |listener: &Listener| listener.is_at(&settings.bind, wanted.port);
+        if listening.running.as_ref().is_some_and(|listener| !stays(listener)) {
+            listening.running = None;
+        }
+        let done = match &mut listening.running {
+            Some(listener) => listener.apply_tls(&wanted.tls),
+            None => Listener::start(self.inner.hub.clone(), settings, wanted).map(|listener| {
+                listening.running = Some(listener);
+            }),
+        };
+        let error = done.err().map(|error| error.to_string());
+        if let Some(error) = &error {
+            tracing::error!(error, "the link listener does not accept");
+        }
+        listening.report = Some(ListenerReport { name: LISTENER.to_owned(), port: wanted.port, error });
+    }
+
+    /// How the links are now, sorted by id.
+    pub fn reports(&self) -> Vec<LinkReport> {
+        self.inner.hub.borrow().reports(Instant::now())
+    }
+
+    /// How the link listener is; None when none is wanted.
+    pub fn listener(&self) -> Option<ListenerReport> {
+        self.inner.listener.borrow().report.clone()
+    }
+
+    /// Rings after a report may have changed; counters alone do not ring.
+    pub fn changed(&self) -> Rc<Notify> {
+        self.inner.hub.borrow().changed.clone()
+    }
+
+    /// Says Bye on every connection and waits, within bounds, until it is said.
+    pub async fn shutdown(&self) {
+        *self.inner.listener.borrow_mut() = Listening::default();
+        self.inner.hub.borrow_mut().shutdown(Instant::now());
+        let ended = self.inner.hub.borrow().ended.clone();
+        let silent = async {
+            while !self.inner.hub.borrow().is_silent() {
+                ended.notified().await;
+            }
+        };
+        // Whoever does not read its Bye in time goes without it.
+        let _ = tokio::time::timeout(FAREWELL, silent).await;
+    }
+}
+
+/// Waits for the core's bell or the next timeout, and pumps.
+async fn run(hub: SharedHub, broker: Broker) {
+    let wake = hub.borrow().wake.clone();
+    loop {
+        let next = hub.borrow().poll_timeout(Instant::now());
+        hub.borrow_mut().sleeps_until = next;
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = broker.port_events() => {}
+            () = wake.notified() => {}
+            () = due => {}
+        }
+        let now = Instant::now();
+        let mut hub = hub.borrow_mut();
+        // Awake: what `pump` finds to be due next is looked at above.
+        hub.sleeps_until = Some(now);
+        hub.pump(now);
+    }
+}
