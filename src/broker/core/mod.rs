@@ -29,6 +29,8 @@ mod publish;
 mod deliver;
 mod peers;
 mod export;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

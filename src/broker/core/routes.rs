@@ -56,6 +56,8 @@ pub(super) struct Routes {
     routes: Slab<Route>,
     by_filter: HashTable<u32>,
     wild: Tree<Ends>,
+    /// How many routes hang in the tree.
+    wild_count: usize,
     groups: Slab<Group>,
     hasher: RandomState,
     generation: u64,
@@ -68,6 +70,7 @@ impl Routes {
             routes: Slab::new(),
             by_filter: HashTable::new(),
             wild: Tree::new(),
+            wild_count: 0,
             groups: Slab::new(),
             hasher: RandomState::default(),
             generation: 0,
@@ -154,7 +157,7 @@ impl Routes {
     pub(super) fn matches(&self, topic: &str) -> Recipients {
         let mut hits = SmallVec::<[u32; 8]>::new();
         hits.extend(self.find(topic));
-        if !self.wild.is_bare() || self.wild.value(ROOT).tail.is_some() {
+        if self.wild_count > 0 {
             self.walk(topic, &mut hits);
         }
         let mut recipients = Recipients::default();
@@ -210,6 +213,7 @@ impl Routes {
             let (labels, is_tail) = split_tail(filter.as_str());
             let node = self.wild.insert_path(labels);
             *end_mut(self.wild.value_mut(node), is_tail) = Some(id);
+            self.wild_count += 1;
         }
         id
     }
@@ -228,6 +232,7 @@ impl Routes {
             let (labels, is_tail) = split_tail(filter.as_str());
             let node = self.wild.find_path(labels).expect("a wildcard route hangs in the tree");
             *end_mut(self.wild.value_mut(node), is_tail) = None;
+            self.wild_count -= 1;
             self.wild.prune(node, |ends| ends.here.is_none() && ends.tail.is_none());
         }
     }

@@ -54,11 +54,6 @@ impl<V: Default> Tree<V> {
         Tree { nodes, edges: HashTable::new(), hasher: RandomState::default() }
     }
 
-    /// True if there is nothing but the root.
-    pub(super) fn is_bare(&self) -> bool {
-        self.nodes.len() == 1
-    }
-
     pub(super) fn value(&self, node: NodeId) -> &V {
         &self.nodes[node as usize].value
     }
@@ -196,6 +191,6 @@ mod tests {
 
         *tree.value_mut(deep) = 0;
         tree.prune(deep, |value| *value == 0);
-        assert!(tree.is_bare());
+        assert_eq!(tree.nodes.len(), 1);
     }
 }

@@ -1,0 +1,188 @@
+//! What the pure core costs per message: no socket, no task, one thread. `cargo bench --bench core`
+//!
+//! Packets come in as a connection reads them (16 KiB at a time), and what goes out is taken as if a socket took it.
+//! The clock is wall time of the best of several rounds, so run it on a quiet machine.
+
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use mqlink::broker::core::{ConnectionId, Core};
+use mqlink::mqtt::{
+    Connect, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe, SubscribeFiltersBuf,
+    SubscribeOptions, Version, decode,
+};
+use mqlink::settings;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const VERSION: Version = Version::V5;
+const TOPIC: &str = "plant/7/line/3/sensor/42/temp";
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+const READ: usize = 16 * 1024;
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_millis(150);
+
+fn main() {
+    report("1:1 QoS 0", 1, bench(QoS::AtMostOnce, 1, 0));
+    report("1:1 QoS 0 among 200,000 other filters", 1, bench(QoS::AtMostOnce, 1, 200_000));
+    report("1:1 QoS 1, both acknowledgements included", 1, bench(QoS::AtLeastOnce, 1, 0));
+    report("fan-out to 100, QoS 0", 100, bench(QoS::AtMostOnce, 100, 0));
+    report("fan-out to 100, QoS 1", 100, bench(QoS::AtLeastOnce, 100, 0));
+}
+
+fn report(name: &str, deliveries: usize, per_message: f64) {
+    println!("{name:45} {:8.1} ns per delivery", per_message / deliveries as f64);
+}
+
+/// Nanoseconds per published message.
+fn bench(qos: QoS, subscribers: usize, others: usize) -> f64 {
+    let mut world = World::new(qos, subscribers, others);
+    (0..ROUNDS).map(|_| world.round()).fold(f64::INFINITY, f64::min)
+}
+
+struct World {
+    core: Core,
+    now: Instant,
+    publisher: ConnectionId,
+    subscribers: Vec<ConnectionId>,
+    qos: QoS,
+    batch: Vec<u8>,
+    count: u32,
+    dirty: Vec<ConnectionId>,
+    acks: Vec<u8>,
+}
+
+impl World {
+    fn new(qos: QoS, subscribers: usize, others: usize) -> World {
+        let now = Instant::now();
+        let mut core = Core::new(settings::Limits::default(), true, 1, now);
+        let publisher = connect(&mut core, "publisher", now);
+        let idle = connect(&mut core, "idle", now);
+        for chunk in (0..others).collect::<Vec<_>>().chunks(9_000) {
+            let owner = connect(&mut core, &format!("idle-{}", chunk[0]), now);
+            chunk.iter().for_each(|n| subscribe(&mut core, owner, &other_filter(*n), qos, now));
+        }
+        subscribe(&mut core, idle, "another/topic", qos, now);
+        let subscribers =
+            (0..subscribers).map(|n| connect(&mut core, &format!("s{n}"), now)).collect::<Vec<_>>();
+        subscribers.iter().for_each(|&id| subscribe(&mut core, id, TOPIC, qos, now));
+        let (batch, count) = batch(qos, subscribers.len());
+        let mut world = World {
+            core,
+            now,
+            publisher,
+            subscribers,
+            qos,
+            batch,
+            count,
+            dirty: Vec::new(),
+            acks: Vec::new(),
+        };
+        world.drain();
+        world
+    }
+
+    fn round(&mut self) -> f64 {
+        let start = Instant::now();
+        let mut messages = 0_u64;
+        while start.elapsed() < ROUND {
+            for _ in 0..8 {
+                let used = self.core.handle_bytes(self.publisher, &self.batch, self.now);
+                assert_eq!(used, self.batch.len());
+                self.drain();
+                messages += u64::from(self.count);
+            }
+        }
+        start.elapsed().as_nanos() as f64 / messages as f64
+    }
+
+    /// Takes what goes out, and answers QoS 1.
+    fn drain(&mut self) {
+        while self.core.has_dirty() {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            self.core.take_dirty(&mut dirty);
+            for &id in &dirty {
+                let bytes = self.core.outgoing(id);
+                let length = bytes.len();
+                self.acks.clear();
+                if self.qos != QoS::AtMostOnce && self.subscribers.contains(&id) {
+                    acknowledge(bytes, &mut self.acks);
+                }
+                self.core.handle_written(id, length, self.now);
+                self.core.handle_bytes(id, &self.acks, self.now);
+            }
+            self.dirty = dirty;
+        }
+    }
+}
+
+fn other_filter(n: usize) -> String {
+    match n % 10 {
+        0 | 1 => format!("site/{}/+/value/{n}", n % 100),
+        2 => format!("site/{}/{n}/#", n % 100),
+        _ => format!("site/{}/device/{n}/value", n % 100),
+    }
+}
+
+fn batch(qos: QoS, subscribers: usize) -> (Vec<u8>, u32) {
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    // A fan-out of many fills buffers fast: take less at once.
+    while bytes.len() < READ / (1 + subscribers / 20) {
+        count += 1;
+        let packet_id = (qos != QoS::AtMostOnce).then_some(PacketId::MIN);
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: TOPIC,
+            packet_id,
+            properties: Properties::EMPTY,
+            payload: &PAYLOAD,
+        };
+        Packet::Publish(publish).encode(VERSION, &mut bytes);
+    }
+    (bytes, count)
+}
+
+/// Finds the packet ids at their fixed place, as cheaply as a client could.
+fn acknowledge(bytes: &[u8], acks: &mut Vec<u8>) {
+    let Ok(Some((_, length))) = decode(bytes, VERSION, &Limits::default()) else { return };
+    let id_at = 2 + 2 + TOPIC.len();
+    for frame in bytes.chunks(length).filter(|frame| frame[0] >> 4 == 3) {
+        acks.extend_from_slice(&[0x40, 2, frame[id_at], frame[id_at + 1]]);
+    }
+}
+
+fn connect(core: &mut Core, client_id: &str, now: Instant) -> ConnectionId {
+    let id = core.open(now);
+    let connect = Connect {
+        version: VERSION,
+        clean_start: true,
+        keep_alive_s: 0,
+        properties: Properties::EMPTY,
+        client_id,
+        will: None,
+        username: None,
+        password: None,
+    };
+    send(core, id, &Packet::Connect(connect), now);
+    id
+}
+
+fn subscribe(core: &mut Core, id: ConnectionId, filter: &str, qos: QoS, now: Instant) {
+    let mut filters = SubscribeFiltersBuf::default();
+    filters.push(filter, SubscribeOptions::at(qos)).expect("the filter is valid");
+    let packet_id = NonZeroU16::MIN;
+    let subscribe = Subscribe { packet_id, properties: Properties::EMPTY, filters: filters.as_filters() };
+    send(core, id, &Packet::Subscribe(subscribe), now);
+    let length = core.outgoing(id).len();
+    core.handle_written(id, length, now);
+}
+
+fn send(core: &mut Core, id: ConnectionId, packet: &Packet, now: Instant) {
+    let mut bytes = Vec::new();
+    packet.encode(VERSION, &mut bytes);
+    assert_eq!(core.handle_bytes(id, &bytes, now), bytes.len());
+}

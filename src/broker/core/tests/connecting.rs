@@ -1,0 +1,255 @@
+//! CONNECT and the ways out.
+
+use super::world::{World, v3, v5};
+use crate::broker::core::{Fault, Verdict};
+use crate::mqtt::{
+    Packet, PacketId, Properties, Property, QoS, ReasonCode, SubAck, Subscribe, SubscribeFiltersBuf,
+    SubscribeOptions, Version, Violation,
+};
+use crate::settings::Limits;
+
+#[test]
+fn both_versions_are_let_in() {
+    let mut w = World::new();
+    let a = w.hello(&v3("a"));
+    let b = w.hello(&v5("b"));
+    assert_eq!(w.heard(a), ["CONNACK Success"]);
+    assert_eq!(w.heard(b), ["CONNACK Success"]);
+    assert_eq!(w.core.levels().sessions, 2);
+}
+
+#[test]
+fn a_client_without_an_id_is_given_one_and_told() {
+    let mut w = World::new();
+    let id = w.hello(&v5(""));
+    let bytes = w.core.outgoing(id).to_vec();
+    let limits = crate::mqtt::Limits::default();
+    let Ok(Some((Packet::ConnAck(ack), _))) = crate::mqtt::decode(&bytes, Version::V5, &limits) else {
+        panic!("no CONNACK")
+    };
+    assert!(ack.properties.assigned_client_identifier().is_some_and(|id| id.starts_with("mqlink-")));
+    assert_eq!(ack.properties.receive_maximum(), Some(1_000));
+    assert_eq!(ack.properties.maximum_packet_size(), Some(16 << 20));
+    assert_eq!(ack.properties.topic_alias_maximum(), Some(1_000));
+    let other = w.connect(v3(""));
+    assert_ne!(id, other);
+    assert_eq!(w.core.levels().sessions, 2);
+}
+
+#[test]
+fn a_session_that_wants_to_live_too_long_is_told_how_long_it_lives() {
+    let mut w = World::with_limits(Limits { session_expiry_s_max: 60, ..Limits::default() });
+    let id = w.hello(&v5("a").expiry(u32::MAX));
+    let bytes = w.core.outgoing(id).to_vec();
+    let limits = crate::mqtt::Limits::default();
+    let Ok(Some((Packet::ConnAck(ack), _))) = crate::mqtt::decode(&bytes, Version::V5, &limits) else {
+        panic!("no CONNACK")
+    };
+    assert_eq!(ack.properties.session_expiry_interval(), Some(60));
+}
+
+#[test]
+fn the_first_packet_is_connect_and_there_is_one() {
+    let mut w = World::new();
+    let early = w.raw(Version::V5);
+    w.send(early, &Packet::PingReq);
+    assert_eq!(w.closed(early), Some(Fault::Violation(Violation::FirstPacketNotConnect))); // [MQTT-3.1.0-1]
+    assert!(w.heard(early).is_empty());
+
+    let twice = w.connect(v5("twice"));
+    w.send_bytes(twice, b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00");
+    assert_eq!(w.heard(twice), ["DISCONNECT ProtocolError"]); // [MQTT-3.1.0-2]
+}
+
+#[test]
+fn a_malformed_connect_is_answered_in_the_version_it_names() {
+    let cases: [(&[u8], Version, &[&str]); 4] = [
+        (
+            b"\x10\x0c\x00\x04MQTT\x09\x02\x00\x00\x00\x00",
+            Version::V5,
+            &["CONNACK UnsupportedProtocolVersion"],
+        ),
+        (
+            b"\x10\x0c\x00\x04MQTT\x03\x02\x00\x00\x00\x00",
+            Version::V3,
+            &["CONNACK UnsupportedProtocolVersion"],
+        ),
+        (b"\x10\x0d\x00\x04MQTT\x05\x03\x00\x00\x00\x00\x00", Version::V5, &["CONNACK MalformedPacket"]),
+        (b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x00\x00\x00", Version::V3, &[]),
+    ];
+    for (bytes, version, expected) in cases {
+        let mut w = World::new();
+        let id = w.raw(version);
+        w.send_bytes(id, bytes);
+        assert_eq!(w.heard(id), expected, "{bytes:?}");
+        assert!(matches!(w.closed(id), Some(Fault::Violation(_))), "{bytes:?}");
+    }
+}
+
+#[test]
+fn packets_that_only_servers_send_end_the_connection() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    w.send(
+        a,
+        &Packet::SubAck(SubAck { packet_id: PacketId::MIN, properties: Properties::EMPTY, reasons: &[0] }),
+    );
+    assert_eq!(w.heard(a), ["DISCONNECT ProtocolError"]);
+}
+
+#[test]
+fn a_user_is_let_in_or_not_by_the_verdict() {
+    let verdicts = [
+        (Verdict::Accepted, "CONNACK Success", "CONNACK Success"),
+        (Verdict::Refused, "CONNACK BadUserNameOrPassword", "CONNACK BadUserNameOrPassword"),
+        (Verdict::Busy, "CONNACK ServerUnavailable", "CONNACK ServerBusy"),
+    ];
+    for (verdict, in_v3, in_v5) in verdicts {
+        for (hello, expected) in [(v3("a"), in_v3), (v5("a"), in_v5)] {
+            let mut w = World::new();
+            let id = w.hello(&hello.user("ann", "secret"));
+            assert_eq!(w.asked, [(id, "ann".to_owned(), b"secret".to_vec())]);
+            assert!(!w.core.reads(id));
+            w.verdict(id, verdict);
+            assert_eq!(w.heard(id), [expected]);
+            assert_eq!(w.core.reads(id), verdict == Verdict::Accepted);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_read_before_the_verdict_and_nothing_is_lost() {
+    let mut w = World::new();
+    let id = w.hello(&v5("a").user("ann", "secret"));
+    let mut bytes = Vec::new();
+    Packet::PingReq.encode(Version::V5, &mut bytes);
+    assert_eq!(w.send_bytes(id, &bytes), 0);
+    w.verdict(id, Verdict::Accepted);
+    assert_eq!(w.send_bytes(id, &bytes), bytes.len());
+    assert_eq!(w.heard(id), ["CONNACK Success", "PingResp"]);
+}
+
+#[test]
+fn anonymous_clients_come_in_only_where_they_may() {
+    let mut w = World::new();
+    w.core.set_policy(Limits::default(), false);
+    let (a, b) = (w.hello(&v3("a")), w.hello(&v5("b")));
+    assert_eq!(w.heard(a), ["CONNACK NotAuthorized"]);
+    assert_eq!(w.heard(b), ["CONNACK NotAuthorized"]);
+}
+
+#[test]
+fn clients_of_a_barred_user_are_sent_away() {
+    let mut w = World::new();
+    let ann = w.hello(&v5("a").user("ann", "secret"));
+    w.verdict(ann, Verdict::Accepted);
+    let anonymous = w.connect(v5("b"));
+    w.core.close_where(|name| name == Some("ann"), Fault::NotAuthorized, w.now);
+    assert_eq!(w.heard(ann), ["CONNACK Success", "DISCONNECT NotAuthorized"]);
+    assert!(w.heard(anonymous).is_empty());
+}
+
+#[test]
+fn an_authentication_method_is_refused() {
+    let mut w = World::new();
+    let id = w.hello(&v5("a").with(Property::AuthenticationMethod("SCRAM-SHA-1")));
+    assert_eq!(w.heard(id), ["CONNACK BadAuthenticationMethod"]);
+}
+
+#[test]
+fn a_silent_client_is_let_go_after_one_and_a_half_keep_alives() {
+    let mut w = World::new();
+    let id = w.connect(v5("a").keep_alive(10));
+    w.run_for(14.0);
+    w.send(id, &Packet::PingReq);
+    assert_eq!(w.heard(id), ["PingResp"]);
+    w.run_for(14.8);
+    assert_eq!(w.closed(id), None);
+    w.run_for(0.4);
+    assert_eq!(w.heard(id), ["DISCONNECT KeepAliveTimeout"]); // [MQTT-3.1.2-22]
+}
+
+#[test]
+fn without_keep_alive_silence_is_fine() {
+    let mut w = World::new();
+    let id = w.connect(v5("a"));
+    w.run_for(100_000.0);
+    assert_eq!(w.closed(id), None);
+}
+
+#[test]
+fn a_socket_without_connect_is_closed() {
+    let mut w = World::new();
+    let id = w.raw(Version::V5);
+    w.run_for(9.0);
+    w.send_bytes(id, b"\x10"); // a byte now and then does not help
+    w.run_for(0.9);
+    assert_eq!(w.closed(id), None);
+    w.run_for(0.3);
+    assert_eq!(w.closed(id), Some(Fault::ConnectTimeout));
+}
+
+#[test]
+fn a_second_connection_takes_the_session_over() {
+    let mut w = World::new();
+    let first = w.connect(v5("a").expiry(60));
+    w.subscribe(first, "t", 1);
+    let second = w.hello(&v5("a").resume().expiry(60));
+    assert_eq!(w.heard(first), ["DISCONNECT SessionTakenOver"]); // [MQTT-3.1.4-3]
+    assert_eq!(w.closed(first), Some(Fault::SessionTakenOver));
+    assert_eq!(w.heard(second), ["CONNACK Success present"]);
+    w.lose(first);
+    w.publish(second, "t", 0, "x");
+    assert_eq!(w.heard(second), ["t=x"]);
+    assert_eq!(w.core.levels().connections, 1);
+}
+
+#[test]
+fn a_take_over_with_clean_start_begins_anew() {
+    let mut w = World::new();
+    let first = w.connect(v5("a").expiry(60).will("gone", "a", 5));
+    let watcher = w.connect(v5("watcher"));
+    w.subscribe(watcher, "gone", 0);
+    w.subscribe(first, "t", 1);
+    let second = w.hello(&v5("a"));
+    assert_eq!(w.heard(second), ["CONNACK Success"]);
+    assert_eq!(w.heard(watcher), ["gone=a"]); // its session ended: the delay is over
+    w.publish(second, "t", 0, "x");
+    assert!(w.heard(second).is_empty());
+    assert_eq!(w.core.levels().sessions, 2);
+}
+
+#[test]
+fn one_clients_fault_touches_nobody_else() {
+    let mut w = World::new();
+    let (bad, good) = (w.connect(v5("bad")), w.connect(v5("good")));
+    w.subscribe(good, "t", 0);
+    w.send_bytes(bad, b"\xff\xff\xff\xff\xff");
+    assert_eq!(w.heard(bad), ["DISCONNECT MalformedPacket"]);
+    w.publish(good, "t", 0, "still here");
+    assert_eq!(w.heard(good), ["t=still here"]);
+}
+
+#[test]
+fn after_a_fault_nothing_more_is_read() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    let mut bytes = b"\xff\x00".to_vec();
+    let mut filters = SubscribeFiltersBuf::default();
+    filters.push("t", SubscribeOptions::at(QoS::AtMostOnce)).expect("valid");
+    let subscribe =
+        Subscribe { packet_id: PacketId::MIN, properties: Properties::EMPTY, filters: filters.as_filters() };
+    Packet::Subscribe(subscribe).encode(Version::V5, &mut bytes);
+    w.send_bytes(a, &bytes);
+    assert_eq!(w.heard(a), ["DISCONNECT MalformedPacket"]);
+    assert_eq!(w.core.levels().subscriptions, 0);
+}
+
+#[test]
+fn disconnect_ends_a_session_without_expiry() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    w.subscribe(a, "t", 0);
+    w.disconnect(a, ReasonCode::Success);
+    assert_eq!(w.core.levels(), crate::broker::core::Levels::default());
+}

@@ -1,0 +1,13 @@
+//! The core by scripts: packets in, packets out, time as a number.
+
+mod world;
+mod connecting;
+mod messages;
+mod sessions;
+mod wills;
+mod options;
+mod shared;
+mod limits;
+mod linked;
+mod routing;
+mod hostile;

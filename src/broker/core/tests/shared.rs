@@ -1,0 +1,107 @@
+//! Shared subscriptions: one member of each group, whoever can take it.
+
+use super::world::{World, options, v5};
+use crate::broker::core::ConnectionId;
+use crate::mqtt::Property;
+
+fn member(w: &mut World, client_id: &'static str, window: u16) -> ConnectionId {
+    let id = w.connect(v5(client_id).expiry(60).with(Property::ReceiveMaximum(window)));
+    w.subscribe(id, "$share/g/t/+", 1);
+    id
+}
+
+#[test]
+fn members_take_turns() {
+    let mut w = World::new();
+    let (a, b) = (member(&mut w, "a", 100), member(&mut w, "b", 100));
+    let p = w.connect(v5("p"));
+    for payload in ["1", "2", "3", "4"] {
+        w.publish(p, "t/x", 0, payload);
+    }
+    assert_eq!(w.heard(a), ["t/x=1", "t/x=3"]);
+    assert_eq!(w.heard(b), ["t/x=2", "t/x=4"]);
+}
+
+#[test]
+fn each_group_and_each_plain_subscriber_gets_its_copy() {
+    let mut w = World::new();
+    let (a, b, c) = (w.connect(v5("a")), w.connect(v5("b")), w.connect(v5("c")));
+    w.subscribe(a, "$share/one/t", 0);
+    w.subscribe(b, "$share/two/t", 0);
+    w.subscribe(b, "t", 0);
+    w.publish(c, "t", 0, "x");
+    assert_eq!(w.heard(a), ["t=x"]);
+    assert_eq!(w.heard(b), ["t=x", "t=x"]);
+}
+
+#[test]
+fn a_member_that_can_take_no_more_is_passed_over() {
+    let mut w = World::new();
+    let (a, b) = (member(&mut w, "a", 1), member(&mut w, "b", 100));
+    let p = w.connect(v5("p"));
+    for payload in ["1", "2", "3", "4"] {
+        w.publish(p, "t/x", 1, payload);
+    }
+    assert_eq!(w.heard(a), ["t/x=1 q1 #1"]);
+    assert_eq!(w.heard(b), ["t/x=2 q1 #1", "t/x=3 q1 #2", "t/x=4 q1 #3"]);
+}
+
+#[test]
+fn a_member_that_is_away_is_passed_over_while_another_is_here() {
+    let mut w = World::new();
+    let (a, b) = (member(&mut w, "a", 100), member(&mut w, "b", 100));
+    let p = w.connect(v5("p"));
+    w.lose(a);
+    w.publish(p, "t/x", 1, "1");
+    w.publish(p, "t/x", 1, "2");
+    assert_eq!(w.heard(b), ["t/x=1 q1 #1", "t/x=2 q1 #2"]);
+    w.lose(b);
+    w.publish(p, "t/x", 1, "3"); // nobody is here: it waits for one of them
+    let a = w.hello(&v5("a").resume().expiry(60));
+    let b = w.hello(&v5("b").resume().expiry(60));
+    let got = w.heard(a).into_iter().chain(w.heard(b)).filter(|line| line.contains("=3")).count();
+    assert_eq!(got, 1);
+}
+
+#[test]
+fn what_a_member_leaves_behind_goes_to_the_others() {
+    let mut w = World::new();
+    let (a, b) = (member(&mut w, "a", 1), member(&mut w, "b", 1));
+    let p = w.connect(v5("p"));
+    for payload in ["1", "2", "3", "4"] {
+        w.publish(p, "t/x", 1, payload); // 1 to a, 2 to b, 3 and 4 wait at one each
+    }
+    assert_eq!(w.heard(a), ["t/x=1 q1 #1"]);
+    assert_eq!(w.heard(b), ["t/x=2 q1 #1"]);
+    w.lose(a);
+    w.run_for(61.0); // its session ends
+    let mut heard = Vec::new();
+    for id in 1..=4 {
+        w.puback(b, id);
+        heard.extend(w.heard(b));
+    }
+    heard.sort();
+    assert_eq!(heard.iter().map(|line| &line[..5]).collect::<Vec<_>>(), ["t/x=1", "t/x=3", "t/x=4"]);
+}
+
+#[test]
+fn retained_messages_are_not_shown_to_groups() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    w.publish_with(a, "t/x", 0, "kept", true, &[]);
+    w.subscribe_with(a, "$share/g/t/x", options(0), None);
+    assert_eq!(w.heard(a), ["SUBACK [0]"]);
+}
+
+#[test]
+fn leaving_a_group_leaves_other_subscriptions_alone() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    w.subscribe(a, "$share/g/t", 0);
+    w.subscribe(a, "t", 0);
+    w.unsubscribe(a, "$share/g/t");
+    w.publish(a, "t", 0, "x");
+    assert_eq!(w.heard(a), ["UNSUBACK [0]", "t=x"]);
+    w.unsubscribe(a, "t");
+    assert_eq!(w.core.levels().subscriptions, 0);
+}

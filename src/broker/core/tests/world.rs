@@ -1,0 +1,377 @@
+//! A virtual broker with clients that are lines of a script.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::broker::core::{ConnectionId, Core, Effect, Fault, PortEvent, Verdict};
+use crate::mqtt::{
+    Ack, Connect, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
+    ReasonCode, RetainHandling, Subscribe, SubscribeFiltersBuf, SubscribeOptions, Unsubscribe,
+    UnsubscribeFiltersBuf, Version, Will, decode,
+};
+use crate::settings::Limits;
+use crate::store::Token;
+
+/// A core, a clock, and what came out.
+pub(super) struct World {
+    pub(super) core: Core,
+    pub(super) now: Instant,
+    pub(super) asked: Vec<(ConnectionId, String, Vec<u8>)>,
+    pub(super) unpersisted: Option<Vec<Token>>,
+    closed: HashMap<ConnectionId, Fault>,
+    versions: HashMap<ConnectionId, Version>,
+}
+
+/// What a CONNECT says.
+#[derive(Clone)]
+pub(super) struct Hello {
+    version: Version,
+    client_id: &'static str,
+    clean_start: bool,
+    keep_alive_s: u16,
+    properties: PropertiesBuf,
+    will: Option<(&'static str, &'static str, QoS, bool, PropertiesBuf)>,
+    user: Option<(&'static str, &'static str)>,
+}
+
+pub(super) fn v5(client_id: &'static str) -> Hello {
+    Hello {
+        version: Version::V5,
+        client_id,
+        clean_start: true,
+        keep_alive_s: 0,
+        properties: PropertiesBuf::new(),
+        will: None,
+        user: None,
+    }
+}
+
+pub(super) fn v3(client_id: &'static str) -> Hello {
+    Hello { version: Version::V3, ..v5(client_id) }
+}
+
+impl Hello {
+    pub(super) fn resume(self) -> Hello {
+        Hello { clean_start: false, ..self }
+    }
+
+    pub(super) fn keep_alive(self, keep_alive_s: u16) -> Hello {
+        Hello { keep_alive_s, ..self }
+    }
+
+    pub(super) fn with(mut self, property: Property) -> Hello {
+        self.properties.push(property);
+        self
+    }
+
+    pub(super) fn expiry(self, seconds: u32) -> Hello {
+        self.with(Property::SessionExpiryInterval(seconds))
+    }
+
+    pub(super) fn user(self, name: &'static str, password: &'static str) -> Hello {
+        Hello { user: Some((name, password)), ..self }
+    }
+
+    pub(super) fn will(self, topic: &'static str, payload: &'static str, delay_s: u32) -> Hello {
+        let mut properties = PropertiesBuf::new();
+        if delay_s > 0 {
+            properties.push(Property::WillDelayInterval(delay_s));
+        }
+        Hello { will: Some((topic, payload, QoS::AtLeastOnce, false, properties)), ..self }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let will = self.will.as_ref().map(|(topic, payload, qos, retain, properties)| Will {
+            qos: *qos,
+            retain: *retain,
+            properties: properties.as_properties(),
+            topic,
+            payload: payload.as_bytes(),
+        });
+        let connect = Connect {
+            version: self.version,
+            clean_start: self.clean_start,
+            keep_alive_s: self.keep_alive_s,
+            properties: self.properties.as_properties(),
+            client_id: self.client_id,
+            will,
+            username: self.user.map(|(name, _)| name),
+            password: self.user.map(|(_, password)| password.as_bytes()),
+        };
+        let mut bytes = Vec::new();
+        Packet::Connect(connect).encode(self.version, &mut bytes);
+        bytes
+    }
+}
+
+impl World {
+    pub(super) fn new() -> World {
+        World::with_limits(Limits::default())
+    }
+
+    pub(super) fn with_limits(limits: Limits) -> World {
+        let now = Instant::now();
+        World {
+            core: Core::new(limits, true, 7, now),
+            now,
+            asked: Vec::new(),
+            unpersisted: None,
+            closed: HashMap::new(),
+            versions: HashMap::new(),
+        }
+    }
+
+    /// Connects, and checks nothing.
+    pub(super) fn hello(&mut self, hello: &Hello) -> ConnectionId {
+        let id = self.core.open(self.now);
+        self.versions.insert(id, hello.version);
+        self.send_bytes(id, &hello.encode());
+        id
+    }
+
+    /// Connects, and takes the CONNACK off.
+    pub(super) fn connect(&mut self, hello: Hello) -> ConnectionId {
+        let id = self.hello(&hello);
+        let heard = self.heard(id);
+        assert!(heard.first().is_some_and(|first| first.starts_with("CONNACK Success")), "{heard:?}");
+        id
+    }
+
+    pub(super) fn raw(&mut self, version: Version) -> ConnectionId {
+        let id = self.core.open(self.now);
+        self.versions.insert(id, version);
+        id
+    }
+
+    pub(super) fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        let used = self.core.handle_bytes(id, bytes, self.now);
+        self.settle();
+        used
+    }
+
+    pub(super) fn send(&mut self, id: ConnectionId, packet: &Packet) {
+        let mut bytes = Vec::new();
+        packet.encode(self.versions[&id], &mut bytes);
+        self.send_bytes(id, &bytes);
+    }
+
+    pub(super) fn subscribe(&mut self, id: ConnectionId, filter: &str, qos: u8) {
+        let options = SubscribeOptions::at(QoS::from_u8(qos).expect("0 to 2"));
+        self.subscribe_with(id, filter, options, None);
+        let heard = self.heard(id);
+        assert_eq!(heard.first().map(String::as_str), Some(format!("SUBACK [{qos}]").as_str()), "{heard:?}");
+        self.put_back(id, &heard[1..]);
+    }
+
+    pub(super) fn subscribe_with(
+        &mut self,
+        id: ConnectionId,
+        filter: &str,
+        options: SubscribeOptions,
+        identifier: Option<u32>,
+    ) {
+        let mut filters = SubscribeFiltersBuf::default();
+        filters.push(filter, options).expect("the filter is valid");
+        let mut properties = PropertiesBuf::new();
+        identifier.into_iter().for_each(|id| properties.push(Property::SubscriptionIdentifier(id)));
+        let packet_id = PacketId::MIN;
+        let properties = properties.as_properties();
+        self.send(id, &Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() }));
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: ConnectionId, filter: &str) {
+        let mut filters = UnsubscribeFiltersBuf::default();
+        filters.push(filter).expect("the filter is valid");
+        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+        self.send(
+            id,
+            &Packet::Unsubscribe(Unsubscribe { packet_id, properties, filters: filters.as_filters() }),
+        );
+    }
+
+    /// Publishes with packet id 1, and says nothing about the answer.
+    pub(super) fn publish(&mut self, id: ConnectionId, topic: &str, qos: u8, payload: &str) {
+        self.publish_with(id, topic, qos, payload, false, &[]);
+    }
+
+    pub(super) fn publish_with(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        qos: u8,
+        payload: &str,
+        retain: bool,
+        properties: &[Property],
+    ) {
+        let properties: PropertiesBuf = properties.iter().copied().collect();
+        let publish = Publish {
+            dup: false,
+            qos: QoS::from_u8(qos).expect("0 to 2"),
+            retain,
+            topic,
+            packet_id: (qos > 0).then_some(PacketId::MIN),
+            properties: properties.as_properties(),
+            payload: payload.as_bytes(),
+        };
+        self.send(id, &Packet::Publish(publish));
+    }
+
+    pub(super) fn puback(&mut self, id: ConnectionId, packet_id: u16) {
+        self.send(id, &Packet::PubAck(Ack::success(packet(packet_id))));
+    }
+
+    pub(super) fn pubrec(&mut self, id: ConnectionId, packet_id: u16) {
+        self.send(id, &Packet::PubRec(Ack::success(packet(packet_id))));
+    }
+
+    pub(super) fn pubrel(&mut self, id: ConnectionId, packet_id: u16) {
+        self.send(id, &Packet::PubRel(Ack::success(packet(packet_id))));
+    }
+
+    pub(super) fn pubcomp(&mut self, id: ConnectionId, packet_id: u16) {
+        self.send(id, &Packet::PubComp(Ack::success(packet(packet_id))));
+    }
+
+    pub(super) fn disconnect(&mut self, id: ConnectionId, reason: ReasonCode) {
+        self.send(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::EMPTY }));
+        self.lose(id);
+    }
+
+    /// The socket breaks.
+    pub(super) fn lose(&mut self, id: ConnectionId) {
+        self.core.handle_closed(id, self.now);
+        self.settle();
+    }
+
+    pub(super) fn verdict(&mut self, id: ConnectionId, verdict: Verdict) {
+        self.core.handle_verdict(id, verdict, self.now);
+        self.settle();
+    }
+
+    /// Lets time pass, timer by timer.
+    pub(super) fn run_for(&mut self, seconds: f64) {
+        let end = self.now + Duration::from_secs_f64(seconds);
+        while let Some(next) = self.core.poll_timeout().filter(|&next| next <= end) {
+            self.now = self.now.max(next);
+            self.core.handle_timeout(self.now);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// What a client got since the last time, one line a packet.
+    pub(super) fn heard(&mut self, id: ConnectionId) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let bytes = self.core.outgoing(id).to_vec();
+            if bytes.is_empty() {
+                return lines;
+            }
+            self.core.handle_written(id, bytes.len(), self.now);
+            self.settle();
+            lines.extend(render_all(&bytes, self.versions[&id]));
+        }
+    }
+
+    pub(super) fn closed(&self, id: ConnectionId) -> Option<Fault> {
+        self.closed.get(&id).copied()
+    }
+
+    pub(super) fn port_events(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.core.poll_port_event()).map(|event| render_event(&event)).collect()
+    }
+
+    fn put_back(&mut self, id: ConnectionId, rest: &[String]) {
+        assert!(rest.is_empty(), "{id:?} got more than its SUBACK: {rest:?}");
+    }
+
+    fn settle(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Authenticate { connection, username, password } => {
+                    self.asked.push((connection, username.to_string(), password.to_vec()));
+                }
+                Effect::Close { connection, fault } => {
+                    self.closed.insert(connection, fault);
+                }
+                Effect::Persist(token) => match &mut self.unpersisted {
+                    Some(tokens) => tokens.push(token),
+                    None => self.core.handle_persisted(token),
+                },
+            }
+        }
+    }
+}
+
+pub(super) fn packet(id: u16) -> PacketId {
+    PacketId::new(id).expect("not 0")
+}
+
+pub(super) fn options(qos: u8) -> SubscribeOptions {
+    SubscribeOptions::at(QoS::from_u8(qos).expect("0 to 2"))
+}
+
+pub(super) fn handling(qos: u8, retain_handling: RetainHandling) -> SubscribeOptions {
+    SubscribeOptions { retain_handling, ..options(qos) }
+}
+
+fn render_all(mut bytes: &[u8], version: Version) -> Vec<String> {
+    let mut lines = Vec::new();
+    while !bytes.is_empty() {
+        let decoded = decode(bytes, version, &crate::mqtt::Limits::default());
+        let (packet, length) = decoded.expect("the core sends valid packets").expect("and whole ones");
+        lines.push(render(&packet));
+        bytes = &bytes[length..];
+    }
+    lines
+}
+
+fn render(packet: &Packet) -> String {
+    match packet {
+        Packet::ConnAck(ack) => {
+            format!("CONNACK {:?}{}", ack.reason, if ack.session_present { " present" } else { "" })
+        }
+        Packet::Publish(publish) => render_publish(publish),
+        Packet::PubAck(ack) => render_ack("PUBACK", ack),
+        Packet::PubRec(ack) => render_ack("PUBREC", ack),
+        Packet::PubRel(ack) => render_ack("PUBREL", ack),
+        Packet::PubComp(ack) => render_ack("PUBCOMP", ack),
+        Packet::SubAck(ack) => format!("SUBACK {:?}", ack.reasons),
+        Packet::UnsubAck(ack) => format!("UNSUBACK {:?}", ack.reasons),
+        Packet::Disconnect(disconnect) => format!("DISCONNECT {:?}", disconnect.reason),
+        other => format!("{other:?}"),
+    }
+}
+
+fn render_ack(name: &str, ack: &Ack) -> String {
+    match ack.reason {
+        ReasonCode::Success => format!("{name} {}", ack.packet_id),
+        reason => format!("{name} {} {reason:?}", ack.packet_id),
+    }
+}
+
+/// `topic=payload`, then whatever is not the default.
+fn render_publish(publish: &Publish) -> String {
+    let mut line = format!("{}={}", publish.topic, String::from_utf8_lossy(publish.payload));
+    if let Some(id) = publish.packet_id {
+        line += &format!(" q{} #{id}", publish.qos as u8);
+    }
+    line += if publish.dup { " dup" } else { "" };
+    line += if publish.retain { " retain" } else { "" };
+    publish.properties.iter().for_each(|property| line += &format!(" {property:?}"));
+    line
+}
+
+fn render_event(event: &PortEvent) -> String {
+    match event {
+        PortEvent::Interest { interest, wanted } => {
+            let group = interest.group.as_ref().map(|group| format!("{group}:")).unwrap_or_default();
+            format!("{}{group}{}", if *wanted { "+" } else { "-" }, interest.filter.as_str())
+        }
+        PortEvent::Forward { peer, message } => {
+            let payload = String::from_utf8_lossy(&message.payload);
+            let retain = if message.retain { " retain" } else { "" };
+            format!("->{} {}={payload} q{}{retain}", peer.0, message.topic, message.qos as u8)
+        }
+    }
+}
