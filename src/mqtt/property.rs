@@ -66,6 +66,12 @@ macro_rules! read {
     };
 }
 
+macro_rules! check {
+    (text $name:ident $reader:ident) => { $reader.skip_text() };
+    (pair $name:ident $reader:ident) => { $reader.skip_text().and_then(|()| $reader.skip_text()) };
+    ($kind:ident $name:ident $reader:ident) => { Property::$name(read!($kind $reader)?).check_value() };
+}
+
 macro_rules! write {
     (byte $out:ident $value:ident) => {
         $out.push($value)
@@ -116,6 +122,15 @@ macro_rules! properties {
                     $($id => Property::$name(read!($kind reader)?),)*
                     _ => return Err(Violation::PropertyUnknown(id)),
                 })
+            }
+
+            /// Checks the value of a property and goes past it.
+            #[inline]
+            fn check(id: u8, reader: &mut Reader<'a>) -> Result<(), Violation> {
+                match id {
+                    $($id => check!($kind $name reader),)*
+                    _ => Err(Violation::PropertyUnknown(id)),
+                }
             }
 
             fn write(self, out: &mut Vec<u8>) {
@@ -215,15 +230,6 @@ impl Property<'_> {
             Property::ReceiveMaximum(0) => Err(Violation::ReceiveMaximumZero),
             Property::MaximumPacketSize(0) => Err(Violation::MaximumPacketSizeZero),
             _ => Ok(()),
-        }
-    }
-
-    /// Tells whether the property may stand there several times.
-    pub(super) fn may_repeat(&self, place: Place) -> bool {
-        match self {
-            Property::UserProperty(_) => true,
-            Property::SubscriptionIdentifier(_) => place == PUBLISH, // one per matching subscription
-            _ => false,
         }
     }
 
@@ -331,24 +337,30 @@ pub(super) const fn is_allowed(id: u8, place: Place) -> bool {
     Property::places(id).contains(place)
 }
 
+/// Tells whether a property may stand there several times: subscription identifiers do, one per matching subscription.
+pub(super) const fn may_repeat(id: u8, place: Place) -> bool {
+    const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;
+    const USER_PROPERTY: u8 = 0x26;
+    id == USER_PROPERTY || (id == SUBSCRIPTION_IDENTIFIER && PUBLISH.contains(place))
+}
+
 /// Checks a property list without its length.
 fn check(bytes: &[u8], place: Place) -> Result<(), Violation> {
     let mut reader = Reader::new(bytes);
     let mut seen = 0u64;
     while !reader.is_empty() {
-        let property = Property::read(&mut reader).map_err(|violation| match violation {
+        let id = reader.byte()?;
+        Property::check(id, &mut reader).map_err(|violation| match violation {
             Violation::Truncated => Violation::PropertyTruncated,
             other => other,
         })?;
-        let id = property.id();
         if !is_allowed(id, place) {
             return Err(Violation::PropertyNotAllowed(id));
         }
-        if seen & (1 << id) != 0 && !property.may_repeat(place) {
+        if seen & (1 << id) != 0 && !may_repeat(id, place) {
             return Err(Violation::PropertyDuplicate(id));
         }
         seen |= 1 << id;
-        property.check_value()?;
     }
     const METHOD: u64 = 1 << 0x15;
     const DATA: u64 = 1 << 0x16;

@@ -17,6 +17,12 @@ pub(super) fn check_text(bytes: &[u8]) -> Result<&str, Violation> {
     Ok(text)
 }
 
+/// Checks a string of the wire without making a `str` of it: most are short and plain ASCII.
+#[inline]
+pub(super) fn check_text_bytes(bytes: &[u8]) -> Result<(), Violation> {
+    if is_plain(bytes) { Ok(()) } else { check_text(bytes).map(|_| ()) }
+}
+
 /// Checks the bytes of a Topic Name, except that it may be empty (a topic alias may stand for it).
 pub(super) fn check_topic_bytes(bytes: &[u8]) -> Result<&str, Violation> {
     let text = std::str::from_utf8(bytes).map_err(|_| Violation::StringNotUtf8)?;
@@ -47,25 +53,41 @@ fn name_special(bytes: &[u8]) -> Violation {
 
 /// Tells whether a NUL, `+` or `#` is among the bytes.
 fn has_special(bytes: &[u8]) -> bool {
+    any_word(bytes, specials)
+}
+
+/// Tells whether all bytes are ASCII and none is NUL.
+fn is_plain(bytes: &[u8]) -> bool {
+    !any_word(bytes, |word| (word | !nonzero(word)) & HIGH_BITS)
+}
+
+/// Tells whether a test of eight bytes finds anything; the last word is filled up with a harmless letter.
+#[inline]
+fn any_word(bytes: &[u8], test: impl Fn(u64) -> u64) -> bool {
     let (words, tail) = bytes.as_chunks::<8>();
     let mut found = 0;
     for word in words {
-        found |= specials(u64::from_le_bytes(*word));
+        found |= test(u64::from_le_bytes(*word));
     }
     if !tail.is_empty() {
         let mut word = [b'a'; 8];
         word[..tail.len()].copy_from_slice(tail);
-        found |= specials(u64::from_le_bytes(word));
+        found |= test(u64::from_le_bytes(word));
     }
     found != 0
 }
 
-/// The high bit of each byte that is NUL, `+` or `#`. Clearing the high bits first keeps carries inside their byte.
+/// The high bit of each byte whose other bits are not all zero. Without the high bits nothing carries over.
+#[inline]
+fn nonzero(word: u64) -> u64 {
+    (word & LOW_SEVENS) + LOW_SEVENS
+}
+
+/// The high bit of each byte that is NUL, `+` or `#`.
 #[inline]
 fn specials(word: u64) -> u64 {
     const PLUS: u64 = 0x2b2b_2b2b_2b2b_2b2b;
     const BIT_3: u64 = 0x0808_0808_0808_0808; // '#' is 0x23, '+' is 0x2b: only bit 3 differs
-    let nonzero = (word & LOW_SEVENS) + LOW_SEVENS;
-    let no_wildcard = (((word | BIT_3) ^ PLUS) & LOW_SEVENS) + LOW_SEVENS;
-    !((nonzero & no_wildcard) | word) & HIGH_BITS
+    let no_wildcard = nonzero((word | BIT_3) ^ PLUS);
+    !((nonzero(word) & no_wildcard) | word) & HIGH_BITS
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Reader`] never leaves the packet it was made for; a field that would is a [`Violation`].
 
-use super::text::check_text;
+use super::text::{check_text, check_text_bytes};
 use super::{PacketId, Violation};
 
 /// The largest variable byte integer, hence the largest remaining length.
@@ -122,6 +122,12 @@ impl<'a> Reader<'a> {
 
     pub(super) fn text(&mut self) -> Result<&'a str, Violation> {
         check_text(self.data()?)
+    }
+
+    /// Checks a string and goes past it.
+    #[inline]
+    pub(super) fn skip_text(&mut self) -> Result<(), Violation> {
+        check_text_bytes(self.data()?)
     }
 
     pub(super) fn pair(&mut self) -> Result<(&'a str, &'a str), Violation> {
