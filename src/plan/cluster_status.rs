@@ -45,7 +45,7 @@ pub(super) fn status(
         cluster_name: Some(cluster.name.clone()),
         version: fresh.first().map(|report| report.version.clone()),
         listeners: Some(listeners(world, cluster)),
-        link_listener: link_listener(cluster, world),
+        link_listener: link_listener(cluster),
         links: Some(link_counts(cluster, links, link_statuses)),
     }
 }
@@ -161,11 +161,10 @@ fn listeners(world: &World, cluster: &Cluster<'_>) -> Vec<ListenerStatus> {
     names.map(|name| ListenerStatus { name: name.clone(), address: address(name) }).collect()
 }
 
-fn link_listener(cluster: &Cluster<'_>, world: &World) -> Option<LinkListenerStatus> {
+fn link_listener(cluster: &Cluster<'_>) -> Option<LinkListenerStatus> {
     let endpoint = &cluster.endpoint;
     let authority = endpoint.tls.as_ref().map(|tls| &tls.ca_pem);
-    let bind = world.placements.get(&cluster.key).is_some();
-    (endpoint.listens && (bind || endpoint.address.is_some())).then(|| LinkListenerStatus {
+    endpoint.listens.then(|| LinkListenerStatus {
         address: endpoint.address.clone(),
         ca_fingerprint: authority.and_then(|pem| crate::pki::fingerprint(pem).ok()),
         not_after: endpoint.not_after.map(|time| time.to_string()),
@@ -177,14 +176,11 @@ fn link_counts(
     links: &[Link<'_>],
     statuses: &BTreeMap<Key, ClusterLinkStatus>,
 ) -> LinkCounts {
-    let is_ready = |link: &&Link<'_>| {
+    let is_ready = |link: &Link<'_>| {
         let conditions = statuses.get(&link.key).and_then(|status| status.conditions.as_deref());
         conditions::find(conditions, conditions::READY).is_some_and(|ready| ready.status == "True")
     };
     let own: Vec<&Link<'_>> = links.iter().filter(|link| link.joins(&cluster.key)).collect();
     let count = |links: usize| i32::try_from(links).unwrap_or(i32::MAX);
-    LinkCounts {
-        total: count(own.len()),
-        ready: count(own.iter().copied().filter(|link| is_ready(&link)).count()),
-    }
+    LinkCounts { total: count(own.len()), ready: count(own.iter().filter(|link| is_ready(link)).count()) }
 }

@@ -285,3 +285,17 @@ fn who_may_link_and_how_pods_look() {
         refuse(&["spec.monitoring.podMonitor"], "{monitoring: {podMonitor: 1}}"),
     ]);
 }
+
+/// What the largest spec costs to judge, within the bytes that one object may have.
+#[test]
+fn the_largest_cluster() {
+    let filter = |n: usize| format!("'{n:04}{}'", "/abcdefgh".repeat(100));
+    let filters = (0..16).map(filter).collect::<Vec<_>>().join(",");
+    let rule = format!("{{action: All, effect: Deny, filters: [{filters}]}},");
+    let listener = |n: u32| format!("{{name: l{n}, protocol: MQTT, port: {}}}", 2000 + n);
+    let listeners = (0..16).map(listener).collect::<Vec<_>>().join(",");
+    check_clusters(vec![accept(format!(
+        "{{listeners: [{listeners}], authorization: {{rules: [{}]}}}}",
+        rule.repeat(64)
+    ))]);
+}

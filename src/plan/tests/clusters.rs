@@ -1,0 +1,133 @@
+//! Clusters by themselves.
+//!
+//! Refusals name the field and the remedy, and what ran goes on running.
+//! What a spec says becomes settings, one to one.
+
+use super::*;
+
+fn cluster(spec: &str) -> String {
+    format!("kind: MqttCluster\nmetadata: {{name: us}}\nspec: {spec}\n")
+}
+
+fn with_secret(spec: &str, data: &str) -> World {
+    world(&format!("{}---\nkind: Secret\nmetadata: {{name: s}}\nstringData: {data}\n", cluster(spec)))
+}
+
+#[track_caller]
+fn refused(world: &World, type_: &str, expected: &str, message: &str) {
+    let plan = planned(world);
+    check_cluster(&plan, "us", type_, expected);
+    check_cluster(&plan, "us", "Ready", expected);
+    let condition = cluster_condition(&plan, "us", type_);
+    assert!(condition.message.contains(message), "{}", condition.message);
+    assert!(plan.settings.is_empty(), "nothing ran before, so nothing runs");
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_and_never_ignored() {
+    for (spec, reason, message) in [
+        ("{replicas: 3}", "ReplicasUnsupported", "spec.replicas is 3"),
+        (
+            "{listeners: [{name: ws, protocol: WS, port: 80}]}",
+            "ListenerUnsupported",
+            "spec.listeners[0].protocol of `ws`",
+        ),
+        (
+            "{authorization: {default: Allow}}",
+            "AuthorizationUnsupported",
+            "spec.authorization is not enforced",
+        ),
+        ("{replicas: 0}", "InvalidSpec", "spec.replicas is 0"),
+        ("{clusterName: a/b, image: x}", "InvalidSpec", "spec.clusterName must be letters"),
+    ] {
+        refused(&world(&cluster(spec)), "Accepted", &format!("False/{reason}"), message);
+    }
+}
+
+#[test]
+fn secrets_that_are_missing_or_wrong_are_named() {
+    let users = "{authentication: {usersSecretRef: {name: s}}}";
+    let tls = "{listeners: [{name: a, protocol: MQTTS, port: 1, tls: {secretRef: {name: s}}}]}";
+    refused(
+        &world(&cluster(users)),
+        "ResolvedRefs",
+        "False/SecretNotFound",
+        "usersSecretRef names Secret default/s",
+    );
+    for (spec, data, message) in [
+        (users, "{passwords: ''}", "has no key `users`"),
+        (users, "{users: \"ann:plain:a\\nbob\"}", "line 2 has no ':'"),
+        (tls, "{tls.crt: '', tls.key: ''}", "has in `tls.crt` no PEM block"),
+        (
+            "{linkListener: {tls: {mode: Secret, secretRef: {name: s}}}}",
+            "{tls.crt: ''}",
+            "has no key `ca.crt`",
+        ),
+    ] {
+        refused(&with_secret(spec, data), "ResolvedRefs", "False/SecretInvalid", message);
+    }
+}
+
+#[test]
+fn a_refused_cluster_keeps_what_it_runs() {
+    let mut world = later(world(TWO));
+    let before = planned(&world).settings;
+    world.clusters[0].spec.replicas = Some(3);
+    world.clusters[0].spec.limits =
+        Some(crate::api::cluster::Limits { max_inflight: Some(7), ..Default::default() });
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "Ready", "False/ReplicasUnsupported");
+    assert_eq!(plan.settings, before, "its settings stay, its links too");
+    check_link(&plan, "us-eu", "Ready", "True/Ready");
+    check_cluster(&plan, "us", "ConfigApplied", "True/Applied");
+}
+
+#[test]
+fn a_spec_becomes_settings() {
+    let world = with_secret(
+        "{clusterName: c, authentication: {anonymous: true, usersSecretRef: {name: s}},
+          listeners: [{name: a, protocol: MQTT, port: 1884}], linkListener: {enabled: false},
+          limits: {maxPacketBytes: 1Mi, maxInflight: 9, maxQueuedMessages: 8, maxQueuedBytes: 2k, maxConnections: 7,
+                   maxSessionExpiry: 1m}}",
+        "{users: 'ann:plain:secret'}",
+    );
+    let plan = planned(&world);
+    let settings = &plan.settings[&key("us")];
+    assert_eq!((settings.cluster.as_str(), settings.bind.as_str()), ("c", "127.0.0.1"));
+    assert_eq!((settings.listeners[0].name.as_str(), settings.listeners[0].port), ("a", 1884));
+    assert_eq!(settings.link_listener, None);
+    assert!(settings.authentication.anonymous);
+    assert_eq!(settings.authentication.users[0].secret, "plain:secret");
+    let limits = &settings.limits;
+    assert_eq!((limits.packet_bytes_max, limits.inflight_max, limits.queued_messages_max), (1 << 20, 9, 8));
+    assert_eq!((limits.queued_bytes_max, limits.connections_max, limits.session_expiry_s_max), (2000, 7, 60));
+}
+
+#[test]
+fn a_placement_moves_ports() {
+    let mut world = world(TWO);
+    let placement = world.placements.get_mut(&key("eu")).unwrap();
+    placement.listener_ports.insert("mqtt".into(), 5000);
+    placement.link_port = Some(5001);
+    placement.link_address = Some("127.0.0.1:5001".into());
+    let plan = planned(&world);
+    let eu = &plan.settings[&key("eu")];
+    assert_eq!((eu.listeners[0].port, eu.link_listener.as_ref().unwrap().port), (5000, 5001));
+    assert_eq!(plan.settings[&key("us")].links[0].server.as_deref(), Some("127.0.0.1:5001"));
+}
+
+#[test]
+fn an_empty_spec_lets_nobody_in_and_says_so() {
+    let plan = planned(&later(world(&cluster("{}"))));
+    check_cluster(&plan, "us", "Ready", "True/Ready");
+    assert!(cluster_condition(&plan, "us", "Ready").message.starts_with("Nobody may connect"));
+    let authentication = &plan.settings[&key("us")].authentication;
+    assert!(!authentication.anonymous && authentication.users.is_empty());
+}
+
+#[test]
+fn a_volume_is_not_used_yet_and_ready_says_so() {
+    let plan = planned(&later(world(&cluster("{storage: {size: 1Gi}}"))));
+    let message = cluster_condition(&plan, "us", "Ready").message;
+    assert!(message.contains("in memory"), "{message}");
+}

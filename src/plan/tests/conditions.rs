@@ -1,0 +1,180 @@
+//! What is said to be true, and from when on.
+//!
+//! Everything is there from the first visit on, nothing is True without a node that says so,
+//! and Ready is the first that is False, else the first that is Unknown.
+
+use super::*;
+use crate::api::conditions::{OF_CLUSTER, OF_LINK};
+
+#[test]
+fn from_the_first_visit_on_all_conditions_are_there_in_order() {
+    let plan = planned(&world(TWO));
+    let types = |conditions: &Option<Vec<Condition>>| -> Vec<String> {
+        conditions.iter().flatten().map(|condition| condition.type_.clone()).collect()
+    };
+    assert_eq!(types(&plan.links[&key("us-eu")].conditions), OF_LINK);
+    assert_eq!(types(&plan.clusters[&key("us")].conditions), OF_CLUSTER);
+    insta::assert_snapshot!(table(&plan));
+    for status in plan.links.values() {
+        assert!(status.conditions.iter().flatten().all(|condition| condition.observed_generation == Some(1)));
+    }
+}
+
+#[test]
+fn nothing_is_true_without_a_report_but_what_needs_none() {
+    let needs_none = ["Accepted", "ResolvedRefs"];
+    let mut silent = later(world(TWO));
+    for views in silent.reports.values_mut() {
+        views.values_mut().for_each(|view| view.age = REPORT_AGE_MAX + Duration::from_millis(1));
+    }
+    for world in [world(TWO), silent] {
+        let plan = planned(&world);
+        let links = plan.links.values().flat_map(|status| status.conditions.iter().flatten());
+        let clusters = plan.clusters.values().flat_map(|status| status.conditions.iter().flatten());
+        for condition in links.chain(clusters).filter(|c| !needs_none.contains(&c.type_.as_str())) {
+            assert_eq!(condition.status, "Unknown", "{condition:?}");
+            assert!(!condition.reason.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_report_counts_for_fifteen_seconds() {
+    let mut world = later(world(TWO));
+    view(&mut world, "eu").age = REPORT_AGE_MAX;
+    check_link(&planned(&world), "us-eu", "Ready", "True/Ready");
+    view(&mut world, "eu").age += Duration::from_millis(1);
+    check_link(&planned(&world), "us-eu", "Ready", "Unknown/NoReport");
+    check_cluster(&planned(&world), "eu", "Ready", "Unknown/NoReport");
+    check_cluster(&planned(&world), "us", "Ready", "True/Ready");
+}
+
+#[test]
+fn ready_is_the_first_false_else_the_first_unknown() {
+    let set = |world: &mut World, cluster: &str, at: usize, status, reason: &str| {
+        let link = &mut report(world, cluster).links[0];
+        let verdicts = [&mut link.connected, &mut link.peer_agrees, &mut link.routes_synced];
+        *verdicts.into_iter().nth(at).unwrap() = Verdict::new(status, reason, "Why.");
+    };
+    let mut world = later(world(TWO));
+    set(&mut world, "eu", 0, VerdictStatus::Unknown, "ProbeTimeout");
+    check_link(&planned(&world), "us-eu", "Ready", "Unknown/ProbeTimeout");
+    set(&mut world, "us", 2, VerdictStatus::False, "Behind");
+    check_link(&planned(&world), "us-eu", "Ready", "False/Behind");
+    set(&mut world, "eu", 1, VerdictStatus::False, "LinkDisabled");
+    let plan = planned(&world);
+    check_link(&plan, "us-eu", "Ready", "False/LinkDisabled");
+    check_link(&plan, "us-eu", "Connected", "Unknown/ProbeTimeout");
+    assert_eq!(link_condition(&plan, "us-eu", "Ready").message, "eu: Why.");
+}
+
+#[test]
+fn what_the_peer_cannot_answer_does_not_stand_in_the_way() {
+    let mut world = later(world(TWO));
+    for cluster in ["us", "eu"] {
+        report(&mut world, cluster).links[0].routes_synced =
+            Verdict::new(VerdictStatus::Unknown, "NotSupportedByPeer", "The peer has no digest.");
+    }
+    let plan = planned(&world);
+    check_link(&plan, "us-eu", "RoutesSynced", "Unknown/NotSupportedByPeer");
+    check_link(&plan, "us-eu", "Ready", "True/Ready");
+    assert!(link_condition(&plan, "us-eu", "Ready").message.contains("no digest"));
+}
+
+#[test]
+fn programmed_means_this_revision_on_every_node() {
+    let mut world = later(world(TWO));
+    check_link(&planned(&world), "us-eu", "Programmed", "True/Programmed");
+    report(&mut world, "eu").links[0].revision = "other".into();
+    check_link(&planned(&world), "us-eu", "Programmed", "False/PodsPending");
+    report(&mut world, "eu").refused = Some("links[0] is odd".into());
+    check_link(&planned(&world), "us-eu", "Ready", "False/PushFailed");
+    report(&mut world, "eu").links.clear();
+    check_link(&planned(&world), "us-eu", "Connected", "Unknown/PodsPending");
+}
+
+#[test]
+fn a_disabled_link_is_not_ready_and_says_why() {
+    let mut world = world(TWO);
+    world.links[0].spec.enabled = Some(false);
+    let plan = planned(&world);
+    check_link(&plan, "us-eu", "Ready", "False/Disabled");
+    assert!(
+        plan.settings.values().all(|settings| !settings.links[0].enabled),
+        "it holds its place on both sides"
+    );
+    check_link(&planned(&later(world)), "us-eu", "Ready", "False/Disabled");
+}
+
+#[test]
+fn times_move_only_when_a_status_flips() {
+    let mut world = later(world(TWO));
+    let first = plan(&world, at(100), &mut random(1));
+    let since = |plan: &Plan| link_condition(plan, "us-eu", "Ready").last_transition_time.0;
+    assert_eq!(since(&first), at(100), "it was Unknown before");
+    publish(&mut world, first);
+    let second = plan(&world, at(200), &mut random(1));
+    assert_eq!(since(&second), at(100));
+    report(&mut world, "us").links[0].connected = Verdict::new(VerdictStatus::False, "DialFailed", "");
+    let third = plan(&world, at(300), &mut random(1));
+    assert_eq!(since(&third), at(300));
+    publish(&mut world, third);
+    report(&mut world, "us").links[0].connected = Verdict::new(VerdictStatus::False, "TLSFailed", "");
+    let fourth = plan(&world, at(400), &mut random(1));
+    assert_eq!(
+        (since(&fourth), short(&link_condition(&fourth, "us-eu", "Ready"))),
+        (at(300), "False/TLSFailed".into())
+    );
+}
+
+#[test]
+fn the_same_world_gives_the_same_status() {
+    let mut world = later(world(TWO));
+    let first = plan(&world, at(10), &mut random(1));
+    publish(&mut world, first.clone());
+    let second = plan(&world, at(20), &mut random(2));
+    assert_eq!(
+        (first.links, first.clusters, first.settings),
+        (second.links, second.clusters, second.settings)
+    );
+}
+
+#[test]
+fn clusters_say_what_keeps_them() {
+    let mut world = later(world(TWO));
+    check_cluster(&planned(&world), "us", "Ready", "True/Ready");
+    report(&mut world, "us").settings_hash = "other".into();
+    check_cluster(&planned(&world), "us", "Ready", "False/PodsPending");
+    report(&mut world, "us").refused = Some("bind is odd".into());
+    check_cluster(&planned(&world), "us", "ConfigApplied", "False/PushFailed");
+    report(&mut world, "us").listeners[0].error = Some("address in use".into());
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "Ready", "False/ListenerFailed");
+    let message = cluster_condition(&plan, "us", "Available").message;
+    assert_eq!(message, "Node us-0: listener mqtt on port 1883: address in use.");
+    view(&mut world, "us").trouble = Some("exit status 2, 4 times".into());
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "Ready", "False/NodeFailing");
+    check_link(&plan, "us-eu", "Ready", "Unknown/NodeFailing");
+}
+
+#[test]
+fn statuses_tell_the_rest() {
+    let plan = planned(&later(world(TWO)));
+    let link = serde_json::to_value(&plan.links[&key("us-eu")]).unwrap();
+    assert_eq!(link["local"], serde_json::json!({"clusterName": "us", "connections": "1/1", "rtt": "<5ms"}));
+    assert_eq!(
+        link["remote"],
+        serde_json::json!({"clusterName": "eu", "enabled": true, "topics": ["b"], "nodes": 1})
+    );
+    assert_eq!(link["effective"]["topics"], serde_json::json!(["a/#"]));
+    assert_eq!(
+        link["effective"]["forwarding"]["queue"],
+        serde_json::json!({"maxBytes": "1Gi", "maxAge": "1h"})
+    );
+    let cluster = serde_json::to_value(&plan.clusters[&key("eu")]).unwrap();
+    assert_eq!(cluster["links"], serde_json::json!({"total": 1, "ready": 1}));
+    assert_eq!((cluster["replicas"].as_i64(), cluster["readyReplicas"].as_i64()), (Some(1), Some(1)));
+    assert_eq!(cluster["linkListener"]["address"], "127.0.0.1:12883");
+    assert_eq!(cluster["linkListener"]["caFingerprint"].as_str().map(str::len), Some(64));
+}

@@ -1,0 +1,243 @@
+//! Which links are in force.
+//!
+//! A table of refusals with their reasons, conflicts, consent, and who dials whom.
+//! A link that is refused leaves no trace in any settings.
+
+use super::*;
+use crate::settings::Dial;
+
+fn link(spec: &str) -> String {
+    format!("{TWO}\n---\nkind: ClusterLink\nmetadata: {{name: l}}\nspec: {spec}\n").replacen(
+        "kind: ClusterLink\nmetadata: {name: us-eu}",
+        "kind: ClusterLink\nmetadata: {name: zz}",
+        1,
+    )
+}
+
+/// Only the given link, beside the two clusters.
+fn alone(spec: &str) -> World {
+    let mut world = world(&link(spec));
+    world.links.remove(0);
+    world
+}
+
+#[test]
+fn refusals_have_reasons() {
+    for (spec, type_, expected) in [
+        (
+            "{clusterRef: {name: us}, topics: ['a#'], remote: {clusterRef: {name: eu}, topics: []}}",
+            "Accepted",
+            "False/InvalidTopicFilter",
+        ),
+        ("{clusterRef: {name: us}, topics: [], remote: {}}", "Accepted", "False/InvalidSpec"),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {clusterRef: {name: us}, topics: []}}",
+            "Accepted",
+            "False/SameCluster",
+        ),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {external: {clusterName: us, server: 'h:1'}}}",
+            "Accepted",
+            "False/SameCluster",
+        ),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {external: {clusterName: x, server: 'h:1', dialect: Emqx}}}",
+            "Accepted",
+            "False/DialectUnsupported",
+        ),
+        (
+            "{clusterRef: {name: as}, topics: [], remote: {clusterRef: {name: eu}, topics: []}}",
+            "ResolvedRefs",
+            "False/ClusterNotFound",
+        ),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {clusterRef: {name: as}, topics: []}}",
+            "ResolvedRefs",
+            "False/ClusterNotFound",
+        ),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {clusterRef: {name: eu, namespace: other}, topics: []}}",
+            "ResolvedRefs",
+            "False/RefNotPermitted",
+        ),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {external: {clusterName: x, server: 'h:1', credentialsRef: {name: none}}}}",
+            "ResolvedRefs",
+            "False/SecretNotFound",
+        ),
+        (
+            "{clusterRef: {name: us}, topics: [], remote: {external: {clusterName: x, server: 'mqtts://h:1'}}}",
+            "ResolvedRefs",
+            "False/CaRequired",
+        ),
+    ] {
+        let plan = planned(&alone(spec));
+        check_link(&plan, "l", type_, expected);
+        check_link(&plan, "l", "Ready", expected);
+        assert!(plan.settings.values().all(|settings| settings.links.is_empty()), "{spec}");
+    }
+}
+
+#[test]
+fn of_two_links_between_the_same_clusters_the_older_stays() {
+    let second = "{clusterRef: {name: eu}, topics: [], remote: {clusterRef: {name: us}, topics: []}}";
+    let mut world = world(&link(second));
+    let check = |world: &World, in_force: &str, refused: &str| {
+        let plan = planned(world);
+        check_link(&plan, in_force, "Accepted", "True/Accepted");
+        check_link(&plan, refused, "Ready", "False/DuplicatePeer");
+        let message = link_condition(&plan, refused, "Ready").message;
+        assert!(message.contains(&format!("ClusterLink default/{in_force}")), "{message}");
+        assert!(plan.settings.values().all(|settings| settings.links.len() == 1));
+    };
+    check(&world, "zz", "l");
+    world.links.reverse();
+    check(&world, "l", "zz");
+    let created = |second| Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(second)));
+    world.links[0].metadata.creation_timestamp = created(20);
+    world.links[1].metadata.creation_timestamp = created(10);
+    check(&world, "zz", "l");
+    world.links[1].spec.topics = vec!["a#".into()];
+    let plan = planned(&world);
+    check_link(&plan, "l", "Accepted", "True/Accepted");
+}
+
+#[test]
+fn a_cluster_that_cannot_run_is_named() {
+    let mut world = world(TWO);
+    world.clusters[1].spec.replicas = Some(2);
+    let plan = planned(&world);
+    check_link(&plan, "us-eu", "Ready", "False/ClusterNotAccepted");
+}
+
+#[test]
+fn other_namespaces_have_to_consent() {
+    let mut world = world(TWO);
+    world.clusters[1].metadata.namespace = Some("far".into());
+    let placement = world.placements.remove(&key("eu")).unwrap();
+    world.placements.insert(key("far/eu"), placement);
+    world.links[0].spec.remote.cluster_ref.as_mut().unwrap().namespace = Some("far".into());
+    world.namespaces.insert("default".into(), BTreeMap::from([("team".into(), "a".into())]));
+    for (allowed, permitted) in [
+        ("{}", false),
+        ("{namespaces: Same}", false),
+        ("{namespaces: All}", true),
+        ("{namespaces: Selector, selector: {matchLabels: {team: a}}}", true),
+        ("{namespaces: Selector, selector: {matchLabels: {team: b}}}", false),
+        ("{namespaces: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: default}}}", true),
+        (
+            "{namespaces: Selector, selector: {matchExpressions: [{key: team, operator: In, values: [a, b]}]}}",
+            true,
+        ),
+        (
+            "{namespaces: Selector, selector: {matchExpressions: [{key: team, operator: NotIn, values: [a]}]}}",
+            false,
+        ),
+        ("{namespaces: Selector, selector: {matchExpressions: [{key: x, operator: DoesNotExist}]}}", true),
+        ("{namespaces: Selector, selector: {matchExpressions: [{key: x, operator: Exists}]}}", false),
+        (
+            "{namespaces: Selector, selector: {matchExpressions: [{key: team, operator: Like, values: [a]}]}}",
+            false,
+        ),
+    ] {
+        world.clusters[1].spec.allowed_links = Some(serde_saphyr::from_str(allowed).unwrap());
+        let plan = planned(&world);
+        let expected = if permitted { "True/Resolved" } else { "False/RefNotPermitted" };
+        check_link(&plan, "us-eu", "ResolvedRefs", expected);
+        assert_eq!(plan.settings[&key("far/eu")].links.len(), usize::from(permitted), "{allowed}");
+    }
+}
+
+#[test]
+fn revoked_consent_tears_the_link_down() {
+    let mut world = world(TWO);
+    world.clusters[1].metadata.namespace = Some("far".into());
+    world.links[0].spec.remote.cluster_ref.as_mut().unwrap().namespace = Some("far".into());
+    world.clusters[1].spec.allowed_links = Some(serde_saphyr::from_str("{namespaces: All}").unwrap());
+    let mut world = later(world);
+    assert_eq!(planned(&world).settings[&key("us")].links.len(), 1);
+    world.clusters[1].spec.allowed_links = None;
+    let plan = planned(&world);
+    assert!(plan.settings.values().all(|settings| settings.links.is_empty()));
+    check_link(&plan, "us-eu", "Ready", "False/RefNotPermitted");
+}
+
+#[test]
+fn who_can_be_dialled_is() {
+    for (us_listens, eu_listens, dials) in [
+        (true, true, Some((Dial::Both, Dial::Both))),
+        (true, false, Some((Dial::In, Dial::Out))),
+        (false, true, Some((Dial::Out, Dial::In))),
+        (false, false, None),
+    ] {
+        let mut world = world(TWO);
+        for (index, listens) in [us_listens, eu_listens].into_iter().enumerate() {
+            let cluster = &mut world.clusters[index];
+            cluster.spec.link_listener.get_or_insert_default().enabled = Some(listens);
+            if !listens {
+                world.placements.get_mut(&Key::of(&world.clusters[index])).unwrap().link_address = None;
+            }
+        }
+        let plan = planned(&world);
+        let dial = |cluster: &str| plan.settings[&key(cluster)].links.first().map(|link| link.dial);
+        assert_eq!(dial("us").zip(dial("eu")), dials);
+        if dials.is_none() {
+            check_link(&plan, "us-eu", "Ready", "False/NoLinkListener");
+        }
+    }
+}
+
+#[test]
+fn an_advertised_address_counts_where_no_placement_says_otherwise() {
+    let mut world = world(TWO);
+    world.placements.clear();
+    let listener = world.clusters[1].spec.link_listener.as_mut().unwrap();
+    listener.advertised_address = Some("eu.example.net".into());
+    let plan = planned(&world);
+    let us = &plan.settings[&key("us")].links[0];
+    assert_eq!((us.server.as_deref(), us.dial), (Some("eu.example.net:12883"), Dial::Out));
+}
+
+#[test]
+fn both_halves_come_from_one_object() {
+    let plan = planned(&world(TWO));
+    let (us, eu) = (&plan.settings[&key("us")].links[0], &plan.settings[&key("eu")].links[0]);
+    assert_eq!(
+        (us.id.as_str(), us.peer.as_str(), &us.topics[..]),
+        ("default/us-eu", "eu", &["a/#".to_owned()][..])
+    );
+    assert_eq!(
+        (eu.id.as_str(), eu.peer.as_str(), &eu.topics[..]),
+        ("default/us-eu.remote", "us", &["b".to_owned()][..])
+    );
+    let message = link_condition(&plan, "us-eu", "Accepted").message;
+    assert_eq!(message, "The spec is valid. In spec.topics, `a/#` covers `a/b`.");
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let mut world = world(TWO);
+    world.links[0].spec.client_id_prefix = Some("x".into());
+    world.links[0].spec.forwarding =
+        Some(serde_saphyr::from_str("{poolSize: 4, queue: {maxAge: 90s, maxBytes: 1Ki}}").unwrap());
+    let plan = planned(&world);
+    let message = link_condition(&plan, "us-eu", "Accepted").message;
+    assert!(
+        message.contains("poolSize has no effect") && message.contains("clientIdPrefix has no effect"),
+        "{message}"
+    );
+    let forwarding = plan.settings[&key("us")].links[0].forwarding;
+    assert_eq!(
+        (forwarding.queue_age_s_max, forwarding.queue_bytes_max, forwarding.max_inflight),
+        (90, 1024, 1000)
+    );
+}
+
+#[test]
+fn a_link_that_is_gone_leaves_the_settings() {
+    let mut world = later(world(TWO));
+    world.links.clear();
+    let plan = planned(&world);
+    assert!(plan.settings.values().all(|settings| settings.links.is_empty()));
+    assert!(plan.minted.links.is_empty() && plan.links.is_empty());
+}
