@@ -43,7 +43,10 @@ struct Listener {
 
 /// What a listener's task and its owner share.
 struct State {
+    protocol: settings::Protocol,
     tls: RefCell<Option<TlsAcceptor>>,
+    /// Why the last TLS settings are of no use.
+    tls_error: RefCell<Option<String>>,
     /// The address it has, or why it has none.
     address: RefCell<Result<SocketAddr, String>>,
 }
@@ -57,7 +60,6 @@ impl Listeners {
             let stays = is_wanted(old);
             if !stays {
                 old.task.abort();
-                *old.state.tls.borrow_mut() = None;
             }
             stays
         });
@@ -80,9 +82,14 @@ impl Listeners {
 
 impl Listener {
     fn open(shard: &Rc<Shard>, bind: &str, settings: &settings::Listener) -> Listener {
-        let state =
-            Rc::new(State { tls: RefCell::new(None), address: RefCell::new(Err("is opening".to_owned())) });
-        let socket = prepare(&state, settings).then(|| bind_now(&state, bind, settings.port)).flatten();
+        let state = Rc::new(State {
+            protocol: settings.protocol,
+            tls: RefCell::new(None),
+            tls_error: RefCell::new(None),
+            address: RefCell::new(Err("is opening".to_owned())),
+        });
+        prepare(&state, settings);
+        let socket = bind_now(&state, bind, settings.port);
         let task = run(Rc::clone(shard), Rc::clone(&state), socket, bind.to_owned(), settings.port);
         let task = tokio::task::spawn_local(task).abort_handle();
         Listener { settings: settings.clone(), bind: bind.to_owned(), state, task }
@@ -103,23 +110,23 @@ impl Listener {
     fn report(&self) -> ListenerReport {
         let address = self.state.address.borrow();
         let port = address.as_ref().map_or(self.settings.port, SocketAddr::port);
-        ListenerReport { name: self.settings.name.clone(), port, error: address.as_ref().err().cloned() }
+        let error = self.state.tls_error.borrow().clone().or(address.as_ref().err().cloned());
+        ListenerReport { name: self.settings.name.clone(), port, error }
     }
 }
 
-/// Makes TLS ready. False, with the reason in the report, if the settings are of no use; then the listener serves nobody
-/// rather than anybody in the clear.
-fn prepare(state: &State, settings: &settings::Listener) -> bool {
+/// Makes TLS ready. If the settings are of no use, the report says why, and what there was stays in use; if there was
+/// nothing, nobody is served, least of all in the clear.
+fn prepare(state: &State, settings: &settings::Listener) {
     let made = settings.tls.as_ref().map(tls::acceptor).transpose();
     match made {
         Ok(acceptor) => {
             *state.tls.borrow_mut() = acceptor;
-            true
+            *state.tls_error.borrow_mut() = None;
         }
         Err(error) => {
-            tracing::error!(listener = settings.name, %error, "a listener keeps its old certificate or stays closed");
-            *state.address.borrow_mut() = Err(error.to_string());
-            false
+            tracing::error!(listener = settings.name, %error, "failed to set up TLS");
+            *state.tls_error.borrow_mut() = Some(error.to_string());
         }
     }
 }
@@ -174,6 +181,9 @@ async fn accept(shard: &Rc<Shard>, state: &State, listener: &TcpListener) {
             // A socket that refuses the option is closed already; reading finds that out.
             let _ = stream.set_nodelay(true);
             let tls = state.tls.borrow().clone();
+            if tls.is_none() && state.protocol == settings::Protocol::Mqtts {
+                return;
+            }
             tokio::task::spawn_local(open(Rc::clone(shard), stream, tls));
         }
         // The peer was gone before we came.

@@ -17,6 +17,8 @@ mod wire;
 mod shard;
 mod socket;
 mod listeners;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::poll_fn;

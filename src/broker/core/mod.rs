@@ -30,7 +30,7 @@ mod deliver;
 mod peers;
 mod export;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

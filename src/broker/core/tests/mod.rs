@@ -1,6 +1,6 @@
 //! The core by scripts: packets in, packets out, time as a number.
 
-mod world;
+pub(in crate::broker) mod world;
 mod connecting;
 mod messages;
 mod sessions;

@@ -315,7 +315,8 @@ pub(super) fn handling(qos: u8, retain_handling: RetainHandling) -> SubscribeOpt
     SubscribeOptions { retain_handling, ..options(qos) }
 }
 
-fn render_all(mut bytes: &[u8], version: Version) -> Vec<String> {
+/// Packets as lines.
+pub(in crate::broker) fn render_all(mut bytes: &[u8], version: Version) -> Vec<String> {
     let mut lines = Vec::new();
     while !bytes.is_empty() {
         let decoded = decode(bytes, version, &crate::mqtt::Limits::default());
