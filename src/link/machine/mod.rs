@@ -258,6 +258,11 @@ impl Link {
         &self.half
     }
 
+    /// What this side wants of the peer, in ascending order.
+    pub fn wanted(&self) -> impl Iterator<Item = &Filter> {
+        self.sender.wanted().iter()
+    }
+
     fn open(&self) -> Option<(&Connection, &Open)> {
         self.connections.iter().find_map(|c| c.open().map(|open| (c, open)))
     }

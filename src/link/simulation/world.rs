@@ -25,6 +25,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Cluster {
     pub(super) name: String,
     pub(super) incarnation: u64,
+    /// What the node's clock says instead of the time, if it is wrong.
+    pub(super) wrong_clock: Option<u64>,
     pub(super) subscriptions: BTreeSet<(String, Option<String>)>,
     pub(super) links: BTreeMap<String, Link>,
     /// What each peer asked this cluster's core for.
@@ -63,7 +65,9 @@ pub(super) struct World {
     pub(super) random: Random,
     /// How many attempts to dial there were.
     pub(super) dialled: u64,
+    /// How much reached its end.
     pub(super) frames: u64,
+    pub(super) bytes: u64,
 }
 
 fn pair(a: &str, b: &str) -> (String, String) {
@@ -90,6 +94,12 @@ pub(super) fn message(topic: &str, payload: &str, qos: QoS) -> Message {
     }
 }
 
+/// The host that a half dials; in this world a cluster's name.
+fn host(half: &Half) -> &str {
+    let server = half.server.as_deref().expect("a half that dials has an address");
+    server.split(':').next().expect("a split has a first part")
+}
+
 impl World {
     pub(super) fn new(seed: u64) -> World {
         println!("seed {seed}");
@@ -105,6 +115,7 @@ impl World {
             random: Random(seed),
             dialled: 0,
             frames: 0,
+            bytes: 0,
         }
     }
 
@@ -121,7 +132,8 @@ impl World {
     pub(super) fn cluster(&mut self, name: &str) {
         let cluster = Cluster {
             name: name.to_owned(),
-            incarnation: 1_000_000 + self.ms(),
+            incarnation: 0,
+            wrong_clock: None,
             subscriptions: BTreeSet::new(),
             links: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -147,7 +159,7 @@ impl World {
     pub(super) fn link(&mut self, name: &str, half: Half) {
         let (seed, now, ms) = (self.random.next_u64(), self.now, self.ms());
         let cluster = self.at(name);
-        cluster.incarnation = cluster.incarnation.max(1_000_000 + ms) + 1;
+        cluster.incarnation = cluster.wrong_clock.unwrap_or(1_000_000 + ms).max(cluster.incarnation + 1);
         let own = Identity {
             cluster: name.to_owned(),
             node: format!("{name}-0"),
@@ -184,6 +196,14 @@ impl World {
 
     pub(super) fn subscribe_shared(&mut self, name: &str, group: &str, filter: &str) {
         self.interest(name, filter, Some(group), true);
+    }
+
+    pub(super) fn unsubscribe_shared(&mut self, name: &str, group: &str, filter: &str) {
+        self.interest(name, filter, Some(group), false);
+    }
+
+    pub(super) fn dials_under_way(&self) -> usize {
+        self.dials.len()
     }
 
     fn interest(&mut self, name: &str, filter: &str, group: Option<&str>, wanted: bool) {
@@ -235,6 +255,7 @@ impl World {
     pub(super) fn kill(&mut self, name: &str) {
         let cluster = self.at(name);
         cluster.up = false;
+        cluster.incarnation = 0;
         cluster.links.clear();
         cluster.served.clear();
         self.dials.retain(|(from, _, _)| from != name);
@@ -360,24 +381,26 @@ impl World {
         }
     }
 
-    fn end_dial(&mut self, from: &str, to: &str) {
+    /// `link` is the dialler's name for the peer; who answers is a matter of the address.
+    fn end_dial(&mut self, from: &str, link: &str) {
         let now = self.now;
-        let dial = self.clusters[from].links[to].half().dial;
-        debug_assert_ne!(dial, Dial::In);
-        let answers = self.path(from, to) == Path::Open && self.clusters[to].up;
-        let known = answers && self.clusters[to].links.contains_key(from);
+        let half = self.clusters[from].links[link].half();
+        debug_assert_ne!(half.dial, Dial::In);
+        let to = host(half).to_owned();
+        let answers = self.path(from, &to) == Path::Open && self.clusters[&to].up;
+        let known = answers && self.clusters[&to].links.contains_key(from);
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        let link = self.at(from).links.get_mut(to).expect("a dial belongs to a link");
+        let dialled = self.at(from).links.get_mut(link).expect("a dial belongs to a link");
         if !answers {
-            link.handle_dial_failed("DialFailed", "no answer", now);
+            dialled.handle_dial_failed("DialFailed", "no answer", now);
         } else if !known {
-            link.handle_dial_failed("UnknownCluster", "no half", now);
+            dialled.handle_dial_failed("UnknownCluster", "no half", now);
         } else {
-            link.handle_opened(conn, true, now);
-            let ends = [(from.to_owned(), to.to_owned()), (to.to_owned(), from.to_owned())];
+            dialled.handle_opened(conn, true, now);
+            let ends = [(from.to_owned(), link.to_owned()), (to.clone(), from.to_owned())];
             self.wires.insert(conn, Wire { ends, frames: VecDeque::new(), open: [true, true] });
-            let accepted = self.at(to).links.get_mut(from).expect("it was just looked for");
+            let accepted = self.at(&to).links.get_mut(from).expect("it was just looked for");
             accepted.handle_opened(conn, false, now);
         }
     }
@@ -391,7 +414,8 @@ impl World {
                 }
                 let (end, _, frame) = wire.frames.pop_front().expect("it was just looked at");
                 let (name, peer) = wire.ends[end].clone();
-                if self.path(&name, &peer) == Path::Silent {
+                let other = self.wires[&conn].ends[1 - end].0.clone();
+                if self.path(&name, &other) == Path::Silent {
                     continue;
                 }
                 match frame {
@@ -408,6 +432,7 @@ impl World {
     fn deliver(&mut self, name: &str, peer: &str, conn: ConnId, frame: &[u8]) {
         let now = self.now;
         self.frames += 1;
+        self.bytes += frame.len() as u64;
         if let Some(link) = self.at(name).links.get_mut(peer) {
             link.handle_frame(conn, frame, now);
         }
@@ -437,7 +462,8 @@ impl World {
         match output {
             Output::Dial => {
                 self.dialled += 1;
-                let takes = match self.path(name, peer) {
+                let to = host(self.clusters[name].links[peer].half()).to_owned();
+                let takes = match self.path(name, &to) {
                     Path::Silent => DIAL_TIMEOUT,
                     Path::Open | Path::Cut => LATENCY * 2,
                 };

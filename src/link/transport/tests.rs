@@ -114,7 +114,6 @@ impl Node {
     }
 
     /// Waits until it is so, and reads meanwhile.
-    #[track_caller]
     async fn until(&self, what: &str, so: impl Fn(&Node) -> bool) {
         let waited = tokio::time::timeout(PATIENCE, async {
             while !so(self) {
