@@ -175,16 +175,14 @@ async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bin
 async fn accept(shard: &Rc<Shard>, state: &State, listener: &TcpListener) {
     match listener.accept().await {
         Ok((stream, _)) => {
-            if shard.core.borrow().levels().connections >= shard.connections_max.get() {
-                return; // dropping it closes it
-            }
+            let Some(seat) = Seat::take(shard) else { return }; // dropping the stream closes it
             // A socket that refuses the option is closed already; reading finds that out.
             let _ = stream.set_nodelay(true);
             let tls = state.tls.borrow().clone();
             if tls.is_none() && state.protocol == settings::Protocol::Mqtts {
                 return;
             }
-            tokio::task::spawn_local(open(Rc::clone(shard), stream, tls));
+            tokio::task::spawn_local(open(seat, stream, tls));
         }
         // The peer was gone before we came.
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -195,7 +193,29 @@ async fn accept(shard: &Rc<Shard>, state: &State, listener: &TcpListener) {
     }
 }
 
-async fn open(shard: Rc<Shard>, stream: TcpStream, tls: Option<TlsAcceptor>) {
+/// A place among the connections that are allowed at once.
+struct Seat {
+    shard: Rc<Shard>,
+}
+
+impl Seat {
+    fn take(shard: &Rc<Shard>) -> Option<Seat> {
+        let taken = shard.sockets.get();
+        (taken < shard.connections_max.get()).then(|| {
+            shard.sockets.set(taken + 1);
+            Seat { shard: Rc::clone(shard) }
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shard.sockets.set(self.shard.sockets.get() - 1);
+    }
+}
+
+async fn open(seat: Seat, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    let shard = Rc::clone(&seat.shard);
     let Some(acceptor) = tls else {
         let (read, write) = stream.into_split();
         return serve(shard, Socket::Plain(read), Wire::new(Some(write))).await;

@@ -40,6 +40,8 @@ pub(super) struct Shard {
     store: RefCell<Memory>,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
+    /// Sockets accepted and not closed, handshakes included.
+    pub(super) sockets: Cell<usize>,
     pub(super) connections_max: Cell<usize>,
     pub(super) connect_timeout_s: Cell<u16>,
 }
@@ -57,6 +59,7 @@ impl Shard {
             store: RefCell::new(Memory),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
+            sockets: Cell::new(0),
             connections_max: Cell::new(0),
             connect_timeout_s: Cell::new(0),
         }
@@ -120,6 +123,9 @@ impl Shard {
         };
         let mut core = self.core.borrow_mut();
         let waiting = core.outgoing(id).len();
+        if waiting == 0 && !wire.is_closing.get() {
+            return; // its task was faster
+        }
         match plain.try_write(core.outgoing(id)) {
             Ok(count) => {
                 core.handle_written(id, count, now);

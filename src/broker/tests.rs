@@ -298,6 +298,7 @@ fn clients_hear_that_the_broker_stops() {
 fn links_are_woken_by_interest() {
     run(|| async {
         let broker = Broker::start(&plain_settings());
+        broker.with_core(|core| core.peer_open("eu"));
         let mut a = Client::connect(&broker, "a").await;
         a.subscribe("t", QoS::AtMostOnce).await;
         broker.port_events().await;

@@ -55,9 +55,10 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Tells the links that interest came or went. Topics that begin with `$` never cross.
+    /// Tells the links that interest came or went. Topics that begin with `$` never cross. Without a peer nobody listens:
+    /// who opens one asks for all [`Core::interests`] with it.
     pub(super) fn interest(&mut self, filter: &Filter, group: Option<&Arc<str>>, wanted: bool) {
-        if is_linkable(filter) {
+        if is_linkable(filter) && !self.names.is_empty() {
             let interest = Interest { filter: filter.clone(), group: group.cloned() };
             self.events.push_back(PortEvent::Interest { interest, wanted });
         }

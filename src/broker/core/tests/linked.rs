@@ -23,6 +23,13 @@ fn message(topic: &str, payload: &str, qos: QoS, retain: bool) -> Message {
 fn interest_is_told_with_the_first_subscriber_and_the_last() {
     let mut w = World::new();
     let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
+    w.subscribe(b, "early", 0);
+    assert!(w.port_events().is_empty()); // nobody listens yet
+    assert_eq!(w.core.interests().count(), 1);
+    w.core.peer_open("eu");
+    w.unsubscribe(b, "early");
+    w.heard(b);
+    assert_eq!(w.port_events(), ["-early"]);
     w.subscribe(a, "t/+", 0);
     w.subscribe(a, "t/+", 1);
     w.subscribe(b, "t/+", 0);

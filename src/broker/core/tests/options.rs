@@ -73,7 +73,8 @@ fn retain_as_published_keeps_the_flag() {
     let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
     w.subscribe_with(a, "t", SubscribeOptions { retain_as_published: true, ..options(1) }, None);
     w.subscribe_with(b, "t", options(1), None);
-    (w.heard(a), w.heard(b));
+    w.heard(a);
+    w.heard(b);
     w.publish_with(a, "t", 0, "x", true, &[]);
     w.publish_with(a, "t", 0, "y", false, &[]);
     assert_eq!(w.heard(a), ["t=x retain", "t=y"]); // [MQTT-3.3.1-13]
