@@ -60,3 +60,18 @@ fn a_message_keeps_what_is_to_be_passed_on() {
     assert!(!message.is_expired(now + Duration::from_millis(9_999)));
     assert!(message.is_expired(now + Duration::from_secs(10)));
 }
+
+#[test]
+fn a_list_off_its_packet_holds_what_is_to_be_passed_on_and_nothing_else() {
+    let list = |property| [property].into_iter().collect::<PropertiesBuf>();
+    let parse =
+        |list: &PropertiesBuf| Properties::parse_forwardable(list.as_properties().as_bytes()).map(|_| ());
+    assert_eq!(parse(&PropertiesBuf::new()), Ok(()));
+    assert_eq!(parse(&list(Property::ContentType("text"))), Ok(()));
+    assert_eq!(parse(&list(Property::TopicAlias(3))), Err(Violation::PropertyNotAllowed(0x23)));
+    assert_eq!(parse(&list(Property::SubscriptionIdentifier(3))), Err(Violation::PropertyNotAllowed(0x0b)));
+    assert_eq!(parse(&list(Property::MessageExpiryInterval(3))), Err(Violation::PropertyNotAllowed(2)));
+    assert_eq!(parse(&list(Property::ReceiveMaximum(3))), Err(Violation::PropertyNotAllowed(0x21)));
+    assert_eq!(parse(&list(Property::ResponseTopic("+"))), Err(Violation::ResponseTopicWildcard));
+    assert_eq!(Properties::parse_forwardable(&[3, 0, 9]), Err(Violation::PropertyTruncated));
+}
