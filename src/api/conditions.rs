@@ -27,6 +27,13 @@ pub const CONFIG_APPLIED: &str = "ConfigApplied";
 /// The first condition that is False, else the first that is Unknown, else True.
 pub const READY: &str = "Ready";
 
+/// The spec is being brought about; only there while it is (kstatus).
+pub const RECONCILING: &str = "Reconciling";
+/// A person has to act; only there while one has to (kstatus).
+pub const STALLED: &str = "Stalled";
+/// The link is disabled; only there while it is (Argo CD).
+pub const SUSPENDED: &str = "Suspended";
+
 /// The conditions of a ClusterLink, in order.
 pub const OF_LINK: [&str; 7] =
     [ACCEPTED, RESOLVED_REFS, PROGRAMMED, CONNECTED, PEER_AGREES, ROUTES_SYNCED, READY];
@@ -106,6 +113,33 @@ pub fn condition(
         observed_generation: generation,
         last_transition_time: since,
     }
+}
+
+/// The conditions of an object: those of its kind in their order, then those that are only there while they hold.
+pub fn list(
+    types: &[&str],
+    states: Vec<State>,
+    passing: Vec<(&str, State)>,
+    generation: Option<i64>,
+    previous: Option<&[Condition]>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let lasting = types.iter().copied().zip(states);
+    let all = lasting.chain(passing);
+    all.map(|(type_, state)| condition(type_, state, generation, previous, now)).collect()
+}
+
+/// What general tools look at: `Stalled` where a person has to act, else `Reconciling` while something is brought about.
+///
+/// `mistakes` are conditions that only a person can put right, `work` those that nodes put right by themselves.
+pub fn kstatus(mistakes: &[State], work: &[State]) -> Vec<(&'static str, State)> {
+    let first =
+        |states: &[State], holds: fn(&State) -> bool| states.iter().find(|state| holds(state)).cloned();
+    if let Some(mistake) = first(mistakes, |state| state.status == Status::False) {
+        return vec![(STALLED, State { status: Status::True, ..mistake })];
+    }
+    let pending = first(work, |state| state.status != Status::True);
+    pending.map(|state| (RECONCILING, State { status: Status::True, ..state })).into_iter().collect()
 }
 
 /// The condition of this type in a list.

@@ -10,7 +10,7 @@ use super::links::Link;
 use super::reports::{self, Node, decisive};
 use super::world::{Key, World};
 use crate::api::cluster::{LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
-use crate::api::conditions::{self, State, Status, condition};
+use crate::api::conditions::{self, State, Status};
 use crate::api::link::ClusterLinkStatus;
 use crate::settings::report::NodeReport;
 
@@ -51,10 +51,11 @@ pub(super) fn status(
 }
 
 fn conditions_of(cluster: &Cluster<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
-    let generation = cluster.object.metadata.generation;
     let previous = cluster.object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    let each = |(type_, state)| condition(type_, state, generation, previous, now);
-    conditions::OF_CLUSTER.into_iter().zip(states).map(each).collect()
+    // The first two are a person's to put right, the rest is what nodes are working on.
+    let passing = conditions::kstatus(&states[..2], &states[2..5]);
+    let generation = cluster.object.metadata.generation;
+    conditions::list(&conditions::OF_CLUSTER, states, passing, generation, previous, now)
 }
 
 fn accepted(seen: &Seen<'_>) -> State {

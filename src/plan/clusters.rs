@@ -92,7 +92,12 @@ fn resolve<'a>(
     random: Random<'_>,
 ) -> Cluster<'a> {
     let refusal = ACCEPT.iter().find_map(|check| check(object));
-    let rendered = render(world, object, &key, minted, now, random);
+    let mut rendered = render(world, object, &key, minted, now, random);
+    if let (None, Ok((settings, _))) = (&refusal, &rendered)
+        && let Err(finding) = check_settings(settings)
+    {
+        rendered = Err(finding);
+    }
     let accepted = match &refusal {
         Some(finding) => State::no(finding.reason, finding.message_with_path()),
         None => State::yes("Accepted", "The spec is valid."),
@@ -185,12 +190,16 @@ fn render(
     settings.limits = render_limits(object);
     let (listener, endpoint) = render_link_listener(object, key, placement, secrets, minted, now, random)?;
     settings.link_listener = listener;
-    match settings.check() {
-        Ok(()) => Ok((settings, endpoint)),
-        Err(invalid) => {
-            Err(Finding { path: "spec".to_owned(), reason: "SettingsInvalid", message: invalid.to_string() })
-        }
-    }
+    Ok((settings, endpoint))
+}
+
+/// Holds settings against the rules that a node will hold them against.
+pub(super) fn check_settings(settings: &Settings) -> Result<(), Finding> {
+    settings.check().map_err(|invalid| Finding {
+        path: String::new(),
+        reason: "SettingsInvalid",
+        message: format!("The settings that follow would be refused: {invalid}"),
+    })
 }
 
 /// `None` for protocols that are not spoken: the spec is refused for them elsewhere.
@@ -208,12 +217,13 @@ fn render_listener(
     let path = format!("spec.listeners[{index}].tls");
     let tls = listener.tls.as_ref().map(|tls| {
         let secret = secrets.get(&format!("{path}.secretRef"), &tls.secret_ref)?;
-        let client_ca = tls.client_ca_ref.as_ref().map(|reference| {
-            secrets.get(&format!("{path}.clientCaRef"), reference)?.pem("ca.crt", "CERTIFICATE")
-        });
+        let client_ca = tls
+            .client_ca_ref
+            .as_ref()
+            .map(|reference| secrets.get(&format!("{path}.clientCaRef"), reference)?.certificates("ca.crt"));
         Ok(ServerTls {
-            certificate_pem: secret.pem("tls.crt", "CERTIFICATE")?,
-            key_pem: secret.pem("tls.key", "PRIVATE KEY")?,
+            certificate_pem: secret.certificates("tls.crt")?,
+            key_pem: secret.private_key("tls.key")?,
             client_auth: match tls.client_auth.unwrap_or_default() {
                 ClientAuth::None => settings::ClientAuth::None,
                 ClientAuth::Request => settings::ClientAuth::Request,
@@ -302,11 +312,11 @@ fn render_link_listener(
             let tls = object.spec.link_listener.as_ref().and_then(|listener| listener.tls.as_ref());
             let reference = tls.and_then(|tls| tls.secret_ref.clone()).unwrap_or_default();
             let secret = secrets.get("spec.linkListener.tls.secretRef", &reference)?;
-            let ca_pem = secret.pem("ca.crt", "CERTIFICATE")?;
-            let certificate = secret.pem("tls.crt", "CERTIFICATE")?;
+            let ca_pem = secret.certificates("ca.crt")?;
+            let certificate = secret.certificates("tls.crt")?;
             endpoint.not_after = crate::pki::inspect(&certificate).ok().map(|own| own.not_after);
             endpoint.tls = Some(EndpointTls { ca_pem, server_name: host.unwrap_or_default() });
-            Some((certificate, secret.pem("tls.key", "PRIVATE KEY")?))
+            Some((certificate, secret.private_key("tls.key")?))
         }
     };
     // Certificates are requested, not required: a password is as good. The chain opens nothing without the URI of a link.

@@ -26,7 +26,7 @@ pub(super) struct Half {
 }
 
 /// Both halves, or the local one and what to copy to the other side.
-type Rendered = (Vec<Half>, Option<BTreeMap<String, String>>);
+pub(super) type Rendered = (Vec<Half>, Option<BTreeMap<String, String>>);
 
 #[expect(clippy::too_many_arguments, reason = "the world, one link, and what comes in from outside")]
 pub(super) fn render(
@@ -123,8 +123,7 @@ fn dial_external(near: &mut Link, external: &External, secrets: Secrets<'_>) -> 
     let mut certificate = (None, None);
     if let Some(secret) = &secret {
         if secret.optional("tls.crt")?.is_some() {
-            certificate =
-                (Some(secret.pem("tls.crt", "CERTIFICATE")?), Some(secret.pem("tls.key", "PRIVATE KEY")?));
+            certificate = (Some(secret.certificates("tls.crt")?), Some(secret.private_key("tls.key")?));
         } else {
             near.credentials = Some(secret.password()?);
         }
@@ -144,12 +143,8 @@ fn dial_external(near: &mut Link, external: &External, secrets: Secrets<'_>) -> 
         };
         let server_name = tls.server_name.filter(|name| !name.is_empty()).unwrap_or(server.host);
         let (certificate_pem, key_pem) = certificate;
-        near.tls = Some(ClientTls {
-            ca_pem: ca.pem("ca.crt", "CERTIFICATE")?,
-            server_name,
-            certificate_pem,
-            key_pem,
-        });
+        near.tls =
+            Some(ClientTls { ca_pem: ca.certificates("ca.crt")?, server_name, certificate_pem, key_pem });
     }
     Ok(())
 }

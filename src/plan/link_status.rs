@@ -10,7 +10,7 @@ use super::halves::{self, Half};
 use super::links::Link;
 use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
 use super::world::{Key, World};
-use crate::api::conditions::{self, State, Status, condition};
+use crate::api::conditions::{self, State, Status};
 use crate::api::link::{ClusterLinkStatus, Dial, Dialect, Effective, Invitation, LocalStatus, RemoteStatus};
 use crate::settings;
 use crate::settings::report::{LinkReport, Verdict};
@@ -68,10 +68,14 @@ pub(super) fn status(
 }
 
 fn conditions_of(link: &Link<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
-    let generation = link.object.metadata.generation;
     let previous = link.object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    let each = |(type_, state)| condition(type_, state, generation, previous, now);
-    conditions::OF_LINK.into_iter().zip(states).map(each).collect()
+    // The first two are a person's to put right, the third is what nodes are working on.
+    let mut passing = conditions::kstatus(&states[..2], &states[2..3]);
+    if !link.enabled() {
+        let message = "The link is disabled (spec.enabled: false).";
+        passing.push((conditions::SUSPENDED, State::yes("Disabled", message)));
+    }
+    conditions::list(&conditions::OF_LINK, states, passing, link.object.metadata.generation, previous, now)
 }
 
 fn accepted(seen: &Seen<'_>) -> State {

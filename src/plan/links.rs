@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::clusters::{Cluster, joined};
+use super::clusters::{Cluster, check_settings, joined};
 use super::consent;
 use super::halves::{self, Half};
 use super::minted::Minted;
@@ -17,6 +17,7 @@ use crate::api::conditions::State;
 use crate::api::link::{Dialect, External};
 use crate::api::{ClusterLink, Finding, check};
 use crate::pki::Random;
+use crate::settings::Settings;
 
 /// A link, and what became of its spec.
 pub(super) struct Link<'a> {
@@ -121,7 +122,8 @@ fn resolve<'w>(
     let rendered = match (&refusal, &sides) {
         (None, Ok(sides)) => {
             let own = minted.links.entry(key.clone()).or_default();
-            Some(halves::render(world, object, &key, sides, own, &minted.clusters, now, random))
+            let rendered = halves::render(world, object, &key, sides, own, &minted.clusters, now, random);
+            Some(rendered.and_then(checked))
         }
         _ => None,
     };
@@ -147,6 +149,16 @@ fn resolve<'w>(
         invitation,
         key,
     }
+}
+
+/// A half that a node would refuse must not cost its cluster all the other links.
+fn checked(rendered: halves::Rendered) -> Result<halves::Rendered, Finding> {
+    for half in &rendered.0 {
+        let mut alone = Settings::new("alone");
+        alone.links.push(half.settings.clone());
+        check_settings(&alone)?;
+    }
+    Ok(rendered)
 }
 
 fn spec_is_invalid(object: &ClusterLink) -> Option<Finding> {

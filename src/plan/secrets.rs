@@ -3,6 +3,7 @@
 use super::world::{Key, World};
 use crate::api::Finding;
 use crate::api::refs::SecretRef;
+use crate::pki::inspect;
 
 /// The Secrets of one namespace: an object may name no others.
 #[derive(Clone, Copy)]
@@ -53,15 +54,24 @@ impl Named<'_> {
         text.map(Some).map_err(|_| self.finding(format!("has a key `{key}` that is not UTF-8 text")))
     }
 
-    /// A certificate or key that has to be there.
-    pub(super) fn pem(&self, key: &str, label: &str) -> Result<String, Finding> {
+    /// Certificates that have to be there, PEM; the first of them is read.
+    pub(super) fn certificates(&self, key: &str) -> Result<String, Finding> {
         let text = self.text(key)?;
-        let is_begin = |line: &str| {
-            line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"))
-        };
+        inspect(&text).map_err(|error| self.finding(format!("has a `{key}` that {error}")))?;
+        Ok(text)
+    }
+
+    /// A private key that has to be there, PEM.
+    pub(super) fn private_key(&self, key: &str) -> Result<String, Finding> {
+        let text = self.text(key)?;
+        let is_begin =
+            |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----");
         match text.lines().any(is_begin) {
             true => Ok(text),
-            false => Err(self.finding(format!("has in `{key}` no PEM block -----BEGIN {label}-----"))),
+            false => {
+                Err(self
+                    .finding(format!("has a `{key}` that holds no PEM block -----BEGIN PRIVATE KEY-----")))
+            }
         }
     }
 

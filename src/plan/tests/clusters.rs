@@ -57,7 +57,7 @@ fn secrets_that_are_missing_or_wrong_are_named() {
     for (spec, data, message) in [
         (users, "{passwords: ''}", "has no key `users`"),
         (users, "{users: \"ann:plain:a\\nbob\"}", "line 2 has no ':'"),
-        (tls, "{tls.crt: '', tls.key: ''}", "has in `tls.crt` no PEM block"),
+        (tls, "{tls.crt: '', tls.key: ''}", "has a `tls.crt` that holds no PEM block"),
         (
             "{linkListener: {tls: {mode: Secret, secretRef: {name: s}}}}",
             "{tls.crt: ''}",

@@ -4,7 +4,7 @@
 //! and Ready is the first that is False, else the first that is Unknown.
 
 use super::*;
-use crate::api::conditions::{OF_CLUSTER, OF_LINK};
+use crate::api::conditions::{OF_CLUSTER, OF_LINK, RECONCILING, STALLED, SUSPENDED};
 
 #[test]
 fn from_the_first_visit_on_all_conditions_are_there_in_order() {
@@ -12,8 +12,11 @@ fn from_the_first_visit_on_all_conditions_are_there_in_order() {
     let types = |conditions: &Option<Vec<Condition>>| -> Vec<String> {
         conditions.iter().flatten().map(|condition| condition.type_.clone()).collect()
     };
-    assert_eq!(types(&plan.links[&key("us-eu")].conditions), OF_LINK);
-    assert_eq!(types(&plan.clusters[&key("us")].conditions), OF_CLUSTER);
+    assert_eq!(types(&plan.links[&key("us-eu")].conditions), [&OF_LINK[..], &[RECONCILING]].concat());
+    assert_eq!(types(&plan.clusters[&key("us")].conditions), [&OF_CLUSTER[..], &[RECONCILING]].concat());
+    let settled = planned(&later(world(TWO)));
+    assert_eq!(types(&settled.links[&key("us-eu")].conditions), OF_LINK);
+    assert_eq!(types(&settled.clusters[&key("us")].conditions), OF_CLUSTER);
     insta::assert_snapshot!(table(&plan));
     for status in plan.links.values() {
         assert!(status.conditions.iter().flatten().all(|condition| condition.observed_generation == Some(1)));
@@ -31,7 +34,9 @@ fn nothing_is_true_without_a_report_but_what_needs_none() {
         let plan = planned(&world);
         let links = plan.links.values().flat_map(|status| status.conditions.iter().flatten());
         let clusters = plan.clusters.values().flat_map(|status| status.conditions.iter().flatten());
-        for condition in links.chain(clusters).filter(|c| !needs_none.contains(&c.type_.as_str())) {
+        let passing = [RECONCILING, STALLED];
+        let claims = links.chain(clusters).filter(|c| !passing.contains(&c.type_.as_str()));
+        for condition in claims.filter(|c| !needs_none.contains(&c.type_.as_str())) {
             assert_eq!(condition.status, "Unknown", "{condition:?}");
             assert!(!condition.reason.is_empty());
         }
@@ -177,4 +182,21 @@ fn statuses_tell_the_rest() {
     assert_eq!((cluster["replicas"].as_i64(), cluster["readyReplicas"].as_i64()), (Some(1), Some(1)));
     assert_eq!(cluster["linkListener"]["address"], "127.0.0.1:12883");
     assert_eq!(cluster["linkListener"]["caFingerprint"].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn general_tools_see_who_has_to_act() {
+    let has =
+        |plan: &Plan, type_: &str| find(plan.links[&key("us-eu")].conditions.as_deref(), type_).is_some();
+    let mut world = world(TWO);
+    let seen = |world: &World| [STALLED, RECONCILING, SUSPENDED].map(|type_| has(&planned(world), type_));
+    assert_eq!(seen(&world), [false, true, false]);
+    world = later(world);
+    assert_eq!(seen(&world), [false, false, false]);
+    report(&mut world, "us").links[0].connected = Verdict::new(VerdictStatus::False, "DialFailed", "");
+    assert_eq!(seen(&world), [false, false, false], "a peer that is down is nobody's mistake");
+    world.links[0].spec.enabled = Some(false);
+    assert_eq!(seen(&later(world.clone())), [false, false, true]);
+    world.links[0].spec.topics = vec!["a#".into()];
+    check_link(&planned(&world), "us-eu", STALLED, "True/InvalidTopicFilter");
 }

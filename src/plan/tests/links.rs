@@ -66,6 +66,11 @@ fn refusals_have_reasons() {
             "False/SecretNotFound",
         ),
         (
+            "{clusterRef: {name: us}, topics: [], remote: {external: {clusterName: x, server: '[a:::b]:1'}}}",
+            "ResolvedRefs",
+            "False/SettingsInvalid",
+        ),
+        (
             "{clusterRef: {name: us}, topics: [], remote: {external: {clusterName: x, server: 'mqtts://h:1'}}}",
             "ResolvedRefs",
             "False/CaRequired",

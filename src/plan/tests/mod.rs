@@ -7,6 +7,7 @@ mod clusters;
 mod conditions;
 mod credentials;
 mod links;
+mod random;
 mod samples;
 
 use std::time::Duration;
