@@ -1,0 +1,280 @@
+//! One node as a child process: started, managed over its admin socket, restarted when it dies, ended with us.
+//!
+//! A [`Node`] is a task. It is told the settings that its node should run and tells what it sees, through bounded channels.
+//! The child gets a pipe as standard input that nobody writes to: when this process ends, however it ends, the pipe
+//! closes and the child ends too.
+//!
+//! Invariants: at most one child at a time; a child that lived for less than [`GOOD_LIFE`] is started again after a pause
+//! that doubles up to [`PAUSE_MAX`]; settings are on disk before a node is told of them.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::admin::{Client, ClientError, StatusLine, StatusStream};
+use crate::settings::Settings;
+
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A node that lived so long died of something new.
+const GOOD_LIFE: Duration = Duration::from_secs(30);
+/// Between two attempts to reach a node that starts.
+const KNOCK: Duration = Duration::from_millis(25);
+/// How long a node may take to say goodbye to its clients and peers.
+const GOODBYE_MAX: Duration = Duration::from_secs(8);
+/// How long a node may take to apply settings.
+const APPLY_MAX: Duration = Duration::from_secs(10);
+
+/// How to start a node.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The `mqlink` binary.
+    pub program: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// The file that its settings are written to.
+    pub config: PathBuf,
+    /// Where it serves the admin protocol.
+    pub socket: PathBuf,
+    /// Its log filter.
+    pub log: String,
+}
+
+/// What a node's task sees.
+#[derive(Debug)]
+pub enum Sight {
+    /// A child runs.
+    Started(u32),
+    /// A line of its status stream.
+    Status(StatusLine),
+    /// It refuses settings, or cannot be reached; empty: it took them.
+    Trouble(String),
+    /// A line that it wrote to standard error.
+    Said(String),
+    /// The child is dead; it will be started again.
+    Died(String),
+}
+
+/// A node and the task that keeps it.
+#[derive(Debug)]
+pub struct Node {
+    wanted: watch::Sender<Option<Arc<Settings>>>,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a node with settings; `tell` gets what is seen of it.
+    pub fn start<T>(spec: Spec, settings: Arc<Settings>, id: T, tell: mpsc::Sender<(T, Sight)>) -> Self
+    where
+        T: Clone + Send + Sync + 'static,
+    {
+        let (wanted, watched) = watch::channel(Some(settings));
+        let keeper = Keeper { spec, wanted: watched, last_words: String::new(), id, tell };
+        Self { wanted, task: tokio::spawn(keeper.keep()) }
+    }
+
+    /// Has the node run other settings; nothing happens when they are the same.
+    pub fn set(&self, settings: &Arc<Settings>) {
+        self.wanted.send_if_modified(|wanted| {
+            let changes = wanted.as_ref() != Some(settings);
+            if changes {
+                *wanted = Some(Arc::clone(settings));
+            }
+            changes
+        });
+    }
+
+    /// Ends the node; returns when it is dead.
+    pub async fn stop(self) {
+        self.wanted.send_replace(None);
+        // A task that panicked took its child with it.
+        drop(self.task.await);
+    }
+}
+
+struct Keeper<T> {
+    spec: Spec,
+    wanted: watch::Receiver<Option<Arc<Settings>>>,
+    /// The last line of standard error: why a child died, in its own words.
+    last_words: String,
+    id: T,
+    tell: mpsc::Sender<(T, Sight)>,
+}
+
+/// How a child's life ended.
+enum End {
+    Wanted,
+    Died(String),
+}
+
+impl<T: Clone> Keeper<T> {
+    async fn keep(mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let Some(settings) = self.wanted.borrow_and_update().clone() else { return };
+            let born = Instant::now();
+            let why = match self.spawn(&settings) {
+                Ok(child) => match self.accompany(child).await {
+                    End::Wanted => return,
+                    End::Died(why) => why,
+                },
+                Err(why) => why,
+            };
+            self.tell(Sight::Died(why)).await;
+            pause = if born.elapsed() > GOOD_LIFE { PAUSE_MIN } else { pause };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = unwanted(&mut self.wanted) => return,
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn spawn(&self, settings: &Settings) -> Result<Child, String> {
+        self.write(settings)?;
+        Command::new(&self.spec.program)
+            .arg("broker")
+            .args(["--node", &self.spec.node])
+            .arg("--config")
+            .arg(&self.spec.config)
+            .arg("--admin-socket")
+            .arg(&self.spec.socket)
+            .args(["--log", &self.spec.log])
+            .arg("--end-with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            // Ctrl-C in a terminal goes to the whole group: the node waits for our word instead.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("failed to start {}: {error}", self.spec.program.display()))
+    }
+
+    fn write(&self, settings: &Settings) -> Result<(), String> {
+        crate::local::home::write_private(&self.spec.config, settings).map_err(|error| error.to_string())
+    }
+
+    async fn accompany(&mut self, mut child: Child) -> End {
+        let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
+        let client = Client::new(&self.spec.socket);
+        let mut stream = None;
+        let mut push = false;
+        self.tell(Sight::Started(child.id().unwrap_or_default())).await;
+        loop {
+            if push && stream.is_some() {
+                push = false;
+                self.push(&client).await;
+            }
+            tokio::select! {
+                status = child.wait() => {
+                    self.drain(&mut stderr).await;
+                    return End::Died(self.describe(status));
+                }
+                changed = self.wanted.changed() => {
+                    if changed.is_err() || self.wanted.borrow().is_none() {
+                        self.end(child, stderr).await;
+                        return End::Wanted;
+                    }
+                    push = true;
+                }
+                line = next_line(&client, &mut stream) => self.tell(Sight::Status(line)).await,
+                line = stderr.next_line() => if let Ok(Some(line)) = line { self.said(line).await } else { sleep(KNOCK).await },
+            }
+        }
+    }
+
+    /// Tells the node what it should run now.
+    async fn push(&mut self, client: &Client) {
+        let Some(settings) = self.wanted.borrow_and_update().clone() else { return };
+        let trouble = match self.write(&settings) {
+            Err(error) => error,
+            Ok(()) => match timeout(APPLY_MAX, client.put_settings(&settings)).await {
+                Ok(Ok(_)) => String::new(),
+                Ok(Err(ClientError::Refused(why))) => format!("the node refuses its settings: {why}"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("the node took more than {} s to apply its settings", APPLY_MAX.as_secs()),
+            },
+        };
+        self.tell(Sight::Trouble(trouble)).await;
+    }
+
+    async fn end(&mut self, mut child: Child, mut stderr: Lines<BufReader<ChildStderr>>) {
+        if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) {
+            // It may be dead already, which is what is wanted.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        // Its pipe must be read meanwhile, or it could block on a full one.
+        let goodbye = async {
+            tokio::join!(child.wait(), async { while let Ok(Some(_)) = stderr.next_line().await {} }).0
+        };
+        if timeout(GOODBYE_MAX, goodbye).await.is_err() {
+            tracing::warn!(node = self.spec.node, "the node did not end in time and is killed");
+            let _ = child.kill().await;
+        }
+    }
+
+    async fn drain(&mut self, stderr: &mut Lines<BufReader<ChildStderr>>) {
+        let rest = async {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                self.said(line).await;
+            }
+        };
+        // Somebody else may hold the pipe open; the child itself has nothing more to say.
+        let _ = timeout(Duration::from_secs(1), rest).await;
+    }
+
+    async fn said(&mut self, line: String) {
+        self.last_words.clone_from(&line);
+        self.tell(Sight::Said(line)).await;
+    }
+
+    fn describe(&mut self, status: std::io::Result<ExitStatus>) -> String {
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        match std::mem::take(&mut self.last_words) {
+            words if words.is_empty() => status,
+            words => format!("{status}: {words}"),
+        }
+    }
+
+    async fn tell(&self, sight: Sight) {
+        // Nobody listens any more while everything ends.
+        let _ = self.tell.send((self.id.clone(), sight)).await;
+    }
+}
+
+/// Resolves once the node is not wanted any more.
+async fn unwanted(wanted: &mut watch::Receiver<Option<Arc<Settings>>>) {
+    let _ = wanted.wait_for(Option::is_none).await;
+}
+
+/// The next line of the status stream, which is opened for as long as it takes.
+///
+/// # Cancel safety
+/// Safe: no line is lost.
+async fn next_line(client: &Client, stream: &mut Option<StatusStream>) -> StatusLine {
+    loop {
+        match stream {
+            None => match client.status().await {
+                Ok(opened) => *stream = Some(opened),
+                Err(_) => sleep(KNOCK).await,
+            },
+            Some(open) => match open.next().await {
+                Ok(Some(line)) => return line,
+                Ok(None) | Err(_) => {
+                    *stream = None;
+                    sleep(KNOCK).await;
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Where `mqlink up` keeps what must be there for its nodes, and what outlives it.
+//!
+//! With `--data DIR`: minted credentials, settings and the status socket, in a directory of mode 0700 that one process at
+//! a time uses. Without: the same in a temporary directory that goes with the process. The nodes' admin sockets are
+//! always in a temporary directory, as the path of a socket may have but 107 bytes.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+/// The name of the socket that `mqlink status` asks.
+const STATUS_SOCKET: &str = "up.sock";
+
+/// The directories of one `mqlink up`.
+#[derive(Debug)]
+pub struct Home {
+    root: PathBuf,
+    run: TempDir,
+    is_ephemeral: bool,
+    /// Holds the lock on `root`.
+    _lock: File,
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The system refuses.
+    #[error("failed to {verb} {path}: {cause}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// Another process has it.
+    #[error("failed to use {0}: another mqlink up uses it; stop that one, or name another --data")]
+    InUse(PathBuf),
+    /// What is there is not ours.
+    #[error("failed to read {path}: {cause}; if it is of another version, name another --data")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: serde_json::Error,
+    },
+}
+
+fn fail(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+    move |cause| HomeError::Io { verb, path: path.to_owned(), cause }
+}
+
+impl Home {
+    /// Opens or makes a directory; a temporary one when none is named.
+    ///
+    /// # Errors
+    /// When it cannot be made private, or another process uses it.
+    pub fn open(data: Option<&Path>) -> Result<Self, HomeError> {
+        let run = tempfile::Builder::new().prefix("mqlink-").tempdir().map_err(fail("make", Path::new("a directory")))?;
+        let root = data.map_or_else(|| run.path().join("data"), Path::to_owned);
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(fail("make", &root))?;
+        std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700)).map_err(fail("make private", &root))?;
+        let path = root.join("lock");
+        let lock = private().open(&path).map_err(fail("open", &path))?;
+        lock.try_lock().map_err(|_| HomeError::InUse(root.clone()))?;
+        Ok(Self { root, run, is_ephemeral: data.is_none(), _lock: lock })
+    }
+
+    /// Whether everything here goes with the process.
+    pub fn is_ephemeral(&self) -> bool {
+        self.is_ephemeral
+    }
+
+    /// The directory that stays, or would.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of a node's admin socket.
+    pub fn admin_socket(&self, node: &str) -> PathBuf {
+        self.run.path().join(format!("{node}.sock"))
+    }
+
+    /// The path of the status socket of a directory.
+    pub fn status_socket(root: &Path) -> PathBuf {
+        root.join(STATUS_SOCKET)
+    }
+
+    /// The path of a file that stays.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Reads what [`Home::save`] wrote; the default when there is nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn load<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, HomeError> {
+        let path = self.file(name);
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|cause| HomeError::Unreadable { path, cause }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+            Err(error) => Err(fail("read", &path)(error)),
+        }
+    }
+
+    /// Writes a file of mode 0600 in place of the one before, whole or not at all.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn save(&self, name: &str, value: &impl Serialize) -> Result<(), HomeError> {
+        write_private(&self.file(name), value)
+    }
+}
+
+/// As [`Home::save`], anywhere.
+pub(super) fn write_private(path: &Path, value: &impl Serialize) -> Result<(), HomeError> {
+    let next = path.with_extension("next");
+    let text = serde_json::to_vec_pretty(value).expect("what is saved is plain data");
+    let mut file = private().truncate(true).open(&next).map_err(fail("write", &next))?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail("write", &next))?;
+    std::fs::rename(&next, path).map_err(fail("write", path))
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_saved_is_private_and_there_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("a/b");
+        let home = Home::open(Some(&root)).unwrap();
+        assert_eq!(mode(&root), 0o700);
+        assert_eq!(home.load::<Vec<u8>>("list.json").unwrap(), Vec::<u8>::new());
+        home.save("list.json", &[1, 2]).unwrap();
+        home.save("list.json", &[3]).unwrap();
+        assert_eq!(mode(&root.join("list.json")), 0o600);
+        drop(home);
+        let home = Home::open(Some(&root)).unwrap();
+        assert_eq!(home.load::<Vec<u8>>("list.json").unwrap(), [3]);
+        std::fs::write(root.join("list.json"), "no").unwrap();
+        assert!(home.load::<Vec<u8>>("list.json").unwrap_err().to_string().contains("another version"));
+    }
+
+    #[test]
+    fn one_process_at_a_time_uses_a_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let _first = Home::open(Some(root.path())).unwrap();
+        let second = Home::open(Some(root.path())).unwrap_err().to_string();
+        assert!(second.contains("another mqlink up uses it"), "{second}");
+    }
+
+    #[test]
+    fn an_ephemeral_home_leaves_nothing() {
+        let home = Home::open(None).unwrap();
+        let root = home.root().to_owned();
+        assert!(home.is_ephemeral() && root.exists());
+        drop(home);
+        assert!(!root.exists());
+    }
+}
