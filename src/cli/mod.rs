@@ -6,11 +6,13 @@
 //!
 //! Exit codes of all commands: 0 done, 1 failed, 2 wrong usage, 3 timed out.
 
+mod broker;
 mod client;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Broker(broker::BrokerArgs),
     /// Print the definitions of MqttCluster and ClusterLink, for kubectl apply.
     #[command(after_help = "Example: mqlink crds | kubectl apply --server-side -f -")]
     Crds,
@@ -47,6 +50,7 @@ enum Command {
 impl Command {
     fn log_default(&self) -> &'static str {
         match self {
+            Command::Broker(_) => "info",
             Command::Crds | Command::Pub(_) | Command::Sub(_) | Command::Bench(_) => "warn",
         }
     }
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Broker(args) => args.run(),
         Command::Crds => {
             print!("{}", crate::api::crds());
             Ok(())
@@ -108,7 +113,10 @@ fn start_log(cli: &Cli) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(wanted).map_err(|error| {
         Failure::usage(format!("`{wanted}` is no log filter: {error}; expected a level as info"))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match cli.log_json {
         true => log.json().init(),
         false => log.init(),

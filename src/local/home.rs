@@ -62,10 +62,14 @@ impl Home {
     /// # Errors
     /// When it cannot be made private, or another process uses it.
     pub fn open(data: Option<&Path>) -> Result<Self, HomeError> {
-        let run = tempfile::Builder::new().prefix("mqlink-").tempdir().map_err(fail("make", Path::new("a directory")))?;
+        let run = tempfile::Builder::new()
+            .prefix("mqlink-")
+            .tempdir()
+            .map_err(fail("make", Path::new("a directory")))?;
         let root = data.map_or_else(|| run.path().join("data"), Path::to_owned);
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(fail("make", &root))?;
-        std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700)).map_err(fail("make private", &root))?;
+        std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700))
+            .map_err(fail("make private", &root))?;
         let path = root.join("lock");
         let lock = private().open(&path).map_err(fail("open", &path))?;
         lock.try_lock().map_err(|_| HomeError::InUse(root.clone()))?;

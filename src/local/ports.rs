@@ -95,7 +95,9 @@ impl Ports {
             return Err(error);
         }
         let found = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        found.map(|address| address.port()).map_err(|error| PortError::NoneFree(socket.clone(), error.to_string()))
+        found
+            .map(|address| address.port())
+            .map_err(|error| PortError::NoneFree(socket.clone(), error.to_string()))
     }
 
     fn owner(&self, port: u16) -> Option<&Socket> {

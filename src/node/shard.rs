@@ -1,0 +1,198 @@
+//! The thread of broker and links, and what goes in and out of it.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::document::Document;
+use crate::admin::{Applied, Command};
+use crate::broker::Broker;
+use crate::broker::port::Core;
+use crate::link::transport::{Identity, Links, Port};
+use crate::settings::report::NodeReport;
+
+/// How often counters and levels are reported, which nobody announces.
+const TICK: Duration = Duration::from_secs(1);
+/// The least time between two reports of changes: a storm of them costs no more.
+const CALM: Duration = Duration::from_millis(50);
+
+/// What a shard begins with.
+pub(super) struct Start {
+    pub(super) node: String,
+    pub(super) incarnation: u64,
+    pub(super) document: Document,
+}
+
+/// Starts the thread; what is returned resolves when it has ended in order, and fails when it panicked.
+pub(super) fn spawn(
+    start: Start,
+    commands: mpsc::Receiver<Command>,
+    reports: watch::Sender<Arc<NodeReport>>,
+    stop: oneshot::Receiver<()>,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ended, end) = oneshot::channel();
+    thread::Builder::new().name("shard-0".to_owned()).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async {
+            let shard = Shard::start(start, reports);
+            shard.run(commands, stop).await;
+        });
+        // Nobody waits any more if the process ends at the same time.
+        let _ = ended.send(());
+    })?;
+    Ok(end)
+}
+
+struct Shard {
+    broker: Broker,
+    links: Links,
+    /// What does not change by itself; the rest is filled in for each report.
+    base: NodeReport,
+    cluster: String,
+    reports: watch::Sender<Arc<NodeReport>>,
+}
+
+impl Shard {
+    fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
+        let Start { node, incarnation, document } = start;
+        let broker = Broker::start(&document.settings);
+        let port: Rc<dyn Port> = Rc::new(BrokerPort(broker.clone()));
+        let own = Identity { cluster: document.settings.cluster.clone(), node: node.clone(), incarnation };
+        let links = Links::start(port, own, incarnation);
+        links.apply_settings(&document.settings);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let base = NodeReport { node, version, incarnation, ..NodeReport::default() };
+        let mut shard = Self { broker, links, base, cluster: document.settings.cluster.clone(), reports };
+        shard.note(&document);
+        shard.publish();
+        shard
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut stop: oneshot::Receiver<()>) {
+        let changed = self.links.changed();
+        let mut tick = tokio::time::interval(TICK);
+        let mut calm_until = Instant::now();
+        let mut is_due = false;
+        let mut is_managed = true;
+        loop {
+            tokio::select! {
+                // Also when its sender is gone.
+                _ = &mut stop => break,
+                command = commands.recv(), if is_managed => match command {
+                    Some(command) => self.handle(command),
+                    None => is_managed = false,
+                },
+                () = wait(&changed, is_due) => is_due = true,
+                () = sleep_until(calm_until), if is_due => {
+                    is_due = false;
+                    calm_until = Instant::now() + CALM;
+                    self.publish();
+                }
+                _ = tick.tick() => self.publish(),
+            }
+        }
+        self.links.shutdown().await;
+        self.broker.shutdown().await;
+    }
+
+    fn handle(&mut self, command: Command) {
+        // Who asked may be gone; then nobody needs the answer.
+        match command {
+            Command::Refresh(reply) => {
+                self.publish();
+                let _ = reply.send(());
+            }
+            Command::Apply(json, reply) => {
+                let applied = self.apply(&json);
+                if let Err(error) = &applied {
+                    tracing::error!(error, "refused new settings; the node runs on with what it had");
+                }
+                self.base.refused = applied.as_ref().err().cloned();
+                self.publish();
+                let _ = reply.send(applied);
+            }
+        }
+    }
+
+    fn apply(&mut self, json: &[u8]) -> Result<Applied, String> {
+        let document = Document::parse(json).map_err(|error| error.to_string())?;
+        if document.settings.cluster != self.cluster {
+            let (new, old) = (&document.settings.cluster, &self.cluster);
+            return Err(format!(
+                "the cluster is `{new}`, but this node is one of `{old}`; start another node"
+            ));
+        }
+        self.broker.apply_settings(&document.settings);
+        self.links.apply_settings(&document.settings);
+        self.note(&document);
+        tracing::info!(settings = self.base.settings_hash, "runs new settings");
+        let Document { unknown_fields, .. } = document;
+        Ok(Applied { settings_hash: self.base.settings_hash.clone(), unknown_fields })
+    }
+
+    /// Notes what the node runs from now on.
+    fn note(&mut self, document: &Document) {
+        if !document.unknown_fields.is_empty() {
+            tracing::warn!(fields = ?document.unknown_fields, "the settings have fields that this version ignores");
+        }
+        self.base.settings_hash = document.settings.hash();
+        self.base.unknown_fields.clone_from(&document.unknown_fields);
+    }
+
+    fn publish(&self) {
+        let levels = self.broker.levels();
+        let mut listeners = self.broker.listeners();
+        listeners.extend(self.links.listener());
+        let report = NodeReport {
+            listeners,
+            connections: levels.connections as u64,
+            sessions: levels.sessions as u64,
+            subscriptions: levels.subscriptions as u64,
+            retained: levels.retained as u64,
+            links: self.links.reports(),
+            ..self.base.clone()
+        };
+        self.reports.send_if_modified(|last| {
+            let changes = **last != report;
+            if changes {
+                *last = Arc::new(report);
+            }
+            changes
+        });
+    }
+}
+
+/// Waits for a change unless one is noted already.
+async fn wait(changed: &Notify, is_noted: bool) {
+    match is_noted {
+        true => std::future::pending().await,
+        false => changed.notified().await,
+    }
+}
+
+/// The broker as links see it.
+struct BrokerPort(Broker);
+
+impl Port for BrokerPort {
+    fn with_core(&self, f: &mut dyn FnMut(&mut Core)) {
+        self.0.with_core(f);
+    }
+
+    fn set_bell(&self, bell: Rc<dyn Fn()>) {
+        let broker = self.0.clone();
+        // Ends with the thread.
+        tokio::task::spawn_local(async move {
+            loop {
+                broker.port_events().await;
+                bell();
+            }
+        });
+    }
+}
