@@ -28,7 +28,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers on the socket.
-    #[error("failed to reach the node on {0}: {1}")]
+    #[error("failed to reach {0}: {1}")]
     Unreachable(PathBuf, io::Error),
     /// The connection broke.
     #[error("failed to talk to the node: {0}")]

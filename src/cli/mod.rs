@@ -6,6 +6,7 @@
 //!
 //! Exit codes of all commands: 0 done, 1 failed, 2 wrong usage, 3 timed out.
 
+mod up;
 mod broker;
 mod client;
 #[cfg(test)]
@@ -37,6 +38,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Up(up::UpArgs),
+    Status(up::StatusArgs),
     Broker(broker::BrokerArgs),
     /// Print the definitions of MqttCluster and ClusterLink, for kubectl apply.
     #[command(after_help = "Example: mqlink crds | kubectl apply --server-side -f -")]
@@ -51,7 +54,12 @@ impl Command {
     fn log_default(&self) -> &'static str {
         match self {
             Command::Broker(_) => "info",
-            Command::Crds | Command::Pub(_) | Command::Sub(_) | Command::Bench(_) => "warn",
+            Command::Up(_)
+            | Command::Status(_)
+            | Command::Crds
+            | Command::Pub(_)
+            | Command::Sub(_)
+            | Command::Bench(_) => "warn",
         }
     }
 }
@@ -87,7 +95,9 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, code }) => {
-            eprintln!("mqlink: {message}");
+            if !message.is_empty() {
+                eprintln!("mqlink: {message}");
+            }
             ExitCode::from(code)
         }
     }
@@ -95,6 +105,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Up(args) => block_on(args.run()),
+        Command::Status(args) => block_on(args.run()),
         Command::Broker(args) => args.run(),
         Command::Crds => {
             print!("{}", crate::api::crds());

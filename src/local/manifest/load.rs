@@ -1,10 +1,9 @@
 //! From text to checked objects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -13,9 +12,7 @@ use super::secret;
 use super::yaml::{self, Document, Place};
 use crate::api::crd::Kind;
 use crate::api::{ClusterLink, Finding, MqttCluster, check, structure};
-
-/// The namespace of an object that names none.
-const DEFAULT_NAMESPACE: &str = "default";
+use crate::plan::{Key, Secret};
 
 /// The fields that `metadata` may have.
 const METADATA_FIELDS: &[&str] = &[
@@ -36,7 +33,7 @@ const METADATA_FIELDS: &[&str] = &[
     "uid",
 ];
 
-/// What the manifests say, sorted by namespace and name.
+/// What the manifests say, in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Manifests {
     /// The clusters; each has a namespace.
@@ -45,23 +42,6 @@ pub struct Manifests {
     pub links: Vec<ClusterLink>,
     /// The Secrets.
     pub secrets: Vec<Secret>,
-}
-
-/// A Secret, decoded.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its entries.
-    pub data: BTreeMap<String, Vec<u8>>,
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret {}/{}", self.namespace, self.name)
-    }
 }
 
 /// A mistake in a manifest.
@@ -93,12 +73,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads the objects of all files.
+/// Reads the objects of all files; `before` is what was in force so far, of which some must not change.
 ///
 /// # Errors
 /// Every mistake that can be found, sorted by place.
-pub fn load(texts: &[Text]) -> Result<Manifests, Vec<Problem>> {
-    let mut loader = Loader::default();
+pub fn load(texts: &[Text], before: &Manifests) -> Result<Manifests, Vec<Problem>> {
+    let mut loader =
+        Loader { before, manifests: Manifests::default(), problems: Vec::new(), seen: HashMap::new() };
     for Text { path, text } in texts {
         match yaml::parse(text) {
             Ok(documents) => documents.iter().for_each(|document| loader.take(path, document)),
@@ -111,26 +92,18 @@ pub fn load(texts: &[Text]) -> Result<Manifests, Vec<Problem>> {
         loader.problems.sort();
         return Err(loader.problems);
     }
-    let mut manifests = loader.manifests;
-    manifests.clusters.sort_by_key(|cluster| key(&cluster.metadata));
-    manifests.links.sort_by_key(|link| key(&link.metadata));
-    manifests.secrets.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Ok(manifests)
+    Ok(loader.manifests)
 }
 
-fn key(metadata: &ObjectMeta) -> (Option<String>, Option<String>) {
-    (metadata.namespace.clone(), metadata.name.clone())
-}
-
-#[derive(Default)]
-struct Loader {
+struct Loader<'a> {
+    before: &'a Manifests,
     manifests: Manifests,
     problems: Vec<Problem>,
     /// Where each object was seen first.
     seen: HashMap<String, String>,
 }
 
-impl Loader {
+impl Loader<'_> {
     fn problem(&mut self, file: &Path, place: Place, object: &str, field: &str, message: &str) {
         self.problems.push(Problem {
             file: file.to_owned(),
@@ -167,24 +140,40 @@ impl Loader {
         findings.extend(structure::check(kind, &document.value));
         if findings.is_empty() {
             let taken = match kind {
-                Kind::MqttCluster => typed(&document.value).and_then(|mut cluster: MqttCluster| {
-                    default_namespace(&mut cluster.metadata);
-                    let findings = check::cluster(&cluster);
-                    if findings.is_empty() {
-                        Ok(self.manifests.clusters.push(cluster))
-                    } else {
-                        Err(findings)
-                    }
-                }),
-                Kind::ClusterLink => typed(&document.value).and_then(|mut link: ClusterLink| {
-                    default_namespace(&mut link.metadata);
-                    let findings = check::link(&link);
-                    if findings.is_empty() { Ok(self.manifests.links.push(link)) } else { Err(findings) }
-                }),
+                Kind::MqttCluster => self.take_cluster(&document.value),
+                Kind::ClusterLink => self.take_link(&document.value),
             };
             findings = taken.err().unwrap_or_default();
         }
         self.report(file, document, &object, &findings);
+    }
+
+    fn take_cluster(&mut self, value: &Value) -> Result<(), Vec<Finding>> {
+        let mut cluster: MqttCluster = typed(value)?;
+        cluster.metadata.namespace.get_or_insert_with(|| Key::DEFAULT_NAMESPACE.to_owned());
+        let mut findings = check::cluster(&cluster);
+        if let Some(old) = self.before.clusters.iter().find(|old| Key::of(*old) == Key::of(&cluster)) {
+            findings.extend(check::cluster_change(old, &cluster));
+        }
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        self.manifests.clusters.push(cluster);
+        Ok(())
+    }
+
+    fn take_link(&mut self, value: &Value) -> Result<(), Vec<Finding>> {
+        let mut link: ClusterLink = typed(value)?;
+        link.metadata.namespace.get_or_insert_with(|| Key::DEFAULT_NAMESPACE.to_owned());
+        let mut findings = check::link(&link);
+        if let Some(old) = self.before.links.iter().find(|old| Key::of(*old) == Key::of(&link)) {
+            findings.extend(check::link_change(old, &link));
+        }
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        self.manifests.links.push(link);
+        Ok(())
     }
 
     fn take_secret(&mut self, file: &Path, document: &Document) {
@@ -227,10 +216,6 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Finding>> {
     serde_json::from_value(value.clone()).map_err(|error| vec![Finding::invalid("spec", error.to_string())])
 }
 
-fn default_namespace(metadata: &mut ObjectMeta) {
-    metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
-}
-
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
@@ -238,7 +223,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 fn names(value: &Value) -> (String, String) {
     let metadata = &value["metadata"];
     let namespace =
-        metadata["namespace"].as_str().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
+        metadata["namespace"].as_str().filter(|name| !name.is_empty()).unwrap_or(Key::DEFAULT_NAMESPACE);
     (namespace.to_owned(), text(metadata, "name").to_owned())
 }
 

@@ -11,4 +11,4 @@ mod load;
 #[cfg(test)]
 mod tests;
 
-pub use load::{Manifests, Problem, Secret, load};
+pub use load::{Manifests, Problem, load};

@@ -34,7 +34,7 @@ stringData:
 
 fn load_text(text: &str) -> Result<Manifests, Vec<String>> {
     let texts = [Text { path: "x.yaml".into(), text: text.to_owned() }];
-    load(&texts).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    load(&texts, &Manifests::default()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
 #[track_caller]
@@ -168,4 +168,13 @@ fn directories_are_read_by_name_and_not_deeper() {
     assert_eq!(read, ["a", "b", "c"]);
     let missing = files::read(&[PathBuf::from("/nowhere/x.yaml")]).unwrap_err().to_string();
     assert!(missing.starts_with("failed to read /nowhere/x.yaml: "), "{missing}");
+}
+
+#[test]
+fn an_edit_must_not_change_who_an_object_is() {
+    let text = |text: &str| [Text { path: "x.yaml".into(), text: text.to_owned() }];
+    let before = load(&text(LINK), &Manifests::default()).unwrap();
+    assert!(load(&text(&change(LINK, "topics: []", "topics: [a]")), &before).is_ok());
+    let problems = load(&text(&change(LINK, "name: us}", "name: other}")), &before).unwrap_err();
+    assert_eq!((problems[0].line, problems[0].field.as_str()), (6, "spec.clusterRef"));
 }

@@ -1,0 +1,407 @@
+//! `mqlink up`: brings manifests up, keeps them up, follows their edits, ends everything.
+//!
+//! One loop over what can happen: a node says something, a file changes, time passes, somebody wants us to end. After each
+//! of them the plan is made anew and applied: nodes are started, told their settings, or ended. The plan is made at most
+//! once per [`CALM`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::child::{Node, Sight, Spec};
+use super::home::{Home, HomeError};
+use super::manifest::files::{self, ReadError, Text};
+use super::manifest::{Manifests, Problem, load};
+use super::picture::{Picture, node_name, wanted_ports};
+use super::ports::{PortError, Ports};
+use super::screen::Screen;
+use super::status::{self, Status};
+use super::table;
+use crate::admin::BindError;
+use crate::plan::Key;
+
+/// How often the manifests are read.
+const POLL: Duration = Duration::from_millis(500);
+/// The least time between two plans.
+const CALM: Duration = Duration::from_millis(50);
+/// What nodes say that may wait to be heard.
+const SIGHTS_MAX: usize = 256;
+/// The file that holds what was minted.
+const MINTED: &str = "minted.json";
+
+/// What to bring up, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Manifests: files and directories.
+    pub files: Vec<PathBuf>,
+    /// Where to keep credentials and settings; nowhere when not given.
+    pub data: Option<PathBuf>,
+    /// Take free ports where the wanted ones are in use.
+    pub free_ports: bool,
+    /// How long everything may take to be Ready.
+    pub wait: Option<Duration>,
+    /// A shell command to run once everything is Ready.
+    pub run: Option<String>,
+    /// The nodes' log filter.
+    pub log: String,
+    /// The `mqlink` binary, to run nodes with.
+    pub program: PathBuf,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody wanted it to, or everything was Ready and nothing more was asked for.
+    Done,
+    /// Not everything was Ready in time.
+    NotReady,
+    /// The command ended with this code.
+    Command(u8),
+}
+
+/// Why nothing was brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The manifests cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The manifests have mistakes.
+    #[error("{}", lines(.0))]
+    Manifests(Vec<Problem>),
+    /// There is nothing to bring up.
+    #[error("the manifests hold no MqttCluster; there is nothing to bring up")]
+    Nothing,
+    /// Ports cannot be had.
+    #[error("{}", lines(.0))]
+    Ports(Vec<PortError>),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The status socket cannot be served.
+    #[error(transparent)]
+    Status(#[from] BindError),
+    /// The command cannot be run.
+    #[error("failed to run `{0}`: {1}")]
+    Command(String, std::io::Error),
+}
+
+fn lines(problems: &[impl ToString]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Brings everything up, and returns when it is over and all nodes are dead.
+///
+/// # Errors
+/// When it cannot begin; later mistakes are shown, and the last good state stays in force.
+pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended, UpError> {
+    let texts = files::read(&options.files)?;
+    let (manifests, ports) = understand(&texts, &Manifests::default(), &Ports::new(options.free_ports))?;
+    if manifests.clusters.is_empty() {
+        return Err(UpError::Nothing);
+    }
+    let home = Home::open(options.data.as_deref())?;
+    let (publish, latest) = watch::channel(Arc::new(Status::default()));
+    status::serve(&home, latest)?;
+    let (tell, sights) = mpsc::channel(SIGHTS_MAX);
+    let mut picture = Picture { minted: home.load(MINTED)?, ..Picture::default() };
+    picture.take(manifests, ports);
+    let is_live = options.run.is_none() && options.wait.is_none();
+    let mut up = Up {
+        deadline: options.wait.map(|wait| Instant::now() + wait),
+        screen: Screen::new(is_live),
+        tried: texts.clone(),
+        texts,
+        nodes: BTreeMap::new(),
+        ending: JoinSet::new(),
+        command: None,
+        home,
+        picture,
+        tell,
+        publish,
+        options,
+    };
+    up.greet();
+    let ended = up.follow(sights, Box::pin(end)).await;
+    up.end().await;
+    ended
+}
+
+/// What the texts say, and ports for it.
+fn understand(texts: &[Text], before: &Manifests, ports: &Ports) -> Result<(Manifests, Ports), UpError> {
+    let manifests = load(texts, before).map_err(UpError::Manifests)?;
+    let ports = ports.assign(&wanted_ports(&manifests)).map_err(UpError::Ports)?;
+    Ok((manifests, ports))
+}
+
+struct Up {
+    options: Options,
+    home: Home,
+    picture: Picture,
+    screen: Screen,
+    /// The manifests in force.
+    texts: Vec<Text>,
+    /// The manifests as last read: in force, or with mistakes that were shown.
+    tried: Vec<Text>,
+    nodes: BTreeMap<Key, Node>,
+    /// Nodes on their way out.
+    ending: JoinSet<()>,
+    command: Option<Child>,
+    deadline: Option<Instant>,
+    tell: mpsc::Sender<(Key, Sight)>,
+    publish: watch::Sender<Arc<Status>>,
+}
+
+impl Up {
+    fn greet(&mut self) {
+        if self.home.is_ephemeral() {
+            self.screen.news("Everything is ephemeral: sessions, retained messages and credentials go with this process (no --data).");
+        }
+        for cluster in
+            self.picture.manifests.clusters.iter().filter(|cluster| cluster.spec.replicas > Some(1))
+        {
+            let line =
+                format!("MqttCluster {}: one node runs here, whatever spec.replicas says.", Key::of(cluster));
+            self.screen.news(&line);
+        }
+        self.name_moved_ports();
+    }
+
+    fn name_moved_ports(&mut self) {
+        let moved = self.picture.ports.iter().filter(|(_, port)| port.wanted != port.actual);
+        let news: Vec<String> = moved
+            .map(|(socket, port)| format!("Port {} is in use: {socket} has {}.", port.wanted, port.actual))
+            .collect();
+        news.iter().for_each(|line| self.screen.news(line));
+    }
+
+    async fn follow(
+        &mut self,
+        mut sights: mpsc::Receiver<(Key, Sight)>,
+        mut end: Pin<Box<impl Future<Output = ()>>>,
+    ) -> Result<Ended, UpError> {
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut plan_at = Instant::now();
+        let mut is_due = true;
+        loop {
+            let deadline = self.deadline;
+            tokio::select! {
+                () = &mut end => return Ok(Ended::Done),
+                () = at(is_due.then_some(plan_at)) => {
+                    is_due = false;
+                    plan_at = Instant::now() + CALM;
+                    self.plan();
+                    if let Some(ended) = self.heed_readiness()? {
+                        return Ok(ended);
+                    }
+                }
+                () = at(deadline) => return Ok(self.give_up()),
+                status = ended(&mut self.command) => return Ok(Ended::Command(code(status))),
+                sight = sights.recv() => {
+                    if let Some((cluster, sight)) = sight {
+                        is_due |= self.see(&cluster, sight);
+                    }
+                }
+                _ = poll.tick() => {
+                    self.read();
+                    is_due = true;
+                }
+            }
+        }
+    }
+
+    /// Notes what was seen of a node; tells whether a plan could depend on it.
+    fn see(&mut self, cluster: &Key, sight: Sight) -> bool {
+        if !self.nodes.contains_key(cluster) {
+            return false;
+        }
+        let name = node_name(cluster);
+        match sight {
+            Sight::Started(pid) => self.picture.started(cluster, pid),
+            Sight::Status(line) => self.picture.hear(cluster, line, Instant::now()),
+            Sight::Died(why) => {
+                self.screen.news(&format!("Node {name} died ({why}); it is started again."));
+                self.picture.died(cluster, why);
+            }
+            Sight::Trouble(why) => {
+                if !why.is_empty() {
+                    self.screen.news(&format!("Node {name}: {why}"));
+                }
+                return false;
+            }
+            Sight::Said(line) => {
+                self.screen.news(&format!("{name}: {line}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes the plan, applies it, shows it.
+    fn plan(&mut self) {
+        let now = Timestamp::now();
+        let minted = self.picture.minted.clone();
+        let plan = self.picture.plan(now, Instant::now(), &mut random);
+        if self.picture.minted != minted
+            && let Err(error) = self.home.save(MINTED, &self.picture.minted)
+        {
+            self.screen.news(&error.to_string());
+        }
+        let gone: Vec<Key> =
+            self.nodes.keys().filter(|key| !plan.clusters.contains_key(*key)).cloned().collect();
+        for key in gone {
+            if let Some(node) = self.nodes.remove(&key) {
+                self.ending.spawn(node.stop());
+            }
+        }
+        while self.ending.try_join_next().is_some() {}
+        for (key, settings) in plan.settings {
+            let settings = Arc::new(settings);
+            match self.nodes.get(&key) {
+                Some(node) => node.set(&settings),
+                None => {
+                    let node = Node::start(self.spec(&key), settings, key.clone(), self.tell.clone());
+                    self.nodes.insert(key, node);
+                }
+            }
+        }
+        self.screen.show(&self.picture, now);
+        self.publish.send_replace(Arc::new(Status::of(&self.picture, now)));
+    }
+
+    fn spec(&self, cluster: &Key) -> Spec {
+        let file = format!("{}.{}", cluster.namespace, node_name(cluster));
+        Spec {
+            program: self.options.program.clone(),
+            node: node_name(cluster),
+            config: self.home.file(&format!("{file}.json")),
+            socket: self.home.admin_socket(&file),
+            log: self.options.log.clone(),
+        }
+    }
+
+    /// Does what was to be done once everything is Ready.
+    fn heed_readiness(&mut self) -> Result<Option<Ended>, UpError> {
+        if self.command.is_some() || !table::all_ready(&self.picture) {
+            return Ok(None);
+        }
+        let is_awaited = self.deadline.take().is_some();
+        let Some(line) = &self.options.run else {
+            return Ok(is_awaited.then_some(Ended::Done));
+        };
+        let command = Command::new("sh")
+            .args(["-c", line])
+            .envs(variables(&self.picture, &self.home))
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| UpError::Command(line.clone(), error))?;
+        self.command = Some(command);
+        Ok(None)
+    }
+
+    fn give_up(&mut self) -> Ended {
+        eprint!("{}", table::render(&self.picture, Timestamp::now()));
+        Ended::NotReady
+    }
+
+    /// Takes over the manifests if they changed and are good; shows mistakes once.
+    fn read(&mut self) {
+        let texts = match files::read(&self.options.files) {
+            Ok(texts) => texts,
+            // An editor may be about to replace the file: the next look shows it.
+            Err(error) => {
+                if !self.tried.is_empty() {
+                    self.screen.news(&format!("{error}; what is in force stays."));
+                    self.tried.clear();
+                }
+                return;
+            }
+        };
+        if texts == self.tried {
+            return;
+        }
+        self.tried.clone_from(&texts);
+        if texts == self.texts {
+            return;
+        }
+        match understand(&texts, &self.picture.manifests, &self.picture.ports) {
+            Ok((manifests, ports)) => {
+                self.screen.news("The manifests changed.");
+                self.picture.take(manifests, ports);
+                self.texts = texts;
+                self.name_moved_ports();
+            }
+            Err(error) => {
+                self.screen.news(&format!("{error}\nThe edit has mistakes; what is in force stays."))
+            }
+        }
+    }
+
+    /// Ends the command and all nodes.
+    async fn end(mut self) {
+        if let Some(mut command) = self.command.take() {
+            // It may be dead already, which is what is wanted.
+            let _ = command.kill().await;
+        }
+        for node in std::mem::take(&mut self.nodes).into_values() {
+            self.ending.spawn(node.stop());
+        }
+        while self.ending.join_next().await.is_some() {}
+    }
+}
+
+/// What a command gets to know: `MQLINK_<CLUSTER>_<LISTENER>=host:port`, `MQLINK_<CLUSTER>_PID`, `MQLINK_DATA`.
+fn variables(picture: &Picture, home: &Home) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::from([("MQLINK_DATA".to_owned(), home.root().display().to_string())]);
+    for (key, status) in &picture.clusters {
+        let name = |what: &str| {
+            let name = format!("mqlink_{}_{what}", key.name).to_uppercase();
+            name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+        };
+        for listener in status.listeners.iter().flatten() {
+            if let Some(address) = &listener.address {
+                variables.insert(name(&listener.name), address.clone());
+            }
+        }
+        if let Some(pid) = picture.nodes.get(key).and_then(|seen| seen.pid) {
+            variables.insert(name("pid"), pid.to_string());
+        }
+    }
+    variables
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(command: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+    match command {
+        Some(command) => command.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The exit code of a command; 1 when a signal ended it.
+fn code(status: std::io::Result<ExitStatus>) -> u8 {
+    let code = status.ok().and_then(|status| status.code());
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn random(bytes: &mut [u8]) {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(bytes)
+        .expect("the system gives random numbers");
+}
