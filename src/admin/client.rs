@@ -79,6 +79,15 @@ impl Client {
         self.request(Method::GET, "/v1/healthz", Bytes::new()).await.map(drop)
     }
 
+    /// Asks for a JSON answer of another service that is spoken to in this way.
+    ///
+    /// # Errors
+    /// When it is not there, or answers something else.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.request(Method::GET, path, Bytes::new()).await?;
+        read_json(response).await
+    }
+
     async fn request(
         &self,
         method: Method,

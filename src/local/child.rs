@@ -36,22 +36,22 @@ const APPLY_MAX: Duration = Duration::from_secs(10);
 
 /// How to start a node.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub(super) struct Spec {
     /// The `mqlink` binary.
-    pub program: PathBuf,
+    pub(super) program: PathBuf,
     /// The node's name.
-    pub node: String,
+    pub(super) node: String,
     /// The file that its settings are written to.
-    pub config: PathBuf,
+    pub(super) config: PathBuf,
     /// Where it serves the admin protocol.
-    pub socket: PathBuf,
+    pub(super) socket: PathBuf,
     /// Its log filter.
-    pub log: String,
+    pub(super) log: String,
 }
 
 /// What a node's task sees.
 #[derive(Debug)]
-pub enum Sight {
+pub(super) enum Sight {
     /// A child runs.
     Started(u32),
     /// A line of its status stream.
@@ -66,14 +66,14 @@ pub enum Sight {
 
 /// A node and the task that keeps it.
 #[derive(Debug)]
-pub struct Node {
+pub(super) struct Node {
     wanted: watch::Sender<Option<Arc<Settings>>>,
     task: JoinHandle<()>,
 }
 
 impl Node {
     /// Starts a node with settings; `tell` gets what is seen of it.
-    pub fn start<T>(spec: Spec, settings: Arc<Settings>, id: T, tell: mpsc::Sender<(T, Sight)>) -> Self
+    pub(super) fn start<T>(spec: Spec, settings: Arc<Settings>, id: T, tell: mpsc::Sender<(T, Sight)>) -> Self
     where
         T: Clone + Send + Sync + 'static,
     {
@@ -83,7 +83,7 @@ impl Node {
     }
 
     /// Has the node run other settings; nothing happens when they are the same.
-    pub fn set(&self, settings: &Arc<Settings>) {
+    pub(super) fn set(&self, settings: &Arc<Settings>) {
         self.wanted.send_if_modified(|wanted| {
             let changes = wanted.as_ref() != Some(settings);
             if changes {
@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// Ends the node; returns when it is dead.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.wanted.send_replace(None);
         // A task that panicked took its child with it.
         drop(self.task.await);
@@ -165,6 +165,8 @@ impl<T: Clone> Keeper<T> {
     }
 
     async fn accompany(&mut self, mut child: Child) -> End {
+        // Held for as long as the child may live: a wait for it would close its standard input first.
+        let _lifeline = child.stdin.take();
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
         let client = Client::new(&self.spec.socket);
         let mut stream = None;

@@ -18,7 +18,7 @@ const STATUS_SOCKET: &str = "up.sock";
 
 /// The directories of one `mqlink up`.
 #[derive(Debug)]
-pub struct Home {
+pub(super) struct Home {
     root: PathBuf,
     run: TempDir,
     is_ephemeral: bool,
@@ -61,7 +61,7 @@ impl Home {
     ///
     /// # Errors
     /// When it cannot be made private, or another process uses it.
-    pub fn open(data: Option<&Path>) -> Result<Self, HomeError> {
+    pub(super) fn open(data: Option<&Path>) -> Result<Self, HomeError> {
         let run = tempfile::Builder::new()
             .prefix("mqlink-")
             .tempdir()
@@ -77,27 +77,27 @@ impl Home {
     }
 
     /// Whether everything here goes with the process.
-    pub fn is_ephemeral(&self) -> bool {
+    pub(super) fn is_ephemeral(&self) -> bool {
         self.is_ephemeral
     }
 
     /// The directory that stays, or would.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The path of a node's admin socket.
-    pub fn admin_socket(&self, node: &str) -> PathBuf {
+    pub(super) fn admin_socket(&self, node: &str) -> PathBuf {
         self.run.path().join(format!("{node}.sock"))
     }
 
     /// The path of the status socket of a directory.
-    pub fn status_socket(root: &Path) -> PathBuf {
+    pub(super) fn status_socket(root: &Path) -> PathBuf {
         root.join(STATUS_SOCKET)
     }
 
     /// The path of a file that stays.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
@@ -105,7 +105,7 @@ impl Home {
     ///
     /// # Errors
     /// When the file cannot be read or understood.
-    pub fn load<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, HomeError> {
+    pub(super) fn load<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, HomeError> {
         let path = self.file(name);
         match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|cause| HomeError::Unreadable { path, cause }),
@@ -118,7 +118,7 @@ impl Home {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn save(&self, name: &str, value: &impl Serialize) -> Result<(), HomeError> {
+    pub(super) fn save(&self, name: &str, value: &impl Serialize) -> Result<(), HomeError> {
         write_private(&self.file(name), value)
     }
 }

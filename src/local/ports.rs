@@ -24,11 +24,11 @@ impl fmt::Display for Socket {
 
 /// A port that a listener wants and the one that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Port {
+pub(super) struct Port {
     /// As the manifest says.
-    pub wanted: u16,
+    pub(super) wanted: u16,
     /// As it is.
-    pub actual: u16,
+    pub(super) actual: u16,
 }
 
 /// Why a listener cannot have the port that it wants.
@@ -47,7 +47,7 @@ pub enum PortError {
 
 /// The ports of all listeners.
 #[derive(Clone, Debug, Default)]
-pub struct Ports {
+pub(super) struct Ports {
     assigned: BTreeMap<Socket, Port>,
     /// Take another port where the wanted one cannot be had.
     free: bool,
@@ -55,7 +55,7 @@ pub struct Ports {
 
 impl Ports {
     /// No port yet.
-    pub fn new(free: bool) -> Self {
+    pub(super) fn new(free: bool) -> Self {
         Self { assigned: BTreeMap::new(), free }
     }
 
@@ -63,7 +63,7 @@ impl Ports {
     ///
     /// # Errors
     /// Every port that cannot be had.
-    pub fn assign(&self, wanted: &[(Socket, u16)]) -> Result<Self, Vec<PortError>> {
+    pub(super) fn assign(&self, wanted: &[(Socket, u16)]) -> Result<Self, Vec<PortError>> {
         let mut next = Self::new(self.free);
         let mut errors = Vec::new();
         // Who has a port keeps it, whatever the order of the manifests.
@@ -105,13 +105,13 @@ impl Ports {
     }
 
     /// The port of a listener.
-    pub fn get(&self, cluster: &str, listener: &str) -> Option<u16> {
+    pub(super) fn get(&self, cluster: &str, listener: &str) -> Option<u16> {
         let socket = Socket { cluster: cluster.to_owned(), listener: listener.to_owned() };
         self.assigned.get(&socket).map(|port| port.actual)
     }
 
     /// All listeners and their ports.
-    pub fn iter(&self) -> impl Iterator<Item = (&Socket, Port)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Socket, Port)> {
         self.assigned.iter().map(|(socket, port)| (socket, *port))
     }
 }

@@ -112,7 +112,8 @@ pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended
     let (publish, latest) = watch::channel(Arc::new(Status::default()));
     status::serve(&home, latest)?;
     let (tell, sights) = mpsc::channel(SIGHTS_MAX);
-    let mut picture = Picture { minted: home.load(MINTED)?, ..Picture::default() };
+    let mut picture = Picture::default();
+    picture.minted = home.load(MINTED)?;
     picture.take(manifests, ports);
     let is_live = options.run.is_none() && options.wait.is_none();
     let mut up = Up {

@@ -1,7 +1,6 @@
 //! The thread of broker and links, and what goes in and out of it.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,8 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::document::Document;
 use crate::admin::{Applied, Command};
 use crate::broker::Broker;
-use crate::broker::port::Core;
-use crate::link::transport::{Identity, Links, Port};
+use crate::link::transport::{Identity, Links};
 use crate::settings::report::NodeReport;
 
 /// How often counters and levels are reported, which nobody announces.
@@ -63,9 +61,8 @@ impl Shard {
     fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
         let Start { node, incarnation, document } = start;
         let broker = Broker::start(&document.settings);
-        let port: Rc<dyn Port> = Rc::new(BrokerPort(broker.clone()));
         let own = Identity { cluster: document.settings.cluster.clone(), node: node.clone(), incarnation };
-        let links = Links::start(port, own, incarnation);
+        let links = Links::start(broker.clone(), own, incarnation);
         links.apply_settings(&document.settings);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let base = NodeReport { node, version, incarnation, ..NodeReport::default() };
@@ -174,25 +171,5 @@ async fn wait(changed: &Notify, is_noted: bool) {
     match is_noted {
         true => std::future::pending().await,
         false => changed.notified().await,
-    }
-}
-
-/// The broker as links see it.
-struct BrokerPort(Broker);
-
-impl Port for BrokerPort {
-    fn with_core(&self, f: &mut dyn FnMut(&mut Core)) {
-        self.0.with_core(f);
-    }
-
-    fn set_bell(&self, bell: Rc<dyn Fn()>) {
-        let broker = self.0.clone();
-        // Ends with the thread.
-        tokio::task::spawn_local(async move {
-            loop {
-                broker.port_events().await;
-                bell();
-            }
-        });
     }
 }
