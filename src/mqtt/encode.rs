@@ -54,7 +54,8 @@ pub(super) fn write_publish(packet: &Publish<'_>, version: Version, out: &mut Ve
     let id_len = if packet.qos == QoS::AtMostOnce { 0 } else { 2 };
     let len =
         2 + packet.topic.len() + id_len + properties_len(packet.properties, version) + packet.payload.len();
-    out.reserve(1 + 4 + len);
+    // Exactly: a frame made of it then needs no second allocation.
+    out.reserve(1 + varint_len(remaining(len)) + len);
     let flags = (packet.dup as u8) << 3 | (packet.qos as u8) << 1 | packet.retain as u8;
     out.push((PacketType::Publish as u8) << 4 | flags);
     write_varint(out, remaining(len));

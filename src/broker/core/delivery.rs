@@ -38,13 +38,17 @@ pub(super) struct Encoder {
     bytes: [Vec<u8>; CLASSES],
     is_encoded: [bool; CLASSES],
     frames: [[Option<Rc<Frame>>; CLASSES]; 2],
+    has_frames: bool,
 }
 
 impl Encoder {
     /// Forgets the last message.
     pub(super) fn begin(&mut self) {
         self.is_encoded = [false; CLASSES];
-        self.frames = Default::default();
+        if self.has_frames {
+            self.frames = Default::default();
+            self.has_frames = false;
+        }
     }
 
     /// The message at QoS 0.
@@ -73,6 +77,7 @@ impl Encoder {
             (Some(identifiers), Version::V5, _) => Rc::new(frame_with_identifiers(&publish, identifiers)),
             (_, _, QoS::AtMostOnce) => Rc::new(Frame::publish(&publish, version)),
             (_, _, qos) => {
+                self.has_frames = true;
                 let of_qos = &mut self.frames[usize::from(qos == QoS::ExactlyOnce)];
                 let frame = &mut of_qos[class(version, retain)];
                 Rc::clone(frame.get_or_insert_with(|| Rc::new(Frame::publish(&publish, version))))

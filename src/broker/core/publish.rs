@@ -280,7 +280,8 @@ impl Core {
 
 /// Topics of the broker's own: clients do not publish there.
 pub(super) fn may_publish(topic: &str) -> bool {
-    !matches!(topic.split('/').next(), Some("$LINK" | "$SYS"))
+    // The first byte decides for nearly all.
+    !topic.starts_with('$') || !matches!(topic.split('/').next(), Some("$LINK" | "$SYS"))
 }
 
 /// The message of a PUBLISH, on its own.
