@@ -42,12 +42,12 @@ fn walk(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>) 
         ("array", Value::Array(items)) => walk_list(schema, items, path, findings),
         ("string", Value::String(text)) => check_word(schema, text, path, findings),
         ("boolean", Value::Bool(_)) => {}
-        ("integer", number) if is_whole(number) => {}
+        ("integer", number) if number.is_i64() || number.is_u64() => {}
         ("object", other) => findings.push(wrong_type(path, "a map", other)),
         ("array", other) => findings.push(wrong_type(path, "a list", other)),
         ("string", other) => findings.push(wrong_type(path, "a string (put it in quotes)", other)),
         ("boolean", other) => findings.push(wrong_type(path, "true or false", other)),
-        (_, other) => findings.push(wrong_type(path, "a whole number", other)),
+        (_, other) => findings.push(wrong_type(path, "a whole number (without a decimal point)", other)),
     }
 }
 
@@ -100,10 +100,6 @@ fn check_word(schema: &Value, text: &str, path: &str, findings: &mut Vec<Finding
         findings
             .push(Finding::invalid(path, format!("is `{text}`, but must be one of {}", words.join(", "))));
     }
-}
-
-fn is_whole(number: &Value) -> bool {
-    number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|float| float.fract() == 0.0)
 }
 
 fn unknown_field(path: &str, known: &[&str]) -> Finding {

@@ -25,6 +25,9 @@ fn whole_specs() {
         refuse(&["spec.lisener"], "{lisener: []}"),
         refuse(&["spec.image"], "{image: 7}"),
         accept("{image: null}"),
+        accept("{listeners: null, storage: null, podTemplate: {affinity: null}}"),
+        refuse(&["spec.listeners[0]"], "{listeners: [null]}"),
+        refuse(&["spec.replicas"], "{replicas: 1.0}"),
     ]);
 }
 

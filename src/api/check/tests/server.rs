@@ -22,9 +22,21 @@ pub(super) fn complaints(kind: Kind, manifest: &Value, old: Option<&Value>) -> V
     if !bounds.is_empty() {
         return bounds;
     }
-    match Validator::new().validate(schema, manifest, old) {
+    match Validator::new().validate(schema, &without_nulls(manifest), old) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(|error| format!("{:?} {error}", error.kind)).collect(),
+    }
+}
+
+/// The server drops nulls of maps before it looks at rules.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let kept = object.iter().filter(|(_, value)| !value.is_null());
+            kept.map(|(field, value)| (field.clone(), without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
     }
 }
 
