@@ -9,6 +9,8 @@ mod wire;
 mod control;
 mod routes;
 mod messages;
+#[cfg(test)]
+mod tests;
 
 pub use control::{Bye, Half, Hello, MessagesAck, Probe, Refuse, RoutesAck};
 pub use messages::{Entry, MESSAGE_OVERHEAD_MAX, Messages, MessagesWriter, Record, Records};
