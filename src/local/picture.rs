@@ -15,7 +15,6 @@ use crate::admin::StatusLine;
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 use crate::api::{ClusterLink, MqttCluster};
-use crate::pki::Random;
 use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, World};
 use crate::settings::Settings;
 use crate::settings::report::{LinkReport, NodeReport};
@@ -99,7 +98,12 @@ impl Picture {
     }
 
     /// Makes the plan for what is known, and remembers it.
-    pub(super) fn plan(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Plan {
+    pub(super) fn plan(
+        &mut self,
+        now: Timestamp,
+        instant: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Plan {
         let world = self.world(now, instant);
         let plan = plan::plan(&world, now, random);
         self.nodes.retain(|key, _| plan.clusters.contains_key(key));

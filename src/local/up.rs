@@ -104,11 +104,13 @@ fn lines(problems: &[impl ToString]) -> String {
 /// When it cannot begin; later mistakes are shown, and the last good state stays in force.
 pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended, UpError> {
     let texts = files::read(&options.files)?;
-    let (manifests, ports) = understand(&texts, &Manifests::default(), &Ports::new(options.free_ports))?;
+    let manifests = load(&texts, &Manifests::default()).map_err(UpError::Manifests)?;
     if manifests.clusters.is_empty() {
         return Err(UpError::Nothing);
     }
+    // Before the ports: another `up` of the same directory has these as well.
     let home = Home::open(options.data.as_deref())?;
+    let ports = assign(&manifests, &Ports::new(options.free_ports))?;
     let (publish, latest) = watch::channel(Arc::new(Status::default()));
     status::serve(&home, latest)?;
     let (tell, sights) = mpsc::channel(SIGHTS_MAX);
@@ -136,11 +138,8 @@ pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended
     ended
 }
 
-/// What the texts say, and ports for it.
-fn understand(texts: &[Text], before: &Manifests, ports: &Ports) -> Result<(Manifests, Ports), UpError> {
-    let manifests = load(texts, before).map_err(UpError::Manifests)?;
-    let ports = ports.assign(&wanted_ports(&manifests)).map_err(UpError::Ports)?;
-    Ok((manifests, ports))
+fn assign(manifests: &Manifests, before: &Ports) -> Result<Ports, UpError> {
+    before.assign(&wanted_ports(manifests)).map_err(UpError::Ports)
 }
 
 struct Up {
@@ -334,17 +333,21 @@ impl Up {
         if texts == self.texts {
             return;
         }
-        match understand(&texts, &self.picture.manifests, &self.picture.ports) {
-            Ok((manifests, ports)) => {
-                self.screen.news("The manifests changed.");
-                self.picture.take(manifests, ports);
-                self.texts = texts;
-                self.name_moved_ports();
-            }
+        match self.take_over(&texts) {
+            Ok(()) => self.texts = texts,
             Err(error) => {
                 self.screen.news(&format!("{error}\nThe edit has mistakes; what is in force stays."))
             }
         }
+    }
+
+    fn take_over(&mut self, texts: &[Text]) -> Result<(), UpError> {
+        let manifests = load(texts, &self.picture.manifests).map_err(UpError::Manifests)?;
+        let ports = assign(&manifests, &self.picture.ports)?;
+        self.screen.news("The manifests changed.");
+        self.picture.take(manifests, ports);
+        self.name_moved_ports();
+        Ok(())
     }
 
     /// Ends the command and all nodes.

@@ -12,4 +12,5 @@ mod link;
 mod traffic;
 mod death;
 mod edits;
+mod up;
 mod cli;

@@ -87,6 +87,8 @@ fn take(report: &mut Option<NodeReport>, mut line: Value) {
         let link: LinkReport = serde_json::from_value(link.take()).expect("a link report");
         report.links.retain(|known| known.id != link.id);
         report.links.push(link);
+    } else if let (Some(report), Some(id)) = (report.as_mut(), line.get("unlinked")) {
+        report.links.retain(|known| known.id.as_str() != id);
     }
 }
 
