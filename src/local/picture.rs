@@ -15,7 +15,7 @@ use crate::admin::StatusLine;
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 use crate::api::{ClusterLink, MqttCluster};
-use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, World};
+use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, Random, World};
 use crate::settings::Settings;
 use crate::settings::report::{LinkReport, NodeReport};
 

@@ -33,7 +33,7 @@ use jiff::Timestamp;
 
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
-use crate::pki::Random;
+pub use crate::pki::Random;
 use crate::settings::Settings;
 
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
