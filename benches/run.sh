@@ -29,20 +29,6 @@ wait_for() {
     exit 1
 }
 
-# node CLUSTER: the process id of the cluster's node under `up`.
-node() {
-    local pid
-    for pid in $(cat /proc/"$up"/task/*/children); do
-        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "--node [^ ]*$1" && echo "$pid"
-    done
-}
-
-$BROKERS "$mqlink" up -f benches/clusters.yaml >"$work/up.log" 2>&1 &
-up=$!
-started+=("$up")
-wait_for 27883
-wait_for 28883
-
 # Generous limits, so that no broker is measured dropping; no Nagle, as in every modern broker.
 common='allow_anonymous true
 max_inflight_messages 1000
@@ -66,10 +52,13 @@ floor=$!
 started+=("$floor")
 wait_for 26883
 
-$GENERATOR "$mqlink" bench --json "$work/runs.json" --markdown "$work/table.md" "$@" \
-    --target "mqlink=127.0.0.1:27883@$(node us-east),127.0.0.1:28883@$(node eu-west)" \
-    --target "mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b" \
-    --target "floor=127.0.0.1:26883@$floor"
+# `up` knows where its nodes are and which processes they are.
+options=$*
+$BROKERS "$mqlink" up -f benches/clusters.yaml --wait 60s --run "$GENERATOR $mqlink bench \
+    --json $work/runs.json --markdown $work/table.md \
+    --target mqlink=\$MQLINK_US_EAST_MQTT@\$MQLINK_US_EAST_PID,\$MQLINK_EU_WEST_MQTT@\$MQLINK_EU_WEST_PID \
+    --target mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b \
+    --target floor=127.0.0.1:26883@$floor $options"
 
 model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
 {

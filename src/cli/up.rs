@@ -97,6 +97,8 @@ pub(super) struct StatusArgs {
 enum OutputArg {
     /// As kubectl get prints it.
     Table,
+    /// The same, and what crossed each half of each link.
+    Wide,
     /// Statuses, reports and counters.
     Json,
 }
@@ -132,6 +134,7 @@ impl StatusArgs {
     fn print(&self, status: &Status) {
         match self.output {
             OutputArg::Table => print!("{}", status.table),
+            OutputArg::Wide => print!("{}\n{}", status.table, status.crossings()),
             OutputArg::Json => {
                 let text = serde_json::to_string_pretty(status).expect("a status is plain data");
                 println!("{text}");

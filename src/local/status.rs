@@ -17,7 +17,7 @@ use super::table;
 use crate::admin::{BindError, Client, ClientError};
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
-use crate::settings::report::{LinkReport, NodeReport};
+use crate::settings::report::{LinkCounters, LinkReport, NodeReport};
 
 /// Everything that `mqlink up` knows, for programs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -106,6 +106,42 @@ impl Status {
             clusters: clusters.collect(),
             links: links.collect(),
         }
+    }
+}
+
+impl Status {
+    /// What each half of each link has sent and received since its node started, as a table.
+    pub fn crossings(&self) -> String {
+        let head = [
+            "LINK",
+            "HALF",
+            "MATCHED",
+            "ACKNOWLEDGED",
+            "WAITING",
+            "DROPPED",
+            "RECEIVED",
+            "DELIVERED",
+            "DISCARDED",
+        ];
+        let mut rows = vec![table::row(head)];
+        for (link, half) in
+            self.links.iter().flat_map(|link| link.halves.iter().map(move |half| (link, half)))
+        {
+            let LinkCounters { sent, received, .. } = half.report.counters;
+            let numbers = [
+                sent.matched,
+                sent.acknowledged,
+                sent.queued + sent.in_flight,
+                sent.dropped.total(),
+                received.received,
+                received.delivered,
+                received.dropped.total(),
+            ];
+            let mut cells = vec![link.name.clone(), half.cluster.clone()];
+            cells.extend(numbers.map(|number| number.to_string()));
+            rows.push(cells);
+        }
+        table::align(&rows)
     }
 }
 

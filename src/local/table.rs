@@ -125,7 +125,7 @@ fn links(picture: &Picture, now: Timestamp) -> String {
     align(&rows)
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
@@ -146,7 +146,7 @@ fn age(born: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 /// Columns three spaces apart, each as wide as its widest cell.
-fn align(rows: &[Vec<String>]) -> String {
+pub(super) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -173,6 +173,13 @@ pub struct SentDrops {
     pub disconnected: u64,
 }
 
+impl SentDrops {
+    /// For whatever reason.
+    pub fn total(&self) -> u64 {
+        self.expired + self.overflow + self.refused + self.oversize + self.disconnected
+    }
+}
+
 /// Messages from the peer to here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -197,4 +204,11 @@ pub struct ReceivedDrops {
     pub no_route: u64,
     /// It had arrived before.
     pub duplicate: u64,
+}
+
+impl ReceivedDrops {
+    /// For whatever reason.
+    pub fn total(&self) -> u64 {
+        self.not_wanted + self.disabled + self.no_route + self.duplicate
+    }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use mqlink::admin::StatusLine;
 use mqlink::settings::report::{LinkReport, NodeReport, VerdictStatus};
-use serde_json::Value;
 
 use crate::clients::PATIENCE;
 
@@ -38,9 +38,9 @@ impl Status {
     fn read(&self, stream: UnixStream) {
         let lines = BufReader::new(stream).lines().map_while(Result::ok);
         for line in lines.filter(|line| line.starts_with('{')) {
-            let line: Value = serde_json::from_str(&line).expect("the status stream is JSON lines");
+            let line: StatusLine = serde_json::from_str(&line).expect("the status stream is JSON lines");
             let mut latest = self.latest.0.lock().expect("nobody panics with it");
-            take(&mut latest.report, line);
+            line.apply_to(latest.report.get_or_insert_default());
             self.latest.1.notify_all();
         }
         self.latest.0.lock().expect("nobody panics with it").ended = true;
@@ -73,23 +73,6 @@ pub(crate) fn is_up(link: &LinkReport) -> bool {
     [&link.connected, &link.peer_agrees, &link.routes_synced]
         .iter()
         .all(|verdict| verdict.status == VerdictStatus::True)
-}
-
-/// Works one line of the stream into the report.
-fn take(report: &mut Option<NodeReport>, mut line: Value) {
-    let parse = |value: Value| serde_json::from_value::<NodeReport>(value).expect("a node report");
-    if let Some(snapshot) = line.get_mut("snapshot") {
-        *report = Some(parse(snapshot.take()));
-    } else if let (Some(report), Some(node)) = (report.as_mut(), line.get_mut("node")) {
-        let links = std::mem::take(&mut report.links);
-        *report = NodeReport { links, ..parse(node.take()) };
-    } else if let (Some(report), Some(link)) = (report.as_mut(), line.get_mut("link")) {
-        let link: LinkReport = serde_json::from_value(link.take()).expect("a link report");
-        report.links.retain(|known| known.id != link.id);
-        report.links.push(link);
-    } else if let (Some(report), Some(id)) = (report.as_mut(), line.get("unlinked")) {
-        report.links.retain(|known| known.id.as_str() != id);
-    }
 }
 
 /// Where a node's admin socket is, by its command line.
