@@ -16,6 +16,8 @@ mod handshake;
 mod frames;
 mod settings;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use output::{ConnId, Identity, Output};
 
