@@ -18,8 +18,8 @@ impl Source {
     pub(crate) fn read(path: &Path) -> Option<Source> {
         let raw = std::fs::read_to_string(root().join(path)).ok()?;
         let code = blank(&raw);
+        let all_test = !path.starts_with("src") || path.ancestors().any(is_test_module);
         let path = path.display().to_string();
-        let all_test = !path.starts_with("src/") || path.ends_with("tests.rs") || path.contains("/tests/");
         let tests_at = if all_test { 0 } else { inline_tests_at(&code) };
         Some(Source { path, raw, code, tests_at })
     }
@@ -78,6 +78,19 @@ impl Source {
     fn line(&self, at: usize) -> usize {
         self.code[..at].matches('\n').count() + 1
     }
+}
+
+/// Whether the module that this file or folder is stands in its parent below `#[cfg(test)]`.
+fn is_test_module(path: &Path) -> bool {
+    let (Some(stem), Some(folder)) = (path.file_stem().and_then(|stem| stem.to_str()), path.parent()) else {
+        return false;
+    };
+    let parents = [folder.join("mod.rs"), folder.join("lib.rs"), folder.with_extension("rs")];
+    let Some(parent) = parents.iter().find_map(|file| std::fs::read_to_string(root().join(file)).ok()) else {
+        return false;
+    };
+    let lines: Vec<&str> = parent.lines().collect();
+    lines.windows(2).any(|pair| pair[0] == "#[cfg(test)]" && mod_name(pair[1]) == Some(stem))
 }
 
 /// All Rust files below `folder`, read.
