@@ -318,3 +318,124 @@ fn used(allowed: Option<&[Filter]>, route: &Filter) -> Vec<Filter> {
     parts.dedup();
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn filter(text: &str) -> Filter {
+        Filter::parse(text).expect("a valid filter")
+    }
+
+    fn filters(texts: &[&str]) -> Vec<Filter> {
+        texts.iter().map(|text| filter(text)).collect()
+    }
+
+    fn receiver() -> RouteReceiver {
+        let mut receiver = RouteReceiver::default();
+        receiver.handle_allowed(Some(filters(&["#"])), &mut Vec::new());
+        receiver
+    }
+
+    /// Has an actor say Hello and bootstrap; gives what changed, `+` for served.
+    fn bootstrap(receiver: &mut RouteReceiver, node: &str, incarnation: u64, add: &[&str]) -> Vec<String> {
+        let held = receiver.handle_hello(node, incarnation, TTL).expect("it is welcome");
+        assert!(held.need_bootstrap);
+        let batch = ReceivedBatch {
+            number: 1,
+            begin: true,
+            end: true,
+            add: filters(add),
+            ..ReceivedBatch::default()
+        };
+        apply(receiver, node, batch).expect("in order")
+    }
+
+    fn apply(
+        receiver: &mut RouteReceiver,
+        node: &str,
+        batch: ReceivedBatch,
+    ) -> Result<Vec<String>, Violation> {
+        let mut changes = Vec::new();
+        receiver.handle_batch(node, batch, &mut changes)?;
+        Ok(told(&changes))
+    }
+
+    fn told(changes: &[RouteChange]) -> Vec<String> {
+        let sign = |change: &RouteChange| if change.served { '+' } else { '-' };
+        changes.iter().map(|change| format!("{}{}", sign(change), change.filter.as_str())).collect()
+    }
+
+    #[test]
+    fn a_route_stands_while_any_actor_wants_it() {
+        let mut receiver = receiver();
+        assert_eq!(bootstrap(&mut receiver, "eu-0", 1, &["a", "b"]), ["+a", "+b"]);
+        assert_eq!(bootstrap(&mut receiver, "eu-1", 1, &["b", "c"]), ["+c"]);
+        let now = Instant::now();
+        receiver.handle_disconnected("eu-0", now);
+        let mut changes = Vec::new();
+        receiver.handle_timeout(now + TTL - Duration::from_millis(1), &mut changes);
+        assert!(changes.is_empty());
+        assert_eq!(receiver.poll_timeout(), Some(now + TTL));
+        receiver.handle_timeout(now + TTL, &mut changes);
+        assert_eq!(told(&changes), ["-a"], "only its own");
+    }
+
+    #[test]
+    fn a_newer_incarnation_replaces_and_an_older_one_is_told_what_is_held() {
+        let mut receiver = receiver();
+        bootstrap(&mut receiver, "eu-0", 5, &["a", "b"]);
+        assert_eq!(receiver.handle_hello("eu-0", 4, TTL), Err(Rejected::Outdated(5)));
+        receiver.handle_hello("eu-0", 6, TTL).expect("it is newer");
+        let first = ReceivedBatch { number: 1, begin: true, add: filters(&["c"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", first), Ok(vec!["+c".to_owned()]), "nothing goes yet");
+        let last = ReceivedBatch { number: 2, end: true, add: filters(&["b"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", last), Ok(vec!["-a".to_owned()]));
+        let mut digest = Digest::default();
+        ["b", "c"].iter().for_each(|filter| digest.add(filter));
+        let answer = receiver.answer("eu-0").expect("it is held");
+        assert_eq!((answer.number, answer.digest, answer.need_bootstrap), (2, digest, false));
+    }
+
+    #[test]
+    fn the_digest_covers_what_was_received_whatever_is_used() {
+        let mut receiver = receiver();
+        bootstrap(&mut receiver, "eu-0", 1, &["#", "public/a", "secret"]);
+        let before = receiver.answer("eu-0");
+        let mut changes = Vec::new();
+        receiver.handle_allowed(Some(filters(&["public/#"])), &mut changes);
+        let mut told = told(&changes);
+        assert_eq!(told.remove(0), "+public/#", "first what comes");
+        assert_eq!((receiver.answer("eu-0"), receiver.narrowed()), (before, 2));
+        changes.clear();
+        receiver.handle_allowed(None, &mut changes);
+        assert_eq!(receiver.served().count(), 0);
+        receiver.handle_allowed(Some(filters(&["#"])), &mut changes);
+        assert_eq!(receiver.served().count(), 3);
+    }
+
+    #[test]
+    fn batches_out_of_order_or_place_are_refused() {
+        let mut receiver = receiver();
+        receiver.handle_hello("eu-0", 1, TTL).expect("it is welcome");
+        let delta = |number| ReceivedBatch { number, add: filters(&["x"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", delta(1)), Err(Violation::RoutesOutOfPlace));
+        bootstrap(&mut receiver, "eu-0", 2, &["a"]);
+        assert_eq!(apply(&mut receiver, "eu-0", delta(3)), Err(Violation::RoutesOutOfOrder));
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2)), Ok(vec!["+x".to_owned()]));
+        let delete = ReceivedBatch { number: 3, delete: filters(&["never"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", delete), Ok(vec![]), "what is not there cannot go");
+    }
+
+    #[test]
+    fn a_peer_cannot_invent_nodes_without_end() {
+        let mut receiver = receiver();
+        for number in 0..ACTORS_MAX {
+            receiver.handle_hello(&format!("eu-{number}"), 1, TTL).expect("it is welcome");
+        }
+        assert_eq!(receiver.handle_hello("eu-more", 1, TTL), Err(Rejected::TooManyActors));
+        receiver.handle_hello("eu-0", 1, TTL).expect("a known one is always welcome");
+    }
+}
