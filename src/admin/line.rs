@@ -9,11 +9,11 @@ use crate::settings::report::{LinkReport, NodeReport};
 #[serde(rename_all = "camelCase")]
 pub enum StatusLine {
     /// Everything; the first line.
-    Snapshot(NodeReport),
+    Snapshot(Box<NodeReport>),
     /// Everything but the links, which stay as they were.
-    Node(NodeReport),
+    Node(Box<NodeReport>),
     /// One link, new or changed.
-    Link(LinkReport),
+    Link(Box<LinkReport>),
     /// The id of a link that is gone.
     Unlinked(String),
     /// Nothing changed; the number of beats so far.
@@ -26,7 +26,7 @@ impl StatusLine {
         let mut lines = Vec::new();
         let (node_before, node_after) = (without_links(before), without_links(after));
         if node_before != node_after {
-            lines.push(StatusLine::Node(node_after));
+            lines.push(StatusLine::Node(Box::new(node_after)));
         }
         for link in &before.links {
             if after.links.iter().all(|other| other.id != link.id) {
@@ -35,7 +35,7 @@ impl StatusLine {
         }
         for link in &after.links {
             if before.links.iter().all(|other| other != link) {
-                lines.push(StatusLine::Link(link.clone()));
+                lines.push(StatusLine::Link(Box::new(link.clone())));
             }
         }
         lines
@@ -44,14 +44,14 @@ impl StatusLine {
     /// Brings a report to what the line says.
     pub fn apply_to(self, report: &mut NodeReport) {
         match self {
-            StatusLine::Snapshot(snapshot) => *report = snapshot,
+            StatusLine::Snapshot(snapshot) => *report = *snapshot,
             StatusLine::Node(node) => {
-                *report = NodeReport { links: std::mem::take(&mut report.links), ..node }
+                *report = NodeReport { links: std::mem::take(&mut report.links), ..*node }
             }
             StatusLine::Unlinked(id) => report.links.retain(|link| link.id != id),
             StatusLine::Link(link) => match report.links.binary_search_by(|other| other.id.cmp(&link.id)) {
-                Ok(index) => report.links[index] = link,
-                Err(index) => report.links.insert(index, link),
+                Ok(index) => report.links[index] = *link,
+                Err(index) => report.links.insert(index, *link),
             },
             StatusLine::Beat(_) => {}
         }

@@ -112,7 +112,7 @@ async fn stream(mut reports: watch::Receiver<Arc<NodeReport>>, beat: Duration, m
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat.tick().await;
     let mut last = Arc::clone(&reports.borrow_and_update());
-    let mut text = encode(&[StatusLine::Snapshot(NodeReport::clone(&last))]);
+    let mut text = encode(&[StatusLine::Snapshot(Box::new(NodeReport::clone(&last)))]);
     loop {
         if !text.is_empty() && lines.send_data(text).await.is_err() {
             return;

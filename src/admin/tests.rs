@@ -106,11 +106,11 @@ async fn a_document_beyond_the_limit_is_refused() {
 async fn a_stream_begins_fresh_and_goes_on_with_changes() {
     let node = FakeNode::start();
     let mut stream = node.client.status().await.unwrap();
-    assert_eq!(stream.next().await.unwrap(), Some(StatusLine::Snapshot(report(1, &[]))));
+    assert_eq!(stream.next().await.unwrap(), Some(StatusLine::Snapshot(report(1, &[]).into())));
 
     let changed = link("a", VerdictStatus::True);
     node.reports.send_replace(Arc::new(report(1, std::slice::from_ref(&changed))));
-    assert_eq!(next_change(&mut stream).await, StatusLine::Link(changed));
+    assert_eq!(next_change(&mut stream).await, StatusLine::Link(changed.into()));
 
     node.reports.send_replace(Arc::new(report(1, &[])));
     assert_eq!(next_change(&mut stream).await, StatusLine::Unlinked("a".into()));

@@ -64,7 +64,7 @@ impl Screen {
                     .lines()
                     .chain(std::iter::once(""))
                     .chain(news)
-                    .map(|line| cut(line, columns))
+                    .flat_map(|line| wrap(line, columns))
                     .collect();
                 let text = text[..text.len().min(rows.saturating_sub(1))].join("\n");
                 if text != *shown {
@@ -115,10 +115,24 @@ fn size() -> (usize, usize) {
     })
 }
 
-/// A line that wraps would be two.
-fn cut(line: &str, columns: usize) -> String {
-    match line.chars().count() > columns {
-        true => line.chars().take(columns.saturating_sub(1)).chain(['…']).collect(),
-        false => line.to_owned(),
+/// A line as the lines that it takes: the terminal must not wrap it, or their count would be wrong.
+fn wrap(line: &str, columns: usize) -> Vec<String> {
+    let chars: Vec<char> = line.chars().collect();
+    match chars.is_empty() {
+        true => vec![String::new()],
+        false => chars.chunks(columns).map(|part| part.iter().collect()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrap;
+
+    #[test]
+    fn lines_are_counted_as_the_terminal_shows_them() {
+        assert_eq!(wrap("", 3), [""]);
+        assert_eq!(wrap("abc", 3), ["abc"]);
+        assert_eq!(wrap("abcdäfg", 3), ["abc", "däf", "g"]);
+        assert_eq!(wrap("abc", usize::MAX), ["abc"]);
     }
 }
