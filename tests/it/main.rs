@@ -13,4 +13,5 @@ mod traffic;
 mod death;
 mod edits;
 mod up;
+mod settings;
 mod cli;
