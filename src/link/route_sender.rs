@@ -236,7 +236,8 @@ impl RouteSender {
             Phase::Disconnected | Phase::Handshaking => return None,
             Phase::Bootstrapping { rest, begun } => {
                 let begin = !std::mem::replace(begun, true);
-                let add = take_batch(|| rest.pop_front());
+                let mut room = BATCH_BYTES_MAX;
+                let add = take_batch(&mut room, || rest.pop_front());
                 let end = rest.is_empty();
                 RouteBatch { number: self.number + 1, begin, end, add, delete: Vec::new() }
             }
@@ -263,8 +264,12 @@ impl RouteSender {
         if now < self.delta_at()? {
             return None;
         }
-        let add = take_batch(|| self.add.pop_first());
-        let delete = if self.add.is_empty() { take_batch(|| self.delete.pop_first()) } else { Vec::new() };
+        let mut room = BATCH_BYTES_MAX;
+        let add = take_batch(&mut room, || self.add.pop_first());
+        let delete = match self.add.is_empty() {
+            true => take_batch(&mut room, || self.delete.pop_first()),
+            false => Vec::new(),
+        };
         self.changed_at = if self.add.is_empty() && self.delete.is_empty() { None } else { Some(now) };
         Some(RouteBatch { number: self.number + 1, begin: false, end: false, add, delete })
     }
@@ -308,12 +313,12 @@ impl RouteSender {
     }
 }
 
-fn take_batch(mut next: impl FnMut() -> Option<Filter>) -> Vec<Filter> {
+/// Takes filters while there is room; the last one may exceed it, so no filter is too long to be told.
+fn take_batch(room: &mut usize, mut next: impl FnMut() -> Option<Filter>) -> Vec<Filter> {
     let mut batch = Vec::new();
-    let mut bytes = 0;
-    while batch.len() < BATCH_FILTERS_MAX && bytes < BATCH_BYTES_MAX {
+    while batch.len() < BATCH_FILTERS_MAX && *room > 0 {
         let Some(filter) = next() else { break };
-        bytes += filter.as_str().len();
+        *room = room.saturating_sub(filter.as_str().len());
         batch.push(filter);
     }
     batch
@@ -412,6 +417,34 @@ mod tests {
         }
         assert_eq!(sender.unanswered.len(), UNANSWERED_MAX);
         assert_eq!(sender.poll_timeout(now + GATHER), Some(now + ANSWER), "nothing else can be due");
+    }
+
+    #[test]
+    fn the_longest_filters_fit_into_a_frame_that_everybody_takes() {
+        let (mut sender, now) = online(&[]);
+        let long = |letter: &str| filter(&letter.repeat(65_535));
+        for letter in ["a", "b"] {
+            sender.handle_subscription(long(letter), None, true, now);
+            sender.poll_batch(now + GATHER);
+        }
+        for letter in ["a", "b"] {
+            sender.handle_subscription(long(letter), None, false, now);
+        }
+        sender.handle_subscription(filter(&"c".repeat(BATCH_BYTES_MAX - 1)), None, true, now);
+        let mut frames = 0;
+        while let Some(batch) = sender.poll_batch(now + GATHER * (2 + frames)) {
+            frames += 1;
+            let mut frame = Vec::new();
+            crate::link::native::encode_routes(
+                batch.number,
+                (false, false),
+                &batch.add,
+                &batch.delete,
+                &mut frame,
+            );
+            assert!(frame.len() <= crate::link::native::FRAME_BYTES_MIN, "{}", frame.len());
+        }
+        assert!(sender.delete.is_empty());
     }
 
     #[test]

@@ -49,14 +49,15 @@ impl Batcher {
                 Entry::New(message.topic.as_bytes())
             }
         };
-        let list = message.properties.as_properties();
-        let properties = match self.properties.get(list.as_bytes()) {
-            _ if list.is_empty() => None,
-            Some(&number) => Some(Entry::Known(number)),
-            None => {
-                self.properties.insert(list.as_bytes().to_vec(), self.properties.len());
-                Some(Entry::New(list.as_bytes()))
-            }
+        let properties = match message.properties.as_properties().as_bytes() {
+            [] => None,
+            list => Some(match self.properties.get(list) {
+                Some(&number) => Entry::Known(number),
+                None => {
+                    self.properties.insert(list.to_vec(), self.properties.len());
+                    Entry::New(list)
+                }
+            }),
         };
         let expiry_s = message.expiry_s(now);
         let payload = &message.payload;

@@ -1,7 +1,7 @@
 //! A half that changes while it runs.
 //!
 //! What can stay, stays: topics, the ACL and bounds change under an open connection. A connection ends only when
-//! what it was opened with is not valid any more: address, TLS, credentials, who dials.
+//! it is not valid any more: another address or authority, other credentials of the peer, another side that dials.
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ impl Link {
             open.into_iter().for_each(|conn| self.send_half(conn));
         }
         self.end_invalid(&before, now);
-        if dials_otherwise(&before, &self.half) || before.enabled != self.half.enabled {
+        if presents_otherwise(&before, &self.half) || before.enabled != self.half.enabled {
             self.trouble = None;
             self.dialer.handle_hope();
         }
@@ -49,11 +49,10 @@ impl Link {
 
     pub(super) fn send_half(&mut self, conn: ConnId) {
         let topics = self.half.topics.clone();
-        let frame = native::Half {
-            enabled: self.half.enabled,
-            topics: topics.iter().map(String::as_str).collect(),
-            nodes: 1,
-        };
+        let told =
+            topics.iter().filter(|topic| topic.len() <= native::TOPIC_LEN_MAX).take(native::TOPICS_MAX);
+        let frame =
+            native::Half { enabled: self.half.enabled, topics: told.map(String::as_str).collect(), nodes: 1 };
         self.send(conn, &Frame::Half(frame));
     }
 
@@ -78,8 +77,20 @@ fn is_invalid(connection: &Connection, before: &Half, half: &Half) -> bool {
     !half.enabled || otherwise || wrong_way
 }
 
+/// Whether an open connection leads to another address, or to a peer that would not be believed any more. What this
+/// side presents may change under it: whether the old still counts is the peer's to judge.
 fn dials_otherwise(before: &Half, half: &Half) -> bool {
-    before.server != half.server || before.tls != half.tls || before.credentials != half.credentials
+    let believes = |half: &Half| half.tls.as_ref().map(|tls| (tls.ca_pem.clone(), tls.server_name.clone()));
+    before.server != half.server || believes(before) != believes(half)
+}
+
+/// Whether an attempt that failed may now succeed.
+fn presents_otherwise(before: &Half, half: &Half) -> bool {
+    before.server != half.server
+        || before.tls != half.tls
+        || before.credentials != half.credentials
+        || before.inbound != half.inbound
+        || before.dial != half.dial
 }
 
 /// The filters of a half. Settings are checked before they come here, so none is left out.

@@ -13,9 +13,9 @@ const NAME_LEN_MAX: usize = 255;
 /// Bytes of the text of a refusal.
 const TEXT_LEN_MAX: usize = 1024;
 /// Bytes of one filter of a half's topics.
-const TOPIC_LEN_MAX: usize = 1024;
+pub const TOPIC_LEN_MAX: usize = 1024;
 /// Filters of a half.
-const TOPICS_MAX: usize = 64;
+pub const TOPICS_MAX: usize = 64;
 
 /// Who speaks, and what it can do. The first frame each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Bye, Half, Hello, MessagesAck, Probe, Refuse, RoutesAck};
+pub use control::{Bye, Half, Hello, MessagesAck, Probe, Refuse, RoutesAck, TOPIC_LEN_MAX, TOPICS_MAX};
 pub use messages::{Entry, MESSAGE_OVERHEAD_MAX, Messages, MessagesWriter, Record, Records};
 pub use routes::{EXPANDED_BYTES_MAX, FILTERS_MAX, FilterList, Routes, encode_routes};
 

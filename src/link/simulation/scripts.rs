@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::mqtt::{Filter, QoS};
-use crate::settings::Dial;
 use crate::settings::report::{Verdict, VerdictStatus};
+use crate::settings::{Credentials, Dial};
 
 use super::world::{Path, World, half, message};
 
@@ -501,4 +501,22 @@ fn subscription_churn_does_not_flap_the_verdict() {
     net.settle();
     let wanted: Vec<Filter> = net.the_link("eu", "us").wanted().cloned().collect();
     assert_eq!(served(&net, "us", "eu").len(), wanted.len());
+}
+
+#[test]
+fn what_a_half_presents_changes_under_an_open_connection() {
+    let mut net = World::two(29);
+    net.settle();
+    let dialled = net.dialled;
+    let secret = |password: &str| Credentials { username: "us".into(), password: password.into() };
+    net.configure("us", "eu", |half| half.credentials = Some(secret("new")));
+    net.configure("us", "eu", |half| half.forwarding.max_inflight = 7);
+    net.configure("us", "eu", |half| half.acl.accept = vec!["a/#".into()]);
+    net.run_for(SECOND);
+    assert_eq!(net.dialled, dialled, "nobody had to dial again");
+    net.configure("us", "eu", |half| half.inbound.credentials = Some(secret("revoked")));
+    net.configure("eu", "us", |half| half.inbound.credentials = Some(secret("revoked")));
+    net.run_for(SECOND);
+    assert!(net.dialled > dialled, "whoever was let in must show what counts now");
+    net.settle();
 }
