@@ -98,12 +98,7 @@ impl Picture {
     }
 
     /// Makes the plan for what is known, and remembers it.
-    pub(super) fn plan(
-        &mut self,
-        now: Timestamp,
-        instant: Instant,
-        random: &mut dyn FnMut(&mut [u8]),
-    ) -> Plan {
+    pub(super) fn plan(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Plan {
         let world = self.world(now, instant);
         let plan = plan::plan(&world, now, random);
         self.nodes.retain(|key, _| plan.clusters.contains_key(key));
