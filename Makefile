@@ -47,3 +47,22 @@ crds: ## writes crds/ from the Rust types
 .PHONY: bench
 bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 10 minutes)
 	@benches/run.sh
+
+# Where Cargo puts what it builds.
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: image
+image: build ## the image of broker and operator without Docker, target/mqlink-image.tar
+	@image/build.sh $(TARGET)/release/mqlink $(TARGET)/mqlink-image.tar
+
+.PHONY: cluster
+cluster: ## a Kubernetes cluster on this machine, for tests (Debian, root; docs/e2e.md)
+	@e2e/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## ends it, and leaves nothing
+	@e2e/cluster/down.sh
+
+.PHONY: cluster-test
+cluster-test: image ## proves the clusters and the image (2 minutes)
+	@e2e/cluster/selftest.sh $(TARGET)/mqlink-image.tar
