@@ -6,7 +6,7 @@
 unset KUBECONFIG
 . "$(dirname "$0")/lib.sh"
 
-image=${1:?the image, an OCI tar}
+image=$(realpath -e "${1:?the image, an OCI tar}")
 one=selftest-1 two=selftest-2
 cd "$cluster_folder"
 
