@@ -5,7 +5,7 @@
 //! everything: what it costs is what the sockets cost. Only for scenarios within one broker.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::HashMap as StdHashMap;
 use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +29,8 @@ pub(super) async fn serve(port: u16) -> Result<(), BenchError> {
         tokio::task::spawn_local(connection(Rc::clone(&floor), Rc::new(stream)));
     }
 }
+
+type HashMap<K, V> = StdHashMap<K, V, foldhash::fast::RandomState>;
 
 #[derive(Default)]
 struct Floor {

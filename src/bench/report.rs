@@ -27,58 +27,76 @@ fn write_file(path: &std::path::Path, text: &str) -> Result<(), BenchError> {
     std::fs::write(path, text).map_err(|source| BenchError::io("write", &path.display().to_string(), source))
 }
 
-/// One row per scenario: CPU per target, how many times more than the first target the others pay, throughput, latency.
+/// Two tables: what a message costs, and how fast it went meanwhile.
 fn markdown(names: &[&str], runs: &[Run]) -> String {
-    let mut table = String::from("| µs of CPU |");
-    let mut rule = String::from("|---|");
-    for name in names {
-        let _ = write!(table, " {name} |");
-        rule.push_str("---|");
+    format!("{}\n{}", costs(names, runs), speeds(names, runs))
+}
+
+/// CPU per target, and how many times more than the first target the others pay.
+fn costs(names: &[&str], runs: &[Run]) -> String {
+    let mut head = vec!["µs of CPU".to_owned()];
+    head.extend(names.iter().map(|name| (*name).to_owned()));
+    head.extend(names.iter().skip(1).map(|name| format!("{name} / {}", names[0])));
+    let mut rows = vec![head];
+    for scenario in SCENARIOS {
+        let cpu: Vec<Option<f64>> = names.iter().map(|name| cpu(&of(runs, scenario.name, name))).collect();
+        if cpu.iter().all(Option::is_none) {
+            continue;
+        }
+        let ratios = cpu.iter().skip(1).map(|other| other.zip(cpu[0]).map(|(other, first)| other / first));
+        let mut row = vec![format!("{}, per {}", scenario.name, scenario.unit)];
+        row.extend(cpu.iter().map(|us| us.map_or(NONE.to_owned(), |us| format!("{us:.3}"))));
+        row.extend(ratios.map(|ratio| ratio.map_or(NONE.to_owned(), |ratio| format!("{ratio:.1}"))));
+        rows.push(row);
     }
-    for name in names.iter().skip(1) {
-        let _ = write!(table, " {name} / {} |", names[0]);
-        rule.push_str("---|");
-    }
-    for name in names {
-        let _ = write!(table, " {name}: per second | p50 / p99, ms |");
-        rule.push_str("---|---|");
-    }
-    let _ = write!(table, "\n{rule}\n");
+    table(&rows)
+}
+
+/// Throughput and latency per target, and what was lost.
+fn speeds(names: &[&str], runs: &[Run]) -> String {
+    let mut head = vec!["per second; p50 / p99 in ms".to_owned()];
+    head.extend(names.iter().map(|name| (*name).to_owned()));
+    let mut rows = vec![head];
     for scenario in SCENARIOS.iter().filter(|scenario| runs.iter().any(|run| run.scenario == scenario.name)) {
-        let of = |name: &str| -> Vec<&Run> {
-            runs.iter().filter(|run| run.scenario == scenario.name && run.target == name).collect()
-        };
-        let cpu: Vec<Option<f64>> = names.iter().map(|name| cpu(&of(name))).collect();
-        let _ = write!(table, "| {}, per {} |", scenario.name, scenario.unit);
-        for value in &cpu {
-            let _ = write!(table, " {} |", value.map_or("–".to_owned(), |us| format!("{us:.3}")));
-        }
-        for value in cpu.iter().skip(1) {
-            let ratio = value.zip(cpu[0]).map(|(other, first)| format!("{:.1}", other / first));
-            let _ = write!(table, " {} |", ratio.unwrap_or_else(|| "–".to_owned()));
-        }
-        for name in names {
-            let _ = write!(table, " {} |", speed(&of(name)));
-        }
-        table.push('\n');
+        let mut row = vec![scenario.name.to_owned()];
+        row.extend(names.iter().map(|name| speed(&of(runs, scenario.name, name))));
+        rows.push(row);
     }
-    table
+    table(&rows)
+}
+
+/// What stands where nothing was measured.
+const NONE: &str = "–";
+
+fn of<'a>(runs: &'a [Run], scenario: &str, target: &str) -> Vec<&'a Run> {
+    runs.iter().filter(|run| run.scenario == scenario && run.target == target).collect()
+}
+
+fn table(rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+        if index == 0 {
+            let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
+        }
+    }
+    text
 }
 
 fn cpu(runs: &[&Run]) -> Option<f64> {
     median(runs.iter().filter_map(|run| run.cpu_us_per_unit).collect())
 }
 
-/// Throughput, latency, and what was lost if anything was.
+/// Throughput (of a load), latency, and what was lost if anything was.
 fn speed(runs: &[&Run]) -> String {
     let of = |figure: fn(&Run) -> f64| median(runs.iter().map(|run| figure(run)).collect());
-    let Some(rate) = of(|run| run.units_per_second) else { return "– | –".to_owned() };
+    let Some(rate) = of(|run| run.units_per_second) else { return NONE.to_owned() };
     let ms = |us: Option<f64>| format!("{:.2}", us.unwrap_or_default() / 1e3);
     let latency = format!("{} / {}", ms(of(|run| run.latency_p50_us)), ms(of(|run| run.latency_p99_us)));
     let lost: u64 = runs.iter().map(|run| run.lost).sum();
     let lost = if lost > 0 { format!(" ({lost} lost)") } else { String::new() };
-    let measured = runs.iter().any(|run| run.cpu_us_per_unit.is_some());
-    if measured { format!("{rate:.0}{lost} | {latency}") } else { format!("– | {latency}") }
+    let is_load = runs.iter().any(|run| run.cpu_us_per_unit.is_some());
+    if is_load { format!("{rate:.0}; {latency}{lost}") } else { format!("{latency}{lost}") }
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -114,13 +132,9 @@ mod tests {
     #[test]
     fn a_row_has_medians_and_ratios() {
         let runs = [run("a", 1.0), run("a", 9.0), run("a", 2.0), run("b", 8.0)];
-        let table = markdown(&["a", "b"], &runs);
-        let row = table.lines().nth(2).expect("a row");
-        assert_eq!(
-            row,
-            "| 1:1 QoS 0, per message | 2.000 | 8.000 | 4.0 | 1000 | 1.50 / 2.50 | 1000 | 1.50 / 2.50 |"
-        );
-        let columns = |line: &str| line.matches('|').count();
-        assert_eq!(columns(table.lines().next().expect("a head")), columns(row));
+        let costs = costs(&["a", "b"], &runs);
+        assert_eq!(costs.lines().nth(2), Some("| 1:1 QoS 0, per message | 2.000 | 8.000 | 4.0 |"));
+        let speeds = speeds(&["a", "b"], &runs);
+        assert_eq!(speeds.lines().nth(2), Some("| 1:1 QoS 0 | 1000; 1.50 / 2.50 | 1000; 1.50 / 2.50 |"));
     }
 }
