@@ -187,7 +187,8 @@ mod tests {
         assert!(tree.covered_by(&filter("#")).is_empty());
         assert_eq!(tree.free.len() + 1, tree.nodes.len());
         tree.insert(&filter("x"));
-        assert!(tree.is_covered(&filter("y")) == false && tree.covered_by(&filter("+")).len() == 1);
+        assert!(!tree.is_covered(&filter("y")));
+        assert_eq!(tree.covered_by(&filter("+")).len(), 1);
     }
 
     #[test]

@@ -199,8 +199,9 @@ impl RouteReceiver {
         self.actors.values().filter_map(Actor::collect_at).min()
     }
 
-    /// The filters that are served, for tests.
-    pub fn served(&self) -> impl Iterator<Item = &Filter> {
+    /// The filters that are served.
+    #[cfg(test)]
+    pub(crate) fn served(&self) -> impl Iterator<Item = &Filter> {
         self.served.keys()
     }
 

@@ -307,8 +307,9 @@ impl RouteSender {
         self.mismatches
     }
 
-    /// What is wanted, for tests and status.
-    pub fn wanted(&self) -> &BTreeSet<Filter> {
+    /// What is wanted.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> &BTreeSet<Filter> {
         self.wanted.filters()
     }
 }

@@ -261,7 +261,8 @@ impl Link {
     }
 
     /// What this side wants of the peer, in ascending order.
-    pub fn wanted(&self) -> impl Iterator<Item = &Filter> {
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &Filter> {
         self.sender.wanted().iter()
     }
 

@@ -197,7 +197,9 @@ fn malformed_messages_are_named() {
 /// Reads everything that a frame has, as the machine does.
 fn read_all(bytes: &[u8]) {
     match decode(bytes) {
-        Ok(Some(Frame::Messages(messages))) => messages.records().for_each(|record| drop(record)),
+        Ok(Some(Frame::Messages(messages))) => {
+            messages.records().last();
+        }
         Ok(Some(Frame::Routes(routes))) => {
             routes.add.for_each(|_| {});
             routes.delete.for_each(|_| {});
