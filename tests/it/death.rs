@@ -3,8 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::clients::{Kind, Paho, Post, Rumqttc};
-use crate::harness::kill_process;
-use crate::harness::{Clusters, Up, alive, until};
+use crate::harness::{Clusters, Process, Up, alive, signal, until};
 
 fn linked() -> Up {
     Up::start(Clusters::linked(r##"["#"]"##, r##"["#"]"##))
@@ -17,7 +16,7 @@ fn a_killed_node_comes_back_and_so_does_its_link() {
         let mut gone = Paho.listen(&up.at(killed), "back/#");
         let mut stays = up.subscribed(&Paho, &up.at(other), "back/#", killed);
         let before = up.node(killed).pid;
-        kill_process(before);
+        signal(before, Signal::SIGKILL);
         gone.gone();
         until("a new node", || up.nodes().iter().any(|node| is_new(node, killed, before)).then_some(()));
         up.ready();
@@ -38,8 +37,21 @@ fn a_killed_node_comes_back_and_so_does_its_link() {
     assert!(up.end(Signal::SIGTERM).success());
 }
 
-fn is_new(node: &crate::harness::Process, cluster: &str, before: u32) -> bool {
+fn is_new(node: &Process, cluster: &str, before: u32) -> bool {
     node.pid != before && node.option("--node").is_some_and(|name| name.contains(cluster))
+}
+
+#[test]
+fn a_peer_that_pauses_misses_nothing() {
+    let up = linked();
+    let mut subscriber = up.subscribed(&Paho, &up.at("eu-west"), "pause/#", "us-east");
+    let peer = up.node("eu-west").pid;
+    signal(peer, Signal::SIGSTOP);
+    let numbers: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+    let posts: Vec<Post> = numbers.iter().map(|number| Post::new("pause/1", number, 1)).collect();
+    Rumqttc.publish(&up.at("us-east"), &posts); // acknowledged, though nobody has them yet
+    signal(peer, Signal::SIGCONT);
+    assert_eq!(subscriber.payloads(500), numbers);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(crate) use certificates::Certificates;
 pub(crate) use node::{Node, SettingsExt, settings};
 pub(crate) use ports::free_port;
-pub(crate) use process::{Process, alive, children, kill_process, signal};
+pub(crate) use process::{Process, alive, children, signal};
 pub(crate) use status::Status;
 pub(crate) use up::{Clusters, Up};
 

@@ -52,8 +52,3 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("process ids are small"));
     kill(pid, signal).expect("the process is ours");
 }
-
-/// Kills a process that this run started, without a word.
-pub(crate) fn kill_process(pid: u32) {
-    signal(pid, Signal::SIGKILL);
-}
