@@ -12,6 +12,8 @@ use super::world::{Key, World};
 use crate::api::cluster::{LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
 use crate::api::conditions::{self, State, Status};
 use crate::api::link::ClusterLinkStatus;
+use crate::api::values;
+use crate::settings;
 use crate::settings::report::NodeReport;
 
 /// One cluster with everything that is known of it.
@@ -155,11 +157,21 @@ fn ready_message(seen: &Seen<'_>) -> State {
 }
 
 fn listeners(world: &World, cluster: &Cluster<'_>) -> Vec<ListenerStatus> {
-    let addresses = world.placements.get(&cluster.key).map(|placement| &placement.listener_addresses);
-    let address = |name: &str| addresses.and_then(|addresses| addresses.get(name)).cloned();
-    let names =
-        cluster.settings.iter().flat_map(|settings| &settings.listeners).map(|listener| &listener.name);
-    names.map(|name| ListenerStatus { name: name.clone(), address: address(name) }).collect()
+    let placement = world.placements.get(&cluster.key);
+    let address = |listener: &settings::Listener| {
+        let placement = placement?;
+        let address = placement.listener_addresses.get(&listener.name)?;
+        // A cluster whose spec is refused goes on listening where it did.
+        match placement.listener_ports.get(&listener.name).filter(|port| **port != listener.port) {
+            Some(_) => {
+                let (host, _) = values::host_and_port(address)?;
+                Some(values::join_host_port(&host, listener.port))
+            }
+            None => Some(address.clone()),
+        }
+    };
+    let listeners = cluster.settings.iter().flat_map(|settings| &settings.listeners);
+    listeners.map(|own| ListenerStatus { name: own.name.clone(), address: address(own) }).collect()
 }
 
 fn link_listener(cluster: &Cluster<'_>) -> Option<LinkListenerStatus> {

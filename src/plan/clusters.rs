@@ -110,10 +110,13 @@ fn resolve<'a>(
         let running = world.running.get(&key)?;
         Some(Settings { links: Vec::new(), ..running.clone() })
     };
-    let (settings, endpoint) = match rendered {
-        Ok((settings, endpoint)) if refusal.is_none() => (Some(settings), endpoint),
-        Ok((_, endpoint)) => (running(), endpoint),
-        Err(_) => (running(), Endpoint::default()),
+    let (settings, endpoint) = match (rendered, running()) {
+        (Ok((settings, endpoint)), _) if refusal.is_none() => (Some(settings), endpoint),
+        (_, Some(settings)) => {
+            let endpoint = running_endpoint(world, object, &key, &settings, minted);
+            (Some(settings), endpoint)
+        }
+        (_, None) => (None, Endpoint::default()),
     };
     Cluster { name: object.cluster_name().to_owned(), key, object, accepted, resolved, settings, endpoint }
 }
@@ -327,6 +330,38 @@ fn render_link_listener(
         client_ca_pem: Some(minted.authorities.bundle_pem()),
     });
     Ok((Some(LinkListener { port: own_port, tls }), endpoint))
+}
+
+/// How peers reach a cluster whose spec is refused: by what it runs, whatever the spec says.
+fn running_endpoint(
+    world: &World,
+    object: &MqttCluster,
+    key: &Key,
+    running: &Settings,
+    minted: &MintedCluster,
+) -> Endpoint {
+    let Some(listener) = &running.link_listener else { return Endpoint::default() };
+    let placement = world.placements.get(key).cloned().unwrap_or_default();
+    let address = link_address(object, &placement, listener.port);
+    let host = address.as_deref().and_then(values::host_and_port).map(|(host, _)| host);
+    let address = host.map(|host| values::join_host_port(&host, listener.port));
+    let own = listener.tls.as_ref().and_then(|tls| crate::pki::inspect(&tls.certificate_pem).ok());
+    let minted_name = Some(stable_name(key)).filter(|name| own.iter().any(|own| own.dns.contains(name)));
+    let tls = match (&listener.tls, minted_name) {
+        (None, _) => None,
+        (_, Some(server_name)) => Some(EndpointTls { ca_pem: minted.authorities.bundle_pem(), server_name }),
+        // The Secret with the CA may be what is missing: its peers know it.
+        (Some(_), None) => dialled_with(world, &running.cluster, address.as_deref()),
+    };
+    Endpoint { address, listens: true, tls, not_after: own.map(|own| own.not_after) }
+}
+
+/// How a link that runs verifies the cluster at an address.
+fn dialled_with(world: &World, cluster: &str, address: Option<&str>) -> Option<EndpointTls> {
+    let mut links = world.running.values().flat_map(|settings| &settings.links);
+    let link = links.find(|link| link.peer == cluster && link.server.as_deref() == address)?;
+    let tls = link.tls.clone()?;
+    Some(EndpointTls { ca_pem: tls.ca_pem, server_name: tls.server_name })
 }
 
 /// What peers dial: where the cluster was placed, else what its spec advertises.

@@ -14,7 +14,7 @@ use super::halves::{self, Half};
 use super::minted::Minted;
 use super::world::{Key, World};
 use crate::api::conditions::State;
-use crate::api::link::{Dialect, External};
+use crate::api::link::{Compression, Dialect, External};
 use crate::api::{ClusterLink, Finding, check};
 use crate::pki::Random;
 use crate::settings::Settings;
@@ -309,6 +309,9 @@ fn accepted_message(object: &ClusterLink) -> String {
         notes.push(
             "spec.forwarding.poolSize has no effect yet: one connection carries both directions.".to_owned(),
         );
+    }
+    if forwarding.compression == Some(Compression::Auto) {
+        notes.push("spec.forwarding.compression Auto has no effect yet: nothing is compressed.".to_owned());
     }
     if spec.client_id_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
         notes.push("spec.clientIdPrefix has no effect with the Native dialect.".to_owned());

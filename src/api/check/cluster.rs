@@ -11,6 +11,9 @@ use crate::api::values;
 pub fn cluster(cluster: &MqttCluster) -> Vec<Finding> {
     let mut found = Findings::default();
     found.metadata_name(cluster.metadata.name.as_deref(), true);
+    if let Some(namespace) = &cluster.metadata.namespace {
+        found.namespace("metadata.namespace", namespace);
+    }
     let spec = &cluster.spec;
     if let Some(name) = &spec.cluster_name {
         found.cluster_name("spec.clusterName", name);

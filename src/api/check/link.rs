@@ -10,6 +10,9 @@ use crate::api::values;
 pub fn link(link: &ClusterLink) -> Vec<Finding> {
     let mut found = Findings::default();
     found.metadata_name(link.metadata.name.as_deref(), false);
+    if let Some(namespace) = &link.metadata.namespace {
+        found.namespace("metadata.namespace", namespace);
+    }
     let spec = &link.spec;
     found.reference("spec.clusterRef.name", &spec.cluster_ref.name);
     found.link_filters("spec.topics", &spec.topics);

@@ -83,6 +83,60 @@ fn a_refused_cluster_keeps_what_it_runs() {
 }
 
 #[test]
+fn a_refused_cluster_is_reached_where_it_runs() {
+    let mut world = later(world(TWO));
+    let before = planned(&world).settings;
+    for cluster in &mut world.clusters {
+        // Neither can be rendered, and one would have no link listener any more.
+        cluster.spec.authentication = serde_saphyr::from_str("{usersSecretRef: {name: gone}}").unwrap();
+        cluster.spec.link_listener = Some(serde_saphyr::from_str("{port: 9, enabled: false}").unwrap());
+    }
+    for placement in world.placements.values_mut() {
+        placement.link_port = Some(9);
+        placement.link_address = Some("127.0.0.1:9".into());
+        placement.listener_ports.insert("mqtt".into(), 8);
+        placement.listener_addresses.insert("mqtt".into(), "127.0.0.1:8".into());
+    }
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "Ready", "False/SecretNotFound");
+    assert_eq!(plan.settings, before, "the link stays, its addresses and credentials too");
+    check_link(&plan, "us-eu", "Ready", "True/Ready");
+    let us = &plan.clusters[&key("us")];
+    assert_eq!(us.listeners.as_ref().unwrap()[0].address.as_deref(), Some("127.0.0.1:1883"));
+    let link_listener = us.link_listener.as_ref().unwrap();
+    assert_eq!(link_listener.address.as_deref(), Some("127.0.0.1:11883"));
+    assert!(link_listener.not_after.is_some());
+}
+
+#[test]
+fn peers_go_on_to_trust_a_cluster_whose_own_certificate_is_missing() {
+    let mut world = world(TWO);
+    let text = "{port: 11883, tls: {mode: Secret, secretRef: {name: own}}}";
+    world.clusters[0].spec.link_listener = Some(serde_saphyr::from_str(text).unwrap());
+    let authority = crate::pki::Authority::mint("elsewhere", at(0), &mut random(3));
+    let leaf = crate::pki::LeafRequest {
+        role: None,
+        usage: crate::pki::Usage::Server,
+        dns: Vec::new(),
+        ips: vec!["127.0.0.1".parse().unwrap()],
+    };
+    let leaf = authority.issue(&leaf, at(0), &mut random(4)).unwrap();
+    let data = [
+        ("ca.crt", &authority.certificate_pem),
+        ("tls.crt", &leaf.certificate_pem),
+        ("tls.key", &leaf.key_pem),
+    ];
+    let data = data.map(|(name, text)| (name.to_owned(), text.clone().into_bytes())).into();
+    world.secrets.push(Secret { namespace: "default".into(), name: "own".into(), data });
+    let mut world = later(world);
+    let before = planned(&world).settings;
+    world.secrets.clear();
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "ResolvedRefs", "False/SecretNotFound");
+    assert_eq!(plan.settings, before);
+}
+
+#[test]
 fn a_spec_becomes_settings() {
     let world = with_secret(
         "{clusterName: c, authentication: {anonymous: true, usersSecretRef: {name: s}},

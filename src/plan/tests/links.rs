@@ -223,14 +223,15 @@ fn both_halves_come_from_one_object() {
 fn what_has_no_effect_is_said() {
     let mut world = world(TWO);
     world.links[0].spec.client_id_prefix = Some("x".into());
-    world.links[0].spec.forwarding =
-        Some(serde_saphyr::from_str("{poolSize: 4, queue: {maxAge: 90s, maxBytes: 1Ki}}").unwrap());
+    world.links[0].spec.forwarding = Some(
+        serde_saphyr::from_str("{poolSize: 4, compression: Auto, queue: {maxAge: 90s, maxBytes: 1Ki}}")
+            .unwrap(),
+    );
     let plan = planned(&world);
     let message = link_condition(&plan, "us-eu", "Accepted").message;
-    assert!(
-        message.contains("poolSize has no effect") && message.contains("clientIdPrefix has no effect"),
-        "{message}"
-    );
+    for field in ["poolSize", "compression Auto", "clientIdPrefix"] {
+        assert!(message.contains(&format!("{field} has no effect")), "{message}");
+    }
     let forwarding = plan.settings[&key("us")].links[0].forwarding;
     assert_eq!(
         (forwarding.queue_age_s_max, forwarding.queue_bytes_max, forwarding.max_inflight),
