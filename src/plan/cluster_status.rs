@@ -102,7 +102,7 @@ fn listening(node: &Node<'_>) -> State {
 }
 
 fn listener_errors(report: &NodeReport) -> Vec<String> {
-    let error = |listener: &crate::settings::report::ListenerReport| {
+    let error = |listener: &settings::report::ListenerReport| {
         let error = listener.error.as_ref()?;
         Some(format!("listener {} on port {}: {error}", listener.name, listener.port))
     };
