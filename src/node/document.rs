@@ -1,7 +1,10 @@
 //! Settings documents as a node takes them: parsed, checked, topic filters included.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::admin::DOCUMENT_BYTES_MAX;
 use crate::mqtt::Filter;
 use crate::settings::{self, Invalid, ParseError, Problem, Settings};
 
@@ -19,7 +22,7 @@ pub struct Document {
 pub enum DocumentError {
     /// The file cannot be read.
     #[error("failed to read {0}: {1}")]
-    Read(PathBuf, std::io::Error),
+    Read(PathBuf, io::Error),
     /// It is no document.
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -34,7 +37,7 @@ impl Document {
     /// # Errors
     /// When it is not there, or cannot be run.
     pub fn read(path: &Path) -> Result<Self, DocumentError> {
-        let json = std::fs::read(path).map_err(|error| DocumentError::Read(path.to_owned(), error))?;
+        let json = read(path).map_err(|error| DocumentError::Read(path.to_owned(), error))?;
         Self::parse(&json)
     }
 
@@ -47,6 +50,16 @@ impl Document {
         settings.check()?;
         check_filters(&settings)?;
         Ok(Self { settings, unknown_fields })
+    }
+}
+
+/// As much as would be taken over the admin protocol.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    File::open(path)?.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut json)?;
+    match json.len() > DOCUMENT_BYTES_MAX {
+        true => Err(io::Error::other(format!("it is larger than {DOCUMENT_BYTES_MAX} bytes"))),
+        false => Ok(json),
     }
 }
 

@@ -15,15 +15,19 @@ mod tests;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::admin::{self, Command};
 use crate::settings::report::NodeReport;
 use document::{Document, DocumentError};
+
+/// How long the goodbye to clients and peers may take: the process must end even if who started it is gone.
+const GOODBYE_MAX: Duration = Duration::from_secs(10);
 
 /// How to run a node.
 #[derive(Clone, Debug)]
@@ -53,6 +57,9 @@ pub enum NodeError {
     /// The shard's thread is gone.
     #[error("the broker ended unexpectedly; its log says why")]
     Panicked,
+    /// The shard's thread does not end.
+    #[error("the broker did not say goodbye to clients and peers within {0} s; it ends without")]
+    Stuck(u64),
 }
 
 /// Runs a node until it is told to end.
@@ -85,7 +92,10 @@ async fn serve(options: &Options, document: Document) -> Result<(), NodeError> {
     }
     // A shard that is gone meanwhile shows in the next line.
     let _ = stop.send(());
-    shard.await.map_err(|_| NodeError::Panicked)
+    match timeout(GOODBYE_MAX, shard).await {
+        Ok(ended) => ended.map_err(|_| NodeError::Panicked),
+        Err(_) => Err(NodeError::Stuck(GOODBYE_MAX.as_secs())),
+    }
 }
 
 async fn serve_admin(

@@ -27,3 +27,9 @@ fn unknown_fields_do_not_hinder() {
     let document = Document::parse(br#"{"cluster": "us", "colour": 1}"#).unwrap();
     assert_eq!(document.unknown_fields, ["colour"]);
 }
+
+#[test]
+fn a_file_without_end_is_no_document() {
+    let error = Document::read(std::path::Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(error.contains("failed to read /dev/zero: it is larger than"), "{error}");
+}
