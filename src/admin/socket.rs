@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
+/// The longest path that a socket may have on Linux.
+const PATH_BYTES_MAX: usize = 107;
+
 /// Why a socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen on {path}: {cause}")]
@@ -22,6 +25,12 @@ pub struct BindError {
 /// When somebody listens there, when there is a file of another kind, or when the system refuses.
 pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     let fail = |cause| BindError { path: path.to_owned(), cause };
+    let bytes = path.as_os_str().len();
+    if bytes > PATH_BYTES_MAX {
+        let why =
+            format!("its path has {bytes} bytes, a socket's may have {PATH_BYTES_MAX}; choose a shorter one");
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, why)));
+    }
     remove_dead(path).map_err(fail)?;
     let listener = UnixListener::bind(path).map_err(fail)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(fail)?;

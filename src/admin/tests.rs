@@ -171,4 +171,6 @@ async fn the_socket_is_ours_alone_and_outlives_nobody() {
     std::fs::write(&file, "precious").unwrap();
     assert!(bind(&file).unwrap_err().to_string().contains("another kind"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    let long = bind(&home.path().join("l".repeat(110))).unwrap_err().to_string();
+    assert!(long.contains("a socket's may have 107; choose a shorter one"), "{long}");
 }

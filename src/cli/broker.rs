@@ -38,11 +38,12 @@ impl BrokerArgs {
         let Self { config, node, admin_socket, end_with_stdin, check } = self;
         if check {
             let document = Document::read(&config).map_err(|error| Failure::new(error.to_string()))?;
+            let (mut said, file) = (String::new(), config.display());
             for field in &document.unknown_fields {
-                println!("{}: {field} is not known and ignored", config.display());
+                said.push_str(&format!("{file}: {field} is not known and ignored\n"));
             }
-            println!("{}: ok, cluster {}", config.display(), document.settings.cluster);
-            return Ok(());
+            said.push_str(&format!("{file}: ok, cluster {}\n", document.settings.cluster));
+            return super::print(&said);
         }
         let options = Options { config, node, admin_socket, end_with_stdin };
         node::run(&options).map_err(|error| Failure::new(error.to_string()))

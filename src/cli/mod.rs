@@ -13,7 +13,7 @@ mod client;
 mod tests;
 
 use std::future::Future;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -108,10 +108,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Up(args) => block_on(args.run()),
         Command::Status(args) => block_on(args.run()),
         Command::Broker(args) => args.run(),
-        Command::Crds => {
-            print!("{}", crate::api::crds());
-            Ok(())
-        }
+        Command::Crds => print(&crate::api::crds()),
         Command::Pub(args) => block_on(args.run()),
         Command::Sub(args) => block_on(args.run()),
         Command::Bench(options) => {
@@ -160,6 +157,9 @@ async fn interrupted() {
     }
 }
 
+/// Ten years: what is added to a time must stay one.
+const DURATION_MAX: Duration = Duration::from_secs(87_600 * 3_600);
+
 /// Parses `500ms`, `30s`, `5m`, `1h`, and bare seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is no duration; expected seconds, or 500ms, 30s, 5m, 1h");
@@ -173,5 +173,20 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     let number: f64 = number.parse().map_err(|_| bad())?;
-    Duration::try_from_secs_f64(number * unit_s).map_err(|_| bad())
+    let duration = Duration::try_from_secs_f64(number * unit_s).map_err(|_| bad())?;
+    match duration > DURATION_MAX {
+        true => Err(format!("`{text}` is too long; expected at most {} h", DURATION_MAX.as_secs() / 3_600)),
+        false => Ok(duration),
+    }
+}
+
+/// Writes to standard output. Whoever reads there may have enough, as `head` has.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("failed to write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -23,7 +23,7 @@ pub(super) struct UpArgs {
     #[arg(long, value_enum, default_value_t = PortsArg::AsGiven)]
     ports: PortsArg,
     /// Give everything this time to be Ready: seconds, or 500ms, 30s, 5m. Then end with 0, or name what is not Ready and
-    /// end with 1. With --run, the command begins in between.
+    /// end with 3. With --run, the command begins in between.
     #[arg(long, value_name = "TIMEOUT", value_parser = super::parse_duration)]
     wait: Option<Duration>,
     /// Once everything is Ready, run this shell command, and end with its exit code.
@@ -40,9 +40,10 @@ A command of --run finds in its environment where everything is:
   MQLINK_<CLUSTER>_PID          the process of the cluster's node
   MQLINK_DATA                   the directory that mqlink status asks by default
 
-Nothing that is started here outlives this process.
+No node outlives this process, however it ends. What a command of --run leaves behind is its own affair.
+A disabled link is not waited for.
 
-Exit codes: 0 ended by SIGTERM or SIGINT, or Ready with --wait; 1 failed, or not Ready in time; 2 wrong usage; \
+Exit codes: 0 ended by SIGTERM or SIGINT, or Ready with --wait; 1 failed; 2 wrong usage; 3 not Ready in time; \
 with --run that of the command.
 
 Example: mqlink up -f config/samples/two-regions.yaml --ports free";
@@ -70,7 +71,9 @@ impl UpArgs {
             Ok(Ended::Done | Ended::Command(0)) => Ok(()),
             Ok(Ended::NotReady) => {
                 let waited = self.wait.unwrap_or_default();
-                Err(Failure::new(format!("failed to get everything Ready within {waited:?}; see above")))
+                Err(Failure::timed_out(format!(
+                    "failed to get everything Ready within {waited:?}; see above"
+                )))
             }
             Ok(Ended::Command(code)) => Err(Failure { message: String::new(), code }),
             Err(error) => Err(Failure::new(error.to_string())),
@@ -121,7 +124,7 @@ impl StatusArgs {
             let status = asked.map_err(|error| {
                 Failure::new(format!("{error}; is `mqlink up --data {}` running?", root.display()))
             })?;
-            self.print(&status);
+            self.print(&status)?;
             return match self.wait {
                 Some(waited) if !is_ready => {
                     Err(Failure::timed_out(format!("not everything is Ready after {waited:?}")))
@@ -131,14 +134,11 @@ impl StatusArgs {
         }
     }
 
-    fn print(&self, status: &Status) {
-        match self.output {
-            OutputArg::Table => print!("{}", status.table),
-            OutputArg::Wide => print!("{}\n{}", status.table, status.crossings()),
-            OutputArg::Json => {
-                let text = serde_json::to_string_pretty(status).expect("a status is plain data");
-                println!("{text}");
-            }
-        }
+    fn print(&self, status: &Status) -> Result<(), Failure> {
+        super::print(&match self.output {
+            OutputArg::Table => status.table.clone(),
+            OutputArg::Wide => format!("{}\n{}", status.table, status.crossings()),
+            OutputArg::Json => serde_json::to_string_pretty(status).expect("a status is plain data") + "\n",
+        })
     }
 }

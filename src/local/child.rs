@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::admin::{Client, ClientError, StatusLine, StatusStream};
 use crate::settings::Settings;
@@ -31,6 +31,8 @@ const GOOD_LIFE: Duration = Duration::from_secs(30);
 const KNOCK: Duration = Duration::from_millis(25);
 /// How long a node may take to say goodbye to its clients and peers.
 const GOODBYE_MAX: Duration = Duration::from_secs(8);
+/// Between two attempts to tell a node its settings.
+const PUSH_AGAIN: Duration = Duration::from_secs(2);
 /// How long a node may take to apply settings.
 const APPLY_MAX: Duration = Duration::from_secs(10);
 
@@ -78,7 +80,8 @@ impl Node {
         T: Clone + Send + Sync + 'static,
     {
         let (wanted, watched) = watch::channel(Some(settings));
-        let keeper = Keeper { spec, wanted: watched, last_words: String::new(), id, tell };
+        let keeper =
+            Keeper { spec, wanted: watched, last_words: String::new(), trouble: String::new(), id, tell };
         Self { wanted, task: tokio::spawn(keeper.keep()) }
     }
 
@@ -106,6 +109,8 @@ struct Keeper<T> {
     wanted: watch::Receiver<Option<Arc<Settings>>>,
     /// The last line of standard error: why a child died, in its own words.
     last_words: String,
+    /// Why it does not run what it should, as it was told; empty: it does.
+    trouble: String,
     id: T,
     tell: mpsc::Sender<(T, Sight)>,
 }
@@ -170,12 +175,14 @@ impl<T: Clone> Keeper<T> {
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
         let client = Client::new(&self.spec.socket);
         let mut stream = None;
+        self.trouble.clear();
         let mut push = false;
+        let mut push_again_at = None;
         self.tell(Sight::Started(child.id().unwrap_or_default())).await;
         loop {
             if push && stream.is_some() {
                 push = false;
-                self.push(&client).await;
+                push_again_at = (!self.push(&client).await).then(|| Instant::now() + PUSH_AGAIN);
             }
             tokio::select! {
                 status = child.wait() => {
@@ -189,25 +196,37 @@ impl<T: Clone> Keeper<T> {
                     }
                     push = true;
                 }
+                () = at(push_again_at) => (push, push_again_at) = (true, None),
                 line = next_line(&client, &mut stream) => self.tell(Sight::Status(line)).await,
                 line = stderr.next_line() => if let Ok(Some(line)) = line { self.said(line).await } else { sleep(KNOCK).await },
             }
         }
     }
 
-    /// Tells the node what it should run now.
-    async fn push(&mut self, client: &Client) {
-        let Some(settings) = self.wanted.borrow_and_update().clone() else { return };
+    /// Tells the node what it should run now; tells whether that is over, well or by a refusal.
+    async fn push(&mut self, client: &Client) -> bool {
+        let Some(settings) = self.wanted.borrow_and_update().clone() else { return true };
+        let mut is_over = false;
         let trouble = match self.write(&settings) {
             Err(error) => error,
             Ok(()) => match timeout(APPLY_MAX, client.put_settings(&settings)).await {
-                Ok(Ok(_)) => String::new(),
-                Ok(Err(ClientError::Refused(why))) => format!("the node refuses its settings: {why}"),
+                Ok(Ok(_)) => {
+                    is_over = true;
+                    String::new()
+                }
+                Ok(Err(ClientError::Refused(why))) => {
+                    is_over = true;
+                    format!("the node refuses its settings: {why}")
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("the node took more than {} s to apply its settings", APPLY_MAX.as_secs()),
             },
         };
-        self.tell(Sight::Trouble(trouble)).await;
+        if self.trouble != trouble {
+            self.trouble.clone_from(&trouble);
+            self.tell(Sight::Trouble(trouble)).await;
+        }
+        is_over
     }
 
     async fn end(&mut self, mut child: Child, mut stderr: Lines<BufReader<ChildStderr>>) {
@@ -251,6 +270,13 @@ impl<T: Clone> Keeper<T> {
     async fn tell(&self, sight: Sight) {
         // Nobody listens any more while everything ends.
         let _ = self.tell.send((self.id.clone(), sight)).await;
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

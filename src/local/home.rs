@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 /// The name of the socket that `mqlink status` asks.
 const STATUS_SOCKET: &str = "up.sock";
+/// The file that is locked while the directory is in use; also the sign that it is one of ours.
+const LOCK: &str = "lock";
 
 /// The directories of one `mqlink up`.
 #[derive(Debug)]
@@ -39,6 +41,11 @@ pub enum HomeError {
         /// Why not.
         cause: io::Error,
     },
+    /// It was there before, for something else.
+    #[error(
+        "failed to use {0}: it holds files that are not ours; name a directory of its own with --data, it need not exist"
+    )]
+    Foreign(PathBuf),
     /// Another process has it.
     #[error("failed to use {0}: another mqlink up uses it; stop that one, or name another --data")]
     InUse(PathBuf),
@@ -67,10 +74,13 @@ impl Home {
             .tempdir()
             .map_err(fail("make", Path::new("a directory")))?;
         let root = data.map_or_else(|| run.path().join("data"), Path::to_owned);
+        if !is_ours(&root).map_err(fail("read", &root))? {
+            return Err(HomeError::Foreign(root));
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(fail("make", &root))?;
         std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700))
             .map_err(fail("make private", &root))?;
-        let path = root.join("lock");
+        let path = root.join(LOCK);
         let lock = private().open(&path).map_err(fail("open", &path))?;
         lock.try_lock().map_err(|_| HomeError::InUse(root.clone()))?;
         Ok(Self { root, run, is_ephemeral: data.is_none(), _lock: lock })
@@ -86,9 +96,9 @@ impl Home {
         &self.root
     }
 
-    /// The path of a node's admin socket.
-    pub(super) fn admin_socket(&self, node: &str) -> PathBuf {
-        self.run.path().join(format!("{node}.sock"))
+    /// The path of a node's admin socket: short, whatever the node is called.
+    pub(super) fn admin_socket(&self, number: u64) -> PathBuf {
+        self.run.path().join(format!("{number}.sock"))
     }
 
     /// The path of the status socket of a directory.
@@ -132,6 +142,18 @@ pub(super) fn write_private(path: &Path, value: &impl Serialize) -> Result<(), H
     std::fs::rename(&next, path).map_err(fail("write", path))
 }
 
+/// Whether a directory may be made private: it is not there yet, is empty, or was used by us before.
+fn is_ours(root: &Path) -> io::Result<bool> {
+    if root.join(LOCK).exists() {
+        return Ok(true);
+    }
+    match std::fs::read_dir(root) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create(true).mode(0o600);
@@ -161,6 +183,16 @@ mod tests {
         assert_eq!(home.load::<Vec<u8>>("list.json").unwrap(), [3]);
         std::fs::write(root.join("list.json"), "no").unwrap();
         assert!(home.load::<Vec<u8>>("list.json").unwrap_err().to_string().contains("another version"));
+    }
+
+    #[test]
+    fn a_directory_of_others_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("theirs"), "").unwrap();
+        std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let error = Home::open(Some(root.path())).unwrap_err().to_string();
+        assert!(error.contains("files that are not ours"), "{error}");
+        assert_eq!((mode(root.path()), root.path().join(LOCK).exists()), (0o755, false));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The picture remembers what a plan needs of the past: when an object was first seen, what was minted, what ran, and the
 //! statuses, for the times of their conditions. It starts nothing and reads no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -167,6 +167,13 @@ impl Picture {
             link_address: port(LINK).as_ref().map(address),
             nodes: vec![node_name(&key)],
         }
+    }
+
+    /// The ports that nodes have by the settings that they run.
+    pub(super) fn ports_in_use(&self) -> BTreeSet<u16> {
+        let listeners = self.running.values().flat_map(|settings| &settings.listeners);
+        let links = self.running.values().filter_map(|settings| settings.link_listener.as_ref());
+        listeners.map(|listener| listener.port).chain(links.map(|listener| listener.port)).collect()
     }
 
     /// When an object was first seen.

@@ -3,7 +3,7 @@
 //! A port stays with its listener as long as the listener wants the same one, over restarts of nodes and edits of
 //! manifests. Ports are tried out before a node starts; who takes one in between shows in the node's report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -59,11 +59,15 @@ impl Ports {
         Self { assigned: BTreeMap::new(), free }
     }
 
-    /// The ports as if these were all listeners; nothing else is changed.
+    /// The ports as if these were all listeners; nothing else is changed. `ours` are in use by nodes of ours.
     ///
     /// # Errors
     /// Every port that cannot be had.
-    pub(super) fn assign(&self, wanted: &[(Socket, u16)]) -> Result<Self, Vec<PortError>> {
+    pub(super) fn assign(
+        &self,
+        wanted: &[(Socket, u16)],
+        ours: &BTreeSet<u16>,
+    ) -> Result<Self, Vec<PortError>> {
         let mut next = Self::new(self.free);
         let mut errors = Vec::new();
         // Who has a port keeps it, whatever the order of the manifests.
@@ -76,7 +80,7 @@ impl Ports {
             if next.assigned.contains_key(socket) {
                 continue;
             }
-            match next.choose(self, socket, *port) {
+            match next.choose(ours, socket, *port) {
                 Ok(actual) => drop(next.assigned.insert(socket.clone(), Port { wanted: *port, actual })),
                 Err(error) => errors.push(error),
             }
@@ -84,11 +88,11 @@ impl Ports {
         if errors.is_empty() { Ok(next) } else { Err(errors) }
     }
 
-    fn choose(&self, before: &Self, socket: &Socket, wanted: u16) -> Result<u16, PortError> {
+    fn choose(&self, ours: &BTreeSet<u16>, socket: &Socket, wanted: u16) -> Result<u16, PortError> {
         let error = match self.owner(wanted) {
             Some(other) => PortError::Twice(socket.clone(), wanted, other.clone()),
             // A port that a listener of ours gives up is in use still, but will be free.
-            None if before.owner(wanted).is_some() || is_free(wanted) => return Ok(wanted),
+            None if ours.contains(&wanted) || is_free(wanted) => return Ok(wanted),
             None => PortError::InUse(socket.clone(), wanted),
         };
         if !self.free {
@@ -124,6 +128,8 @@ fn is_free(port: u16) -> bool {
 mod tests {
     use super::*;
 
+    const NONE: BTreeSet<u16> = BTreeSet::new();
+
     fn socket(cluster: &str, listener: &str) -> Socket {
         Socket { cluster: cluster.to_owned(), listener: listener.to_owned() }
     }
@@ -140,9 +146,9 @@ mod tests {
         let (listener, port) = taken();
         drop(listener);
         let wanted = [(socket("us", "mqtt"), port)];
-        let ports = Ports::new(false).assign(&wanted).unwrap();
+        let ports = Ports::new(false).assign(&wanted, &NONE).unwrap();
         let _now_ours = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        let ports = ports.assign(&wanted).unwrap();
+        let ports = ports.assign(&wanted, &NONE).unwrap();
         assert_eq!(ports.get("us", "mqtt"), Some(port));
     }
 
@@ -150,13 +156,13 @@ mod tests {
     fn a_port_in_use_is_refused_by_name_or_replaced() {
         let (_listener, port) = taken();
         let wanted = [(socket("us", "mqtt"), port)];
-        let errors = Ports::new(false).assign(&wanted).unwrap_err();
+        let errors = Ports::new(false).assign(&wanted, &NONE).unwrap_err();
         assert_eq!(errors, [PortError::InUse(socket("us", "mqtt"), port)]);
         assert!(errors[0].to_string().contains("--ports free"));
-        let ports = Ports::new(true).assign(&wanted).unwrap();
+        let ports = Ports::new(true).assign(&wanted, &NONE).unwrap();
         let given = ports.get("us", "mqtt").unwrap();
         assert_ne!(given, port);
-        assert_eq!(ports.assign(&wanted).unwrap().get("us", "mqtt"), Some(given));
+        assert_eq!(ports.assign(&wanted, &NONE).unwrap().get("us", "mqtt"), Some(given));
     }
 
     #[test]
@@ -164,9 +170,9 @@ mod tests {
         let (listener, port) = taken();
         drop(listener);
         let wanted = [(socket("eu", "mqtt"), port), (socket("us", "mqtt"), port)];
-        let errors = Ports::new(false).assign(&wanted).unwrap_err();
+        let errors = Ports::new(false).assign(&wanted, &NONE).unwrap_err();
         assert_eq!(errors, [PortError::Twice(socket("us", "mqtt"), port, socket("eu", "mqtt"))]);
-        let ports = Ports::new(true).assign(&wanted).unwrap();
+        let ports = Ports::new(true).assign(&wanted, &NONE).unwrap();
         assert_ne!(ports.get("us", "mqtt"), ports.get("eu", "mqtt"));
     }
 
@@ -174,9 +180,9 @@ mod tests {
     fn a_port_can_move_from_one_listener_to_another() {
         let (listener, port) = taken();
         drop(listener);
-        let ports = Ports::new(false).assign(&[(socket("us", "old"), port)]).unwrap();
+        let ports = Ports::new(false).assign(&[(socket("us", "old"), port)], &NONE).unwrap();
         let _still_open = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        let ports = ports.assign(&[(socket("us", "new"), port)]).unwrap();
+        let ports = ports.assign(&[(socket("us", "new"), port)], &BTreeSet::from([port])).unwrap();
         assert_eq!(ports.get("us", "new"), Some(port));
         assert_eq!(ports.get("us", "old"), None);
     }

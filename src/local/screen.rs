@@ -42,14 +42,15 @@ impl Screen {
 
     /// Shows something that happened.
     pub(super) fn news(&mut self, line: &str) {
+        let line = table::plain(line);
         match &mut self.mode {
             Mode::Live { news, .. } => {
-                news.push_back(line.to_owned());
+                news.push_back(line);
                 if news.len() > NEWS_MAX {
                     news.pop_front();
                 }
             }
-            Mode::Lines => say(line),
+            Mode::Lines => say(&line),
         }
     }
 
@@ -80,7 +81,7 @@ impl Screen {
     fn show_changes(&mut self, picture: &Picture, now: Timestamp) {
         let states = table::states(picture);
         for state in states.iter().filter(|state| !self.states.contains(state)) {
-            say(&table::describe(state));
+            say(&table::plain(&table::describe(state)));
         }
         let gone = self.states.iter().filter(|old| states.iter().all(|state| state.object != old.object));
         gone.for_each(|old| say(&format!("{} is gone", old.object)));

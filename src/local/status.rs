@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::home::Home;
 use super::picture::{Picture, node_name};
@@ -18,6 +20,9 @@ use crate::admin::{BindError, Client, ClientError};
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 use crate::settings::report::{LinkCounters, LinkReport, NodeReport};
+
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that `mqlink up` knows, for programs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -165,7 +170,9 @@ async fn answer(State(latest): State<watch::Receiver<Arc<Status>>>) -> axum::Jso
 /// Asks the `mqlink up` that uses a directory.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or it does not answer.
 pub async fn ask(root: &Path) -> Result<Status, ClientError> {
-    Client::new(Home::status_socket(root)).get("/v1/up").await
+    let client = Client::new(Home::status_socket(root));
+    let silent = |_| Err(ClientError::Broken(format!("it is silent for {} s", ANSWER_MAX.as_secs())));
+    timeout(ANSWER_MAX, client.get("/v1/up")).await.unwrap_or_else(silent)
 }

@@ -55,10 +55,22 @@ fn name(kind: &str, key: &Key) -> String {
     }
 }
 
-/// Whether everything is Ready, and there is anything.
+/// Whether everything is Ready, and there is anything. A link that is disabled is as it should be.
 pub(super) fn all_ready(picture: &Picture) -> bool {
     let states = states(picture);
-    !states.is_empty() && states.iter().all(|state| state.ready == "True")
+    !states.is_empty() && states.iter().all(State::is_as_wanted)
+}
+
+impl State {
+    fn is_as_wanted(&self) -> bool {
+        self.ready == "True" || (self.ready == "False" && self.reason == "Disabled")
+    }
+}
+
+/// The text without control characters, but for line ends: what peers and clients say must not steer a terminal.
+pub(super) fn plain(text: &str) -> String {
+    let is_harmless = |c: char| c == '\n' || !c.is_control();
+    text.chars().map(|c| if is_harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
 /// Both tables, and below them why what is not Ready is not.
@@ -75,7 +87,7 @@ pub(super) fn render(picture: &Picture, now: Timestamp) -> String {
             .iter()
             .for_each(|state| writeln!(text, "{}", describe(state)).expect("a String takes everything"));
     }
-    text
+    plain(&text)
 }
 
 /// A state in one line.
@@ -176,6 +188,23 @@ mod tests {
         );
         assert_eq!(age_after(-5), "0s");
         assert_eq!(age(None, born), "");
+    }
+
+    #[test]
+    fn a_disabled_link_is_not_waited_for() {
+        let state = |ready: &str, reason: &str| State {
+            object: String::new(),
+            ready: ready.to_owned(),
+            reason: reason.to_owned(),
+            message: String::new(),
+        };
+        assert!(state("True", "Ready").is_as_wanted() && state("False", "Disabled").is_as_wanted());
+        assert!(!state("Unknown", "Disabled").is_as_wanted() && !state("False", "DialFailed").is_as_wanted());
+    }
+
+    #[test]
+    fn nothing_that_is_shown_steers_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\u{9b}c\n\r"), "a\u{fffd}[2Jb\u{fffd}c\n\u{fffd}");
     }
 
     #[test]

@@ -27,10 +27,10 @@ use super::screen::Screen;
 use super::status::{self, Status};
 use super::table;
 use crate::admin::BindError;
-use crate::plan::Key;
+use crate::plan::{Key, Minted};
 
-/// How often the manifests are read.
-const POLL: Duration = Duration::from_millis(500);
+/// How often the manifests are read; what is read twice alike is taken for whole.
+const POLL: Duration = Duration::from_millis(250);
 /// The least time between two plans.
 const CALM: Duration = Duration::from_millis(50);
 /// What nodes say that may wait to be heard.
@@ -110,7 +110,7 @@ pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended
     }
     // Before the ports: another `up` of the same directory has these as well.
     let home = Home::open(options.data.as_deref())?;
-    let ports = assign(&manifests, &Ports::new(options.free_ports))?;
+    let ports = assign(&manifests, &Ports::new(options.free_ports), &Picture::default())?;
     let (publish, latest) = watch::channel(Arc::new(Status::default()));
     status::serve(&home, latest)?;
     let (tell, sights) = mpsc::channel(SIGHTS_MAX);
@@ -121,9 +121,13 @@ pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended
     let mut up = Up {
         deadline: options.wait.map(|wait| Instant::now() + wait),
         screen: Screen::new(is_live),
+        seen: texts.clone(),
         tried: texts.clone(),
         texts,
         nodes: BTreeMap::new(),
+        started: 0,
+        saved: None,
+        complaint: String::new(),
         ending: JoinSet::new(),
         command: None,
         home,
@@ -138,8 +142,8 @@ pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended
     ended
 }
 
-fn assign(manifests: &Manifests, before: &Ports) -> Result<Ports, UpError> {
-    before.assign(&wanted_ports(manifests)).map_err(UpError::Ports)
+fn assign(manifests: &Manifests, before: &Ports, picture: &Picture) -> Result<Ports, UpError> {
+    before.assign(&wanted_ports(manifests), &picture.ports_in_use()).map_err(UpError::Ports)
 }
 
 struct Up {
@@ -149,9 +153,17 @@ struct Up {
     screen: Screen,
     /// The manifests in force.
     texts: Vec<Text>,
-    /// The manifests as last read: in force, or with mistakes that were shown.
+    /// The manifests as last read: what changed since may be half written.
+    seen: Vec<Text>,
+    /// The manifests as last taken for whole: in force, or with mistakes that were shown.
     tried: Vec<Text>,
     nodes: BTreeMap<Key, Node>,
+    /// Nodes that were ever started.
+    started: u64,
+    /// What was minted, as it is on disk; `None` while it is not known to be there.
+    saved: Option<Minted>,
+    /// Why it could not be saved, as it was shown.
+    complaint: String,
     /// Nodes on their way out.
     ending: JoinSet<()>,
     command: Option<Child>,
@@ -164,13 +176,6 @@ impl Up {
     fn greet(&mut self) {
         if self.home.is_ephemeral() {
             self.screen.news("Everything is ephemeral: sessions, retained messages and credentials go with this process (no --data).");
-        }
-        for cluster in
-            self.picture.manifests.clusters.iter().filter(|cluster| cluster.spec.replicas > Some(1))
-        {
-            let line =
-                format!("MqttCluster {}: one node runs here, whatever spec.replicas says.", Key::of(cluster));
-            self.screen.news(&line);
         }
         self.name_moved_ports();
     }
@@ -249,13 +254,8 @@ impl Up {
     /// Makes the plan, applies it, shows it.
     fn plan(&mut self) {
         let now = Timestamp::now();
-        let minted = self.picture.minted.clone();
         let plan = self.picture.plan(now, Instant::now(), &mut random);
-        if self.picture.minted != minted
-            && let Err(error) = self.home.save(MINTED, &self.picture.minted)
-        {
-            self.screen.news(&error.to_string());
-        }
+        self.save();
         let gone: Vec<Key> =
             self.nodes.keys().filter(|key| !plan.clusters.contains_key(*key)).cloned().collect();
         for key in gone {
@@ -278,13 +278,34 @@ impl Up {
         self.publish.send_replace(Arc::new(Status::of(&self.picture, now)));
     }
 
-    fn spec(&self, cluster: &Key) -> Spec {
+    /// Saves what was minted, until it is saved.
+    fn save(&mut self) {
+        if self.saved.as_ref() == Some(&self.picture.minted) {
+            return;
+        }
+        match self.home.save(MINTED, &self.picture.minted) {
+            Ok(()) => {
+                self.saved = Some(self.picture.minted.clone());
+                self.complaint.clear();
+            }
+            Err(error) => {
+                let complaint = format!("{error}; credentials are lost with this process until that works.");
+                if complaint != self.complaint {
+                    self.screen.news(&complaint);
+                    self.complaint = complaint;
+                }
+            }
+        }
+    }
+
+    fn spec(&mut self, cluster: &Key) -> Spec {
+        self.started += 1;
         let file = format!("{}.{}", cluster.namespace, node_name(cluster));
         Spec {
             program: self.options.program.clone(),
             node: node_name(cluster),
             config: self.home.file(&format!("{file}.json")),
-            socket: self.home.admin_socket(&file),
+            socket: self.home.admin_socket(self.started),
             log: self.options.log.clone(),
         }
     }
@@ -319,6 +340,7 @@ impl Up {
             Ok(texts) => texts,
             // An editor may be about to replace the file: the next look shows it.
             Err(error) => {
+                self.seen.clear();
                 if !self.tried.is_empty() {
                     self.screen.news(&format!("{error}; what is in force stays."));
                     self.tried.clear();
@@ -326,7 +348,9 @@ impl Up {
                 return;
             }
         };
-        if texts == self.tried {
+        let is_settled = texts == self.seen;
+        self.seen.clone_from(&texts);
+        if !is_settled || texts == self.tried {
             return;
         }
         self.tried.clone_from(&texts);
@@ -343,7 +367,10 @@ impl Up {
 
     fn take_over(&mut self, texts: &[Text]) -> Result<(), UpError> {
         let manifests = load(texts, &self.picture.manifests).map_err(UpError::Manifests)?;
-        let ports = assign(&manifests, &self.picture.ports)?;
+        if manifests.clusters.is_empty() {
+            return Err(UpError::Nothing);
+        }
+        let ports = assign(&manifests, &self.picture.ports, &self.picture)?;
         self.screen.news("The manifests changed.");
         self.picture.take(manifests, ports);
         self.name_moved_ports();

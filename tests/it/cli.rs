@@ -95,3 +95,24 @@ fn crds_prints_what_crds_holds() {
         );
     }
 }
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let mut crds = Command::new(MQLINK)
+        .arg("crds")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary is built");
+    drop(crds.stdout.take());
+    let output = crds.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_payload_without_end_is_refused() {
+    let output = mqlink(&["pub", "-t", "a", "-f", "/dev/zero"], "");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("failed to read /dev/zero: it is larger than an MQTT packet can be"), "{said}");
+}

@@ -136,7 +136,7 @@ fn wait_names_what_is_not_ready() {
     manifest.edit("remote: {clusterRef: {name: eu}", "remote: {clusterRef: {name: nowhere}");
     let output = manifest.run(&["--wait", "1s"]);
     let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(said.contains("clusterlink/us-eu Ready=False ClusterNotFound"), "{said}");
 }
 
@@ -157,7 +157,7 @@ fn a_command_that_cannot_begin_in_time_does_not_begin() {
     let mut manifest = Manifest::new();
     manifest.edit("remote: {clusterRef: {name: eu}", "remote: {clusterRef: {name: nowhere}");
     let output = manifest.run(&["--run", "echo begun", "--wait", "1s"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(!text(&output.stdout).contains("begun"));
 }
 
@@ -216,6 +216,54 @@ fn an_edit_with_mistakes_changes_nothing() {
     manifest.edit("enabled: maybe", "enabled: false");
     up.says("clusterlink/us-eu Ready=False");
     assert_eq!(up.pids(), pids);
+}
+
+#[test]
+fn a_manifest_that_is_emptied_ends_nothing() {
+    let mut manifest = Manifest::new();
+    let mut up = manifest.up(&[]);
+    let pids = up.pids();
+    manifest.write("");
+    up.says("the manifests hold no MqttCluster");
+    up.says("what is in force stays");
+    manifest.edit("enabled: true", "enabled: false");
+    up.says("clusterlink/us-eu Ready=False Disabled");
+    assert_eq!(up.pids(), pids);
+}
+
+#[test]
+fn an_edit_that_is_refused_can_be_taken_back() {
+    let mut manifest = Manifest::new();
+    let mut up = manifest.up(&[]);
+    let pids = up.pids();
+    let good = manifest.text.clone();
+    let before = up.said.len();
+    let (port, other) = (format!("linkListener: {{port: {}}}", manifest.ports[1]), free_port());
+    manifest.edit(&port, &format!("replicas: 3\n  linkListener: {{port: {other}}}"));
+    up.says("mqttcluster/us Ready=False ReplicasUnsupported");
+    // The node still has the port of before.
+    manifest.write(&good);
+    up.says("mqttcluster/us Ready=True");
+    let said = &up.said[before..];
+    assert!(!said.contains("clusterlink"), "the link stays as it is: {said}");
+    assert_eq!(up.pids(), pids);
+}
+
+#[test]
+fn a_disabled_link_is_not_waited_for() {
+    let mut manifest = Manifest::new();
+    manifest.edit("enabled: true", "enabled: false");
+    let output = manifest.run(&["--wait", "60s"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_directory_of_others_is_left_alone() {
+    let manifest = Manifest::new();
+    let theirs = manifest.folder.path().to_str().expect("a path of letters");
+    let output = manifest.run(&["--data", theirs]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("it holds files that are not ours"), "{}", text(&output.stderr));
 }
 
 #[test]

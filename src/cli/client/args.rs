@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::Failure;
 
 /// The largest packet that MQTT can carry.
-const PACKET_BYTES_MAX: u32 = 268_435_455;
+pub(super) const PACKET_BYTES_MAX: u32 = 268_435_455;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Connection")]

@@ -1,6 +1,6 @@
 //! `mqlink pub`: publishes messages and waits until the broker has them.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use clap::Args;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tokio::sync::mpsc;
 
-use super::args::{ConnectArgs, Version};
+use super::args::{ConnectArgs, PACKET_BYTES_MAX, Version};
 use super::session::{Event, Outgoing, Session, Wishes};
 use crate::cli::Failure;
 
@@ -197,20 +197,35 @@ impl PayloadArgs {
 }
 
 fn read_file(file: &Path) -> Result<Bytes, Failure> {
-    let mut payload = Vec::new();
     let read = match file == Path::new("-") {
-        true => std::io::stdin().read_to_end(&mut payload),
-        false => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut payload)),
+        true => read_payload(io::stdin()),
+        false => std::fs::File::open(file).and_then(read_payload),
     };
-    read.map_err(|error| Failure::new(format!("failed to read {}: {error}", file.display())))?;
+    read.map_err(|error| Failure::new(format!("failed to read {}: {error}", file.display())))
+}
+
+/// Reads to the end, but no more than a packet can carry.
+fn read_payload(from: impl Read) -> io::Result<Bytes> {
+    let mut payload = Vec::new();
+    from.take(PACKET_BYTES_MAX.into()).read_to_end(&mut payload)?;
+    check_size(&payload)?;
     Ok(payload.into())
 }
 
+/// Payloads are read with this limit: what comes to it may be cut off.
+fn check_size(payload: &[u8]) -> io::Result<()> {
+    match payload.len() < PACKET_BYTES_MAX as usize {
+        true => Ok(()),
+        false => Err(io::Error::other("it is larger than an MQTT packet can be (256 MiB); send less")),
+    }
+}
+
 fn read_lines(payloads: &mpsc::Sender<Result<Bytes, Failure>>) {
-    let mut input = std::io::stdin().lock();
+    let mut input = io::stdin().lock();
     loop {
         let mut line = Vec::new();
-        let payload = match input.read_until(b'\n', &mut line) {
+        let read = (&mut input).take(PACKET_BYTES_MAX.into()).read_until(b'\n', &mut line);
+        let payload = match read.and_then(|read| check_size(&line).map(|()| read)) {
             Ok(0) => return,
             Ok(_) => {
                 line.pop_if(|byte| *byte == b'\n');

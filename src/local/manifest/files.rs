@@ -28,7 +28,7 @@ pub struct ReadError {
 /// Reads files and, of directories, the `.yaml`, `.yml` and `.json` files directly in them, by name.
 ///
 /// # Errors
-/// For the first that cannot be read, that is no UTF-8, or that is too large.
+/// For the first that cannot be read, that is no UTF-8, that is too large, or that is no file, as a pipe: edits are followed.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Text>, ReadError> {
     let mut files = Vec::new();
     for path in paths {
@@ -58,6 +58,11 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read_file(path: PathBuf) -> Result<Text, ReadError> {
     let read = || {
+        if !std::fs::metadata(&path)?.is_file() {
+            return Err(io::Error::other(
+                "it is no regular file; save the manifest as one, its edits are followed",
+            ));
+        }
         let mut text = String::new();
         std::fs::File::open(&path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
         match text.len() as u64 > FILE_BYTES_MAX {

@@ -91,6 +91,10 @@ fn every_mistake_names_its_place() {
         &change(CLUSTER, "name: us,", "name: 5,"),
         &["x.yaml:3:12: MqttCluster mqtt/ metadata.name must be a string"],
     );
+    check(
+        &change(CLUSTER, "namespace: mqtt", "namespace: ../mqtt"),
+        &["x.yaml:3:22: MqttCluster ../mqtt/us metadata.namespace must be the name of a namespace"],
+    );
     check(&change(CLUSTER, "name: us,", ""), &["x.yaml:3:1: MqttCluster mqtt/ metadata.name is required"]);
     check(
         &change(LINK, "[\"#\"]", "[a, \"b/#/c\"]"),
@@ -168,6 +172,12 @@ fn directories_are_read_by_name_and_not_deeper() {
     assert_eq!(read, ["a", "b", "c"]);
     let missing = files::read(&[PathBuf::from("/nowhere/x.yaml")]).unwrap_err().to_string();
     assert!(missing.starts_with("failed to read /nowhere/x.yaml: "), "{missing}");
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let error = files::read(&[PathBuf::from("/dev/null")]).unwrap_err().to_string();
+    assert!(error.contains("it is no regular file; save the manifest as one"), "{error}");
 }
 
 #[test]
