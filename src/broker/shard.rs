@@ -129,6 +129,9 @@ impl Shard {
         match plain.try_write(core.outgoing(id)) {
             Ok(count) => {
                 core.handle_written(id, count, now);
+                if wire.is_paused.get() {
+                    wire.wake();
+                }
                 if count == waiting && !wire.is_closing.get() {
                     return;
                 }
@@ -171,9 +174,6 @@ impl Shard {
                 tokio::task::spawn_local(async move {
                     let verdict = hashing.run().await;
                     shard.with_core(|core| core.handle_verdict(id, verdict, Instant::now()));
-                    if let Some(wire) = shard.wires.borrow().get(&id) {
-                        wire.wake(); // it stopped reading meanwhile
-                    }
                 });
             }
         }

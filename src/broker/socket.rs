@@ -73,6 +73,10 @@ impl Task {
             if !self.shard.core.borrow().reads(self.id) {
                 return Poll::Pending;
             }
+            if self.wire.is_paused.replace(false) {
+                self.handle_unread();
+                continue;
+            }
             match ready!(self.poll_read(cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(count) => budget = budget.saturating_sub(count),
@@ -109,7 +113,7 @@ impl Task {
         ready!(self.socket.poll_read(cx, &mut space))?;
         let count = space.filled().len();
         let filled = &buffer[..kept + count];
-        let used = self.shard.core.borrow_mut().handle_bytes(self.id, filled, Instant::now());
+        let used = self.handle(filled);
         if used == filled.len() {
             if kept > 0 {
                 self.unread = Vec::new();
@@ -133,13 +137,25 @@ impl Task {
         let count = space.filled().len();
         self.unread.truncate(kept + count);
         ready!(result)?;
-        let used = self.shard.core.borrow_mut().handle_bytes(self.id, &self.unread, Instant::now());
+        self.handle_unread();
+        Poll::Ready(Ok(count))
+    }
+
+    fn handle_unread(&mut self) {
+        let used = self.handle(&self.unread);
         self.unread.drain(..used);
         if self.unread.is_empty() {
             self.unread = Vec::new();
         }
         self.shard.settle();
-        Poll::Ready(Ok(count))
+    }
+
+    /// Hands bytes to the core, and notes whether it stopped in their midst.
+    fn handle(&self, bytes: &[u8]) -> usize {
+        let mut core = self.shard.core.borrow_mut();
+        let used = core.handle_bytes(self.id, bytes, Instant::now());
+        self.wire.is_paused.set(!core.reads(self.id));
+        used
     }
 
     /// Writes what waits. Ready when nothing does.

@@ -11,6 +11,8 @@ pub(super) struct Wire {
     pub(super) plain: Option<OwnedWriteHalf>,
     /// The task has to write: the socket was full, or is not plain.
     pub(super) must_write: Cell<bool>,
+    /// The core stopped reading, maybe in the midst of what came: the task goes on once something was sent.
+    pub(super) is_paused: Cell<bool>,
     /// The core is done with it: send what is left and close.
     pub(super) is_closing: Cell<bool>,
     /// The socket failed.
@@ -23,6 +25,7 @@ impl Wire {
         Wire {
             plain,
             must_write: Cell::new(false),
+            is_paused: Cell::new(false),
             is_closing: Cell::new(false),
             is_broken: Cell::new(false),
             waker: RefCell::new(None),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::connection::{Opening, State};
+use super::connection::{Opening, State, Terms};
 use super::delivery::pass_on;
 use super::publish::may_publish;
 use super::session::{Session, Will};
@@ -38,10 +38,6 @@ impl Core {
             return Err(Fault::NotAuthorized);
         }
         let opening = Box::new(self.read_connect(connect));
-        if !self.by_client.contains_key(&opening.client_id) && self.sessions.len() >= self.limits.sessions_max
-        {
-            return Err(Fault::QuotaExceeded);
-        }
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         connection.packet_bytes_max =
             connect.properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
@@ -49,8 +45,7 @@ impl Core {
             if !self.is_anonymous_allowed {
                 return Err(Fault::NotAuthorized);
             }
-            self.accept_connection(id, *opening, now);
-            return Ok(());
+            return self.accept_connection(id, *opening, now);
         };
         let username: Arc<str> = username.into();
         connection.username = Some(Arc::clone(&username));
@@ -71,8 +66,10 @@ impl Core {
             Verdict::Busy => return self.close(id, Fault::ServerBusy, now),
             Verdict::Accepted => {}
         }
-        if let State::AwaitVerdict(opening) = std::mem::replace(&mut connection.state, State::AwaitConnect) {
-            self.accept_connection(id, *opening, now);
+        if let State::AwaitVerdict(opening) = std::mem::replace(&mut connection.state, State::AwaitConnect)
+            && let Err(fault) = self.accept_connection(id, *opening, now)
+        {
+            self.close(id, fault, now);
         }
     }
 
@@ -108,11 +105,16 @@ impl Core {
     }
 
     /// Lets a client in: takes over, resumes or makes its session, and answers.
-    fn accept_connection(&mut self, id: ConnectionId, opening: Opening, now: Instant) {
+    fn accept_connection(&mut self, id: ConnectionId, opening: Opening, now: Instant) -> Result<(), Fault> {
+        let is_new = !self.by_client.contains_key(&opening.client_id);
+        if is_new && self.sessions.len() >= self.limits.sessions_max {
+            return Err(Fault::QuotaExceeded);
+        }
         let (session, is_present) = self.session_for(id, &opening, now);
         let connection = self.wires.get_mut(id).expect("who is let in has a connection");
         let version = connection.version;
         connection.state = State::Open(session);
+        connection.terms = Terms::of_client(&self.limits);
         // [MQTT-3.1.2-22]
         let keep_alive = Duration::from_millis(u64::from(opening.keep_alive_s) * 1500);
         connection.patience = (!keep_alive.is_zero()).then_some(keep_alive);
@@ -122,6 +124,7 @@ impl Core {
         let state = &mut self.sessions[session as usize];
         state.unsent = state.ring.iter().map(|(id, _)| id).collect(); // [MQTT-4.4.0-1]
         self.pump(session, now);
+        Ok(())
     }
 
     /// The session for a client id, and whether it was there before.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::SessionId;
 use super::recipients::Recipients;
 use super::session::Will;
-use crate::mqtt::Version;
+use crate::mqtt::{self, Version};
+use crate::settings;
 
 /// What a connection waits for.
 pub(super) enum State {
@@ -42,6 +43,38 @@ pub(super) struct LastTopic {
     pub(super) recipients: Rc<Recipients>,
 }
 
+/// What a client was told that we take; new settings do not change it for those who are here.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) packets: mqtt::Limits,
+    pub(super) receive_max: u16,
+    pub(super) alias_max: u16,
+}
+
+impl Terms {
+    /// Before CONNECT, from whoever it may be: room for all that a CONNECT reasonably holds.
+    pub(super) fn of_stranger(limits: &settings::Limits) -> Terms {
+        let packet_bytes_max = limits.packet_bytes_max.min(CONNECT_BYTES_MAX);
+        Terms { packets: mqtt::Limits { packet_bytes_max }, ..Terms::of_client(limits) }
+    }
+
+    /// What CONNACK says.
+    pub(super) fn of_client(limits: &settings::Limits) -> Terms {
+        Terms {
+            packets: mqtt::Limits { packet_bytes_max: limits.packet_bytes_max },
+            receive_max: limits.inflight_max,
+            alias_max: limits.topic_alias_max,
+        }
+    }
+}
+
+/// The largest CONNECT: five strings of 64 KiB, and as much again for properties.
+const CONNECT_BYTES_MAX: usize = 640 * 1024;
+/// How many bytes of answers a client may leave unread before we no longer read what it asks.
+const OWED_BYTES_MAX: usize = 256 * 1024;
+/// How many acknowledgements may wait for the store before we no longer read what would bring more: all packet ids.
+const UNANSWERED_MAX: usize = 65_535;
+
 /// One client connection.
 pub(super) struct Connection {
     pub(super) serial: u32,
@@ -51,6 +84,14 @@ pub(super) struct Connection {
     /// Bytes to send; `sent` of them are gone already.
     pub(super) out: Vec<u8>,
     pub(super) sent: usize,
+    /// Bytes of answers that went into `out`, less all bytes that were sent since: `out` exceeds what deliveries may fill
+    /// by no more than this.
+    pub(super) owed: usize,
+    /// Acknowledgements that wait for the store.
+    pub(super) unanswered: usize,
+    /// QoS 1 and 2 messages of this connection that its Receive Maximum counts.
+    pub(super) receiving: usize,
+    pub(super) terms: Terms,
     /// The largest packet that the client takes.
     pub(super) packet_bytes_max: usize,
     pub(super) opened_at: Instant,
@@ -69,7 +110,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(serial: u32, now: Instant) -> Connection {
+    pub(super) fn new(serial: u32, terms: Terms, now: Instant) -> Connection {
         Connection {
             serial,
             version: Version::V3,
@@ -77,6 +118,10 @@ impl Connection {
             is_dirty: false,
             out: Vec::new(),
             sent: 0,
+            owed: 0,
+            unanswered: 0,
+            receiving: 0,
+            terms,
             packet_bytes_max: usize::MAX,
             opened_at: now,
             last_seen: now,
@@ -98,9 +143,10 @@ impl Connection {
         }
     }
 
-    /// True if bytes from the client may be handled now.
+    /// True if bytes from the client may be handled now: not while it leaves our answers unread.
     pub(super) fn reads(&self) -> bool {
-        matches!(self.state, State::AwaitConnect | State::Open(_))
+        let is_in_turn = matches!(self.state, State::AwaitConnect | State::Open(_));
+        is_in_turn && self.owed <= OWED_BYTES_MAX && self.unanswered < UNANSWERED_MAX
     }
 
     /// How many bytes wait to be sent.
@@ -112,18 +158,20 @@ impl Connection {
     /// Notes that the first `count` waiting bytes are gone.
     pub(super) fn written(&mut self, count: usize) {
         self.sent += count;
+        self.owed = self.owed.saturating_sub(count);
         if self.sent >= self.out.len() {
             self.out.clear();
-            self.sent = 0;
+            (self.sent, self.owed) = (0, 0);
             if self.out.capacity() > OUT_KEPT {
                 self.out = Vec::new();
             }
-        } else if self.sent > OUT_KEPT {
+        } else if self.sent > OUT_KEPT.max(self.waiting()) {
+            // Half of it at least: moving the rest costs no more than sending did.
             self.out.drain(..self.sent);
             self.sent = 0;
         }
     }
 }
 
-/// The capacity that an empty buffer keeps, and how many sent bytes may lie before the waiting ones.
+/// The capacity that an empty buffer keeps, and how many sent bytes may lie before few waiting ones.
 const OUT_KEPT: usize = 64 * 1024;

@@ -62,12 +62,16 @@ impl Core {
         }
     }
 
-    /// Ends all connections that a rule no longer allows; the rule gets the user name.
+    /// Ends all connections that a rule no longer allows; the rule gets the user name. Who waits for a verdict is among
+    /// them: it would be one by the old rules.
     pub fn close_where(&mut self, is_barred: impl Fn(Option<&str>) -> bool, fault: Fault, now: Instant) {
         let ids: Vec<_> = self.wires.ids().collect();
         for id in ids {
             let connection = self.wires.get(id);
-            let is_in = connection.is_some_and(|connection| connection.session().is_some());
+            let is_in = connection.is_some_and(|connection| match connection.state {
+                State::AwaitVerdict(_) | State::Open(_) => true,
+                State::AwaitConnect | State::Closed => false,
+            });
             if is_in && is_barred(connection.and_then(|connection| connection.username.as_deref())) {
                 self.close(id, fault, now);
             }

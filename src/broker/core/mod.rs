@@ -40,7 +40,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::connection::State;
+use self::connection::{State, Terms};
 use self::delivery::Encoder;
 pub use self::export::{
     ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, ImportError,
@@ -146,7 +146,6 @@ enum Timer {
 /// One shard of the broker.
 pub struct Core {
     limits: Limits,
-    decode_limits: mqtt::Limits,
     is_anonymous_allowed: bool,
     wires: Wires,
     sessions: Slab<Session>,
@@ -169,7 +168,6 @@ impl Core {
     pub fn new(limits: Limits, is_anonymous_allowed: bool, seed: u64, now: Instant) -> Core {
         Core {
             limits,
-            decode_limits: mqtt::Limits { packet_bytes_max: limits.packet_bytes_max },
             is_anonymous_allowed,
             wires: Wires::new(),
             sessions: Slab::new(),
@@ -191,13 +189,12 @@ impl Core {
     /// Changes what clients may cost and whether they need a name. What is open stays open.
     pub fn set_policy(&mut self, limits: Limits, is_anonymous_allowed: bool) {
         self.limits = limits;
-        self.decode_limits = mqtt::Limits { packet_bytes_max: limits.packet_bytes_max };
         self.is_anonymous_allowed = is_anonymous_allowed;
     }
 
     /// A socket was accepted.
     pub fn open(&mut self, now: Instant) -> ConnectionId {
-        let id = self.wires.open(now);
+        let id = self.wires.open(Terms::of_stranger(&self.limits), now);
         self.arm_connection(id, now);
         id
     }
@@ -210,7 +207,7 @@ impl Core {
             connection.last_seen = now;
         }
         while let Some(connection) = self.wires.get(id).filter(|connection| connection.reads()) {
-            match mqtt::decode(&bytes[used..], connection.version, &self.decode_limits) {
+            match mqtt::decode(&bytes[used..], connection.version, &connection.terms.packets) {
                 Ok(Some((packet, length))) => {
                     used += length;
                     if let Err(fault) = self.handle_packet(id, packet, now) {
@@ -227,7 +224,8 @@ impl Core {
         used
     }
 
-    /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`] or is closed.
+    /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`], leaves answers unread,
+    /// has too many unanswered, or is closed. It turns true again no later than something was sent to it.
     pub fn reads(&self, id: ConnectionId) -> bool {
         self.wires.get(id).is_some_and(connection::Connection::reads)
     }
@@ -341,6 +339,6 @@ impl Core {
     /// Sends a packet that is not a PUBLISH.
     fn reply(&mut self, id: ConnectionId, packet: &Packet) {
         let Some(version) = self.wires.get(id).map(|connection| connection.version) else { return };
-        self.wires.send(id, |out| packet.encode(version, out));
+        self.wires.answer(id, |out| packet.encode(version, out));
     }
 }

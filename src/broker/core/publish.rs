@@ -58,10 +58,10 @@ impl Core {
     /// The topic behind an alias, or the alias's new topic. `None` if the packet has no alias.
     fn resolve_alias(&mut self, id: ConnectionId, publish: &Publish) -> Result<Option<Arc<str>>, Fault> {
         let Some(alias) = publish.properties.topic_alias() else { return Ok(None) };
-        if alias > self.limits.topic_alias_max {
+        let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
+        if alias > connection.terms.alias_max {
             return Err(Violation::TopicAliasTooLarge.into()); // [MQTT-3.3.2-9]
         }
-        let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         let at = usize::from(alias).saturating_sub(1);
         if publish.topic.is_empty() {
             let known = connection.aliases.get(at).cloned().flatten();
@@ -101,7 +101,7 @@ impl Core {
             self.answer(id, packet_id, publish.qos, ReasonCode::Success, false);
             return Ok(());
         }
-        self.check_receive_maximum(id, session)?;
+        self.check_receive_maximum(id)?;
         if !may_publish(publish.topic) {
             self.counters.dropped_not_authorized += 1;
             self.answer(id, packet_id, publish.qos, ReasonCode::NotAuthorized, false);
@@ -118,19 +118,23 @@ impl Core {
         Ok(())
     }
 
-    /// Only version 5 clients are told a Receive Maximum; for others the packet ids are the limit. [MQTT-3.3.4-9]
-    fn check_receive_maximum(&self, id: ConnectionId, session: SessionId) -> Result<(), Fault> {
-        let waiting = if self.unanswered.is_empty() {
-            0
-        } else {
-            self.unanswered.iter().filter(|one| one.connection == id && one.qos == QoS::AtLeastOnce).count()
-        };
-        let open = self.sessions[session as usize].received.len() + waiting;
-        let is_told = self.wires.get(id).is_some_and(|connection| connection.version == Version::V5);
-        if is_told && open >= usize::from(self.limits.inflight_max) {
+    /// Counts a message against our Receive Maximum, of which only version 5 clients are told. [MQTT-3.3.4-9]
+    fn check_receive_maximum(&mut self, id: ConnectionId) -> Result<(), Fault> {
+        let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
+        let is_told = connection.version == Version::V5;
+        if is_told && connection.receiving >= usize::from(connection.terms.receive_max) {
             return Err(Violation::ReceiveMaximumExceeded.into());
         }
+        connection.receiving += 1;
         Ok(())
+    }
+
+    /// A message no longer counts against our Receive Maximum.
+    fn make_room(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.wires.get_mut(id) {
+            // What an earlier connection left half way in was not counted here.
+            connection.receiving = connection.receiving.saturating_sub(1);
+        }
     }
 
     /// Retains, routes and forwards a message of a client.
@@ -207,6 +211,9 @@ impl Core {
         } else if self.unanswered.is_empty() {
             return self.acknowledge(id, packet_id, qos, reason);
         }
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.unanswered += 1;
+        }
         self.unanswered.push_back(Unanswered { token: self.token, connection: id, packet_id, qos, reason });
     }
 
@@ -214,6 +221,9 @@ impl Core {
     pub fn handle_persisted(&mut self, token: Token) {
         while self.unanswered.front().is_some_and(|one| one.token <= token) {
             if let Some(one) = self.unanswered.pop_front() {
+                if let Some(connection) = self.wires.get_mut(one.connection) {
+                    connection.unanswered -= 1;
+                }
                 self.acknowledge(one.connection, one.packet_id, one.qos, one.reason);
             }
         }
@@ -221,6 +231,9 @@ impl Core {
 
     fn acknowledge(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS, reason: ReasonCode) {
         let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
+        if qos == QoS::AtLeastOnce || reason.is_error() {
+            self.make_room(id);
+        }
         match qos {
             QoS::ExactlyOnce => self.reply(id, &Packet::PubRec(ack)), // [MQTT-4.3.3-8]
             _ => self.reply(id, &Packet::PubAck(ack)),                // [MQTT-4.3.2-4]
@@ -261,6 +274,9 @@ impl Core {
         ack: &Ack,
     ) -> Result<(), Fault> {
         let is_known = self.sessions[session as usize].received.remove(&ack.packet_id);
+        if is_known {
+            self.make_room(id);
+        }
         self.reply(id, &Packet::PubComp(reply_to(ack, is_known))); // [MQTT-4.3.3-11]
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::connection::Connection;
+use super::connection::{Connection, Terms};
 use super::{ConnectionId, Effect};
 
 /// All connections and what they have to send.
@@ -24,10 +24,10 @@ impl Wires {
         Wires { connections: Slab::new(), serial: 0, dirty: Vec::new(), effects: VecDeque::new() }
     }
 
-    pub(super) fn open(&mut self, now: Instant) -> ConnectionId {
+    pub(super) fn open(&mut self, terms: Terms, now: Instant) -> ConnectionId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let slot = self.connections.insert(Connection::new(serial, now)) as u32;
+        let slot = self.connections.insert(Connection::new(serial, terms, now)) as u32;
         ConnectionId { slot, serial }
     }
 
@@ -65,6 +65,15 @@ impl Wires {
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(id);
+        }
+    }
+
+    /// Lets `write` append an answer to what the client sent.
+    pub(super) fn answer(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.get(id).map_or(0, |connection| connection.out.len());
+        self.send(id, write);
+        if let Some(connection) = self.get_mut(id) {
+            connection.owed += connection.out.len() - before;
         }
     }
 
