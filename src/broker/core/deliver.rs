@@ -70,7 +70,7 @@ impl Core {
         };
         let at = find(&|session| is_ready(session, &self.wires))
             .or_else(|| find(&|session| session.connection.is_some()))
-            .or_else(|| if qos == QoS::AtMostOnce { None } else { Some(turn(0)) })?;
+            .or_else(|| (0..count).map(turn).find(|&at| qos.min(group.members[at].qos) > QoS::AtMostOnce))?;
         group.cursor = at + 1;
         Some(group.members[at])
     }
@@ -100,22 +100,22 @@ impl Core {
     }
 
     /// Hands a retained message to a session that asked for it. What its buffer has no room for waits in its queue: a
-    /// wide filter brings many messages at once, and the client did nothing wrong.
+    /// wide filter brings many messages at once, and the client did nothing wrong. False if that has no room either.
     pub(super) fn deliver_patiently(
         &mut self,
         to: SessionId,
         grant: &Grant,
         outgoing: &Outgoing,
-        routed: &mut Routed,
         now: Instant,
-    ) {
+    ) -> bool {
         let session = &self.sessions[to as usize];
         let qos = outgoing.publish.qos.min(grant.qos);
-        if qos != QoS::AtMostOnce || is_ready(session, &self.wires) {
-            return self.deliver(to, grant, outgoing, true, None, routed, now);
+        if qos == QoS::AtMostOnce && is_ready(session, &self.wires) {
+            self.deliver_once(to, grant, outgoing, true);
+            return true;
         }
         let frame = self.encoder.frame(outgoing, session.version, qos, true, grant);
-        self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None }, now);
+        self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None }, now)
     }
 
     /// QoS 0: into the connection's buffer, or nowhere.
@@ -142,15 +142,17 @@ impl Core {
         }
     }
 
-    /// Sends a message at once if the session can take it, else puts it into its queue.
-    pub(super) fn keep(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
+    /// Sends a message at once if the session can take it, else puts it into its queue. False if that has no room.
+    fn keep(&mut self, to: SessionId, delivery: Delivery, now: Instant) -> bool {
         let session = &mut self.sessions[to as usize];
         if is_ready(session, &self.wires) {
-            return self.send(to, delivery, now);
+            self.send(to, delivery, now);
+            return true;
         }
-        if !session.enqueue(delivery, self.limits.queued_messages_max, self.limits.queued_bytes_max) {
-            self.counters.dropped_queue_full += 1;
-        }
+        let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
+        let has_room = session.enqueue(delivery, max, bytes_max);
+        self.counters.dropped_queue_full += u64::from(!has_room);
+        has_room
     }
 
     /// Sends a message to a connected session and, if its QoS wants that, keeps it until it is answered.

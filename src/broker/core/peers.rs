@@ -81,6 +81,10 @@ impl Core {
     pub fn peer_close(&mut self, peer: PeerId) {
         if self.peers.names.try_remove(peer.0 as usize).is_some() {
             self.routes.remove_peer_everywhere(peer);
+            // The next one that is opened may get its number.
+            let is_its =
+                |event: &PortEvent| matches!(event, PortEvent::Forward { peer: other, .. } if *other == peer);
+            self.peers.events.retain(|event| !is_its(event));
         }
     }
 

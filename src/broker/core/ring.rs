@@ -1,17 +1,20 @@
 //! Packet ids of one session's outgoing QoS 1 and 2 messages: a ring with a base, no hash map.
 //!
 //! Ids are given in order, so an id's place is its distance from the oldest open one. A client that never answers the
-//! oldest holds the ring back: its length is bounded by twice the window.
+//! oldest holds the ring back: its length is bounded by twice the window, and what it holds by [`BYTES_MAX`].
 //!
-//! Invariants: the front is never `Done`; `open` counts what is not `Done`.
+//! Invariants: the front is never `Done`; `open` counts what is not `Done`; `bytes` is the sum over what is `Sent`.
 
 use std::collections::VecDeque;
 
 use super::delivery::Delivery;
-use crate::mqtt::{PacketId, QoS};
+use crate::mqtt::{PacketId, QoS, Version};
 
 /// Ids run from 1 to 65,535 and begin again.
 const IDS: usize = 65_535;
+/// How many bytes may be in flight before no more is sent, however many messages the client takes at once: one that never
+/// answers must not hold more. A single message may exceed it.
+pub(super) const BYTES_MAX: usize = 32 << 20;
 
 /// What an id stands for.
 pub(super) enum Slot {
@@ -29,16 +32,17 @@ pub(super) struct Ring {
     base: usize,
     slots: VecDeque<Slot>,
     open: usize,
+    bytes: usize,
 }
 
 impl Ring {
     pub(super) fn new() -> Ring {
-        Ring { base: 0, slots: VecDeque::new(), open: 0 }
+        Ring { base: 0, slots: VecDeque::new(), open: 0, bytes: 0 }
     }
 
     /// True if one more may be sent to a client that takes `window` at a time.
     pub(super) fn has_room(&self, window: usize) -> bool {
-        self.open < window && self.slots.len() < (2 * window).min(IDS)
+        self.open < window && self.slots.len() < (2 * window).min(IDS) && self.bytes < BYTES_MAX
     }
 
     /// How many are not answered.
@@ -64,18 +68,17 @@ impl Ring {
 
     /// PUBACK: ends a QoS 1 message. False if there is none with this id.
     pub(super) fn acknowledge(&mut self, id: PacketId) -> bool {
-        match self.slot(id) {
-            Some(slot @ Slot::Sent(_)) if slot.qos() == Some(QoS::AtLeastOnce) => *slot = Slot::Done,
-            _ => return false,
+        let is_right = matches!(self.get(id), Some(slot) if slot.qos() == Some(QoS::AtLeastOnce));
+        if is_right {
+            self.finish(id);
         }
-        self.finish();
-        true
+        is_right
     }
 
     /// PUBREC: the message is with the client. False if there is none with this id.
     pub(super) fn receive(&mut self, id: PacketId) -> bool {
-        match self.slot(id) {
-            Some(slot @ Slot::Sent(_)) if slot.qos() == Some(QoS::ExactlyOnce) => *slot = Slot::Released,
+        match self.get(id) {
+            Some(slot) if slot.qos() == Some(QoS::ExactlyOnce) => self.replace(id, Slot::Released),
             Some(Slot::Released) => {}
             _ => return false,
         }
@@ -84,22 +87,20 @@ impl Ring {
 
     /// PUBREC with an error: the client will not have it.
     pub(super) fn refuse(&mut self, id: PacketId) -> bool {
-        match self.slot(id) {
-            Some(slot @ Slot::Sent(_)) => *slot = Slot::Done,
-            _ => return false,
+        let is_right = matches!(self.get(id), Some(Slot::Sent(_)));
+        if is_right {
+            self.finish(id);
         }
-        self.finish();
-        true
+        is_right
     }
 
     /// PUBCOMP: ends a QoS 2 message. False if there is none with this id.
     pub(super) fn complete(&mut self, id: PacketId) -> bool {
-        match self.slot(id) {
-            Some(slot @ Slot::Released) => *slot = Slot::Done,
-            _ => return false,
+        let is_right = matches!(self.get(id), Some(Slot::Released));
+        if is_right {
+            self.finish(id);
         }
-        self.finish();
-        true
+        is_right
     }
 
     /// What is not answered, oldest first.
@@ -113,16 +114,21 @@ impl Ring {
         self.slots.get(self.place(id)).filter(|slot| !matches!(slot, Slot::Done))
     }
 
-    /// What is not answered, oldest first, to be changed in place.
-    pub(super) fn sent_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
-        self.slots.iter_mut().filter_map(|slot| match slot {
-            Slot::Sent(delivery) => Some(delivery),
-            Slot::Done | Slot::Released => None,
-        })
+    /// Encodes everything again, for a client that came back with another version.
+    pub(super) fn translate(&mut self, from: Version, to: Version) {
+        let mut bytes = 0;
+        for slot in &mut self.slots {
+            if let Slot::Sent(delivery) = slot {
+                delivery.translate(from, to);
+                bytes += delivery.frame.len();
+            }
+        }
+        self.bytes = bytes;
     }
 
     fn push_slot(&mut self, slot: Slot) -> PacketId {
         let id = self.next_id();
+        self.bytes += slot.bytes();
         self.slots.push_back(slot);
         self.open += 1;
         id
@@ -132,16 +138,18 @@ impl Ring {
         id_at(self.base, self.slots.len())
     }
 
-    fn slot(&mut self, id: PacketId) -> Option<&mut Slot> {
+    fn replace(&mut self, id: PacketId, with: Slot) {
         let at = self.place(id);
-        self.slots.get_mut(at)
+        self.bytes -= self.slots[at].bytes();
+        self.slots[at] = with;
     }
 
     fn place(&self, id: PacketId) -> usize {
         (usize::from(id.get()) - 1 + IDS - self.base) % IDS
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, id: PacketId) {
+        self.replace(id, Slot::Done);
         self.open -= 1;
         while let Some(Slot::Done) = self.slots.front() {
             self.slots.pop_front();
@@ -155,6 +163,13 @@ impl Slot {
         match self {
             Slot::Sent(delivery) => Some(delivery.frame.qos()),
             Slot::Done | Slot::Released => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Slot::Sent(delivery) => delivery.frame.len(),
+            Slot::Done | Slot::Released => 0,
         }
     }
 }

@@ -110,7 +110,8 @@ impl Session {
         if from == to {
             return;
         }
-        self.ring.sent_mut().chain(&mut self.queue).for_each(|delivery| delivery.translate(from, to));
+        self.ring.translate(from, to);
+        self.queue.iter_mut().for_each(|delivery| delivery.translate(from, to));
         self.queue_bytes = self.queue.iter().map(|delivery| delivery.frame.len()).sum();
     }
 

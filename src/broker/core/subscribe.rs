@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::deliver::Routed;
 use super::delivery::with_outgoing;
 use super::recipients::{Grant, Subscriber};
+use super::retained::Walk;
 use super::session::{Subscription, SubscriptionKey};
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
@@ -45,7 +45,9 @@ impl Core {
         let ack = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply(id, &Packet::SubAck(ack)); // [MQTT-3.8.4-1]
         for (filter, options) in to_show {
-            self.show_retained(session, &filter, options, identifier, now);
+            if !self.show_retained(session, &filter, options, identifier, now) {
+                break;
+            }
         }
         Ok(())
     }
@@ -95,6 +97,8 @@ impl Core {
         }
     }
 
+    /// Sends what is retained, as much as the session has room for: a search that brings nothing any more must not go on,
+    /// for a filter costs its client nothing and us all that is retained. False if not all found room.
     fn show_retained(
         &mut self,
         session: SessionId,
@@ -102,23 +106,27 @@ impl Core {
         options: SubscribeOptions,
         identifier: Option<NonZeroU32>,
         now: Instant,
-    ) {
+    ) -> bool {
         let grant = Grant {
             qos: options.qos,
             retain_as_published: true,
             identifiers: identifier.map(|id| Rc::from([id.get()])),
         };
-        for message in self.retained.matching(filter.as_str(), now) {
-            self.show(session, &grant, &message, now);
+        let mut walk = Walk::new(filter.as_str());
+        while let Some(message) = walk.next(&self.retained, now) {
+            if !self.show(session, &grant, &message, now) {
+                return false;
+            }
         }
+        true
     }
 
-    /// Sends one retained message, with RETAIN set. [MQTT-3.3.1-8]
-    fn show(&mut self, session: SessionId, grant: &Grant, message: &Message, now: Instant) {
+    /// Sends one retained message, with RETAIN set; false if there was no room. [MQTT-3.3.1-8]
+    fn show(&mut self, session: SessionId, grant: &Grant, message: &Message, now: Instant) -> bool {
         with_outgoing(message, now, |outgoing| {
             self.encoder.begin();
-            self.deliver_patiently(session, grant, outgoing, &mut Routed::default(), now);
-        });
+            self.deliver_patiently(session, grant, outgoing, now)
+        })
     }
 
     pub(super) fn handle_unsubscribe(

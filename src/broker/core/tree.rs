@@ -76,6 +76,26 @@ impl<V: Default> Tree<V> {
         self.edges.find(hash, |&id| self.is_edge(id, parent, label)).copied()
     }
 
+    /// The node above; the root has none.
+    pub(super) fn parent(&self, node: NodeId) -> Option<NodeId> {
+        some(self.nodes[node as usize].parent)
+    }
+
+    /// The label of a node.
+    pub(super) fn label(&self, node: NodeId) -> &str {
+        &self.nodes[node as usize].label
+    }
+
+    /// The first of the children.
+    pub(super) fn first_child(&self, node: NodeId) -> Option<NodeId> {
+        some(self.nodes[node as usize].first_child)
+    }
+
+    /// The next of the parent's children.
+    pub(super) fn next(&self, node: NodeId) -> Option<NodeId> {
+        some(self.nodes[node as usize].next)
+    }
+
     /// All children.
     pub(super) fn children(&self, node: NodeId) -> impl Iterator<Item = (NodeId, &str)> {
         let mut at = self.nodes[node as usize].first_child;
