@@ -167,6 +167,9 @@ async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bin
             None => {
                 tokio::time::sleep(RETRY).await;
                 socket = bind_now(&state, &bind, port);
+                if socket.is_some() {
+                    shard.listener_bound.notify_one();
+                }
             }
         }
     }

@@ -109,6 +109,14 @@ impl Broker {
         self.inner.listeners.borrow().reports()
     }
 
+    /// Waits until a listener that could not bind has bound.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a change that was missed is there for the next call. One waiter at a time.
+    pub async fn listener_bound(&self) {
+        self.inner.shard.listener_bound.notified().await;
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.inner.shard.core.borrow().counters()

@@ -37,6 +37,8 @@ pub(super) struct Shard {
     pub(super) keeps_time: Cell<bool>,
     /// There is something for the links.
     pub(super) port_ready: Notify,
+    /// A listener that could not bind has bound.
+    pub(super) listener_bound: Notify,
     store: RefCell<Memory>,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
@@ -56,6 +58,7 @@ impl Shard {
             timer_set: Notify::new(),
             keeps_time: Cell::new(false),
             port_ready: Notify::new(),
+            listener_bound: Notify::new(),
             store: RefCell::new(Memory),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
@@ -160,6 +163,7 @@ impl Shard {
         tracing::debug!(connection = ?id, reason = %fault, "closing a connection");
         if let Some(wire) = self.wires.borrow().get(&id) {
             wire.is_closing.set(true);
+            wire.lingers.set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded));
             wire.must_write.set(true);
             wire.wake();
         }

@@ -5,11 +5,13 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -94,9 +96,23 @@ impl Task {
         if self.wire.is_broken.get() || ready!(self.poll_write_out(cx)).is_err() {
             return Poll::Ready(());
         }
-        match &mut self.socket {
-            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx).map(|_| ()),
-            Socket::Plain(_) => Poll::Ready(()), // dropping it shuts it down
+        if ready!(self.socket.poll_end(cx, &self.wire)).is_err() || !self.wire.lingers.get() {
+            return Poll::Ready(()); // dropping it does the rest
+        }
+        self.poll_drain(cx)
+    }
+
+    /// Reads and forgets until the client stops: a socket that is closed with unread bytes is reset, and what was sent
+    /// last is lost with that.
+    fn poll_drain(&mut self, cx: &mut Context) -> Poll<()> {
+        let mut buffer = self.shard.buffer.borrow_mut();
+        let mut space = ReadBuf::new(&mut buffer);
+        match ready!(self.socket.poll_read(cx, &mut space)) {
+            Ok(()) if !space.filled().is_empty() => {
+                cx.waker().wake_by_ref(); // others first
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
         }
     }
 
@@ -199,6 +215,18 @@ impl Socket {
                     result => return Poll::Ready(result),
                 }
             },
+        }
+    }
+
+    /// Tells the client that nothing more comes.
+    fn poll_end(&mut self, cx: &mut Context, wire: &Wire) -> Poll<io::Result<()>> {
+        match (self, &wire.plain) {
+            (Socket::Tls(stream), _) => Pin::new(stream).poll_shutdown(cx),
+            (Socket::Plain(_), None) => Poll::Ready(Ok(())),
+            (Socket::Plain(_), Some(plain)) => {
+                let stream: &TcpStream = plain.as_ref();
+                Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write))
+            }
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Wire {
     pub(super) is_paused: Cell<bool>,
     /// The core is done with it: send what is left and close.
     pub(super) is_closing: Cell<bool>,
+    /// The client is told why it is closed, and may be sending still: read on until it stops.
+    pub(super) lingers: Cell<bool>,
     /// The socket failed.
     pub(super) is_broken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -27,6 +29,7 @@ impl Wire {
             must_write: Cell::new(false),
             is_paused: Cell::new(false),
             is_closing: Cell::new(false),
+            lingers: Cell::new(false),
             is_broken: Cell::new(false),
             waker: RefCell::new(None),
         }

@@ -87,6 +87,7 @@ impl Shard {
                     None => is_managed = false,
                 },
                 () = wait(&changed, is_due) => is_due = true,
+                () = self.broker.listener_bound() => is_due = true,
                 () = sleep_until(calm_until), if is_due => {
                     is_due = false;
                     calm_until = Instant::now() + CALM;

@@ -21,6 +21,10 @@ use crate::store::Token;
 /// How much the topics behind one connection's aliases may take together.
 const ALIASES_BYTES_MAX: usize = 1 << 20;
 
+/// How many recipients a connection remembers: for more, looking them up costs little beside serving them, and each of
+/// many publishers would hold all of many subscribers.
+const REMEMBERED_MAX: usize = 256;
+
 /// An acknowledgement that waits for the store.
 pub(super) struct Unanswered {
     token: Token,
@@ -188,6 +192,10 @@ impl Core {
             return Rc::clone(&last.recipients);
         }
         let recipients = Rc::new(self.routes.matches(topic));
+        if recipients.sessions.len() > REMEMBERED_MAX {
+            connection.last_topic = None;
+            return recipients;
+        }
         let mut text = connection.last_topic.take().map(|last| last.topic).unwrap_or_default();
         text.clear();
         text.push_str(topic);

@@ -23,6 +23,16 @@ pub(super) struct SubscriptionKey {
     pub(super) group: Option<Arc<str>>,
 }
 
+impl SubscriptionKey {
+    /// What a subscription costs: its text, twice, and a node for each level.
+    pub(super) fn bytes(&self) -> usize {
+        const LEVEL_BYTES: usize = 128;
+        let levels = self.filter.as_str().split('/').count();
+        let text = self.filter.as_str().len() + self.group.as_ref().map_or(0, |group| group.len());
+        levels * LEVEL_BYTES + 2 * text
+    }
+}
+
 /// How a session subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
@@ -57,6 +67,8 @@ pub(super) struct Session {
     /// Set while nobody is connected and a will waits.
     pub(super) will_at: Option<Instant>,
     pub(super) subscriptions: HashMap<SubscriptionKey, Subscription, foldhash::fast::RandomState>,
+    /// What the subscriptions cost together, by [`SubscriptionKey::bytes`].
+    pub(super) subscription_bytes: usize,
     pub(super) ring: Ring,
     /// What is in the ring and was not sent on this connection yet.
     pub(super) unsent: VecDeque<PacketId>,
@@ -83,6 +95,7 @@ impl Session {
             will: None,
             will_at: None,
             subscriptions: HashMap::default(),
+            subscription_bytes: 0,
             ring: Ring::new(),
             unsent: VecDeque::new(),
             armed: None,

@@ -19,6 +19,8 @@ use crate::mqtt::{
 
 /// How many levels a filter may have: each costs a node in the tree, and nobody needs more.
 const LEVELS_MAX: usize = 128;
+/// What all subscriptions of a session may cost: room for 10,000 of a usual length, not for 10,000 of 64 KiB.
+const SUBSCRIPTION_BYTES_MAX: usize = 16 << 20;
 
 type Reasons = SmallVec<[u8; 16]>;
 
@@ -65,7 +67,9 @@ impl Core {
         let session = &mut self.sessions[id as usize];
         let key = SubscriptionKey { filter: filter.clone(), group: group.clone() };
         let is_new = !session.subscriptions.contains_key(&key);
-        if is_new && session.subscriptions.len() >= self.limits.subscriptions_max {
+        let is_full = session.subscriptions.len() >= self.limits.subscriptions_max
+            || session.subscription_bytes + key.bytes() > SUBSCRIPTION_BYTES_MAX;
+        if is_new && is_full {
             return Err(ReasonCode::QuotaExceeded);
         }
         let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
@@ -92,7 +96,9 @@ impl Core {
             self.peers.interest(&key.filter, key.group.as_ref(), true);
         }
         let session = &mut self.sessions[id as usize];
+        let bytes = key.bytes();
         if session.subscriptions.insert(key, subscription).is_none() {
+            session.subscription_bytes += bytes;
             self.subscriptions += 1;
         }
     }
@@ -148,9 +154,11 @@ impl Core {
     fn unsubscribe(&mut self, id: SessionId, text: &str) -> ReasonCode {
         let Ok((group, filter)) = parse_subscription(text) else { return ReasonCode::TopicFilterInvalid };
         let key = SubscriptionKey { filter, group };
-        if self.sessions[id as usize].subscriptions.remove(&key).is_none() {
+        let session = &mut self.sessions[id as usize];
+        if session.subscriptions.remove(&key).is_none() {
             return ReasonCode::NoSubscriptionExisted;
         }
+        session.subscription_bytes -= key.bytes();
         self.drop_subscription(id, &key);
         ReasonCode::Success
     }
