@@ -1,7 +1,9 @@
 //! The shell on real sockets: a broker and its clients on one thread, on free ports of the loopback.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -71,17 +73,7 @@ impl Client {
     }
 
     async fn hello(&mut self, client_id: &str, user: Option<(&str, &str)>) {
-        let connect = Connect {
-            version: Version::V5,
-            clean_start: true,
-            keep_alive_s: 0,
-            properties: Properties::EMPTY,
-            client_id,
-            will: None,
-            username: user.map(|(name, _)| name),
-            password: user.map(|(_, password)| password.as_bytes()),
-        };
-        self.send(&[Packet::Connect(connect)]).await;
+        self.send(&[connect(client_id, user)]).await;
     }
 
     async fn send(&mut self, packets: &[Packet<'_>]) {
@@ -113,6 +105,19 @@ impl Client {
             }
         }
     }
+}
+
+fn connect<'a>(client_id: &'a str, user: Option<(&'a str, &'a str)>) -> Packet<'a> {
+    Packet::Connect(Connect {
+        version: Version::V5,
+        clean_start: true,
+        keep_alive_s: 0,
+        properties: Properties::EMPTY,
+        client_id,
+        will: None,
+        username: user.map(|(name, _)| name),
+        password: user.map(|(_, password)| password.as_bytes()),
+    })
 }
 
 fn publish<'a>(topic: &'a str, qos: QoS, payload: &'a [u8]) -> Packet<'a> {
@@ -183,7 +188,68 @@ fn a_bad_packet_is_answered_and_the_socket_closed() {
         let mut b = Client::connect(&broker, "b").await;
         b.send(&[Packet::PingReq]).await;
         assert_eq!(b.hear().await, "PingResp");
-        assert_eq!(broker.levels().connections, 1);
+        drop(a);
+        while broker.levels().connections > 1 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn who_sends_too_much_hears_so_though_it_is_sending_still() {
+    run(|| async {
+        let mut settings = plain_settings();
+        settings.limits.packet_bytes_max = 1_024;
+        let broker = Broker::start(&settings);
+        let mut a = Client::connect(&broker, "a").await;
+        a.send(&[publish("t", QoS::AtMostOnce, &vec![b'x'; 8 << 20])]).await;
+        assert_eq!(a.hear().await, "DISCONNECT PacketTooLarge");
+        assert_eq!(a.hear().await, "the end");
+    });
+}
+
+#[test]
+fn what_follows_connect_at_once_is_heard_when_the_user_is_let_in() {
+    run(|| async {
+        let hashed = "$7$101$MDEyMzQ1Njc4OWFi$bGJdXfn6P9jmSY0ZCpIaCSkQ1XayfQBMBwplxxuT8e+N6cR6JaUl22kyOezT4vgFZzRNUODVbwJMCRIfFS1o8A==";
+        let user = |name: &str, secret: &str| User { name: name.to_owned(), secret: secret.to_owned() };
+        let mut settings = plain_settings();
+        settings.authentication.users = vec![user("ann", hashed), user("bob", "plain:correct horse")];
+        let broker = Broker::start(&settings);
+        for name in ["ann", "bob"] {
+            let mut a = Client::open(&broker).await;
+            let mut bytes = Vec::new();
+            connect(name, Some((name, "correct horse"))).encode(Version::V5, &mut bytes);
+            Packet::PingReq.encode(Version::V5, &mut bytes);
+            a.stream.write_all(&bytes).await.expect("it is open");
+            assert_eq!(a.hear().await, "CONNACK Success", "{name}");
+            assert_eq!(a.hear().await, "PingResp", "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_asks_without_listening_is_answered_once_it_listens() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut a = Client::connect(&broker, "a").await;
+        let pings = [0xc0, 0x00].repeat(32 * 1024);
+        let mut sent = 0;
+        let mut refusals = 0;
+        // Until nobody takes more: the buffers are full, and the broker does not read.
+        while refusals < 1_000 {
+            let wrote =
+                poll_fn(|cx| Poll::Ready(Pin::new(&mut a.stream).poll_write(cx, &pings[sent % 2..]))).await;
+            match wrote {
+                Poll::Ready(count) => (sent, refusals) = (sent + count.expect("it is open"), 0),
+                Poll::Pending => refusals += 1,
+            }
+            assert!(sent < 256 << 20, "it reads on and on");
+            tokio::task::yield_now().await;
+        }
+        let mut answers = vec![0; sent / 2 * 2];
+        a.stream.read_exact(&mut answers).await.expect("it is answered");
+        assert!(answers.chunks(2).all(|answer| answer == [0xd0, 0x00]));
     });
 }
 

@@ -3,6 +3,7 @@
 //! Points in time become durations that are left; messages become PUBLISH packets of version 5, whatever the client
 //! speaks. An import trusts nothing: what does not decode is refused as a whole.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -175,6 +176,10 @@ struct Parsed {
 
 impl Parsed {
     fn of(exported: &ExportedSession, now: Instant) -> Option<Parsed> {
+        let mut ids = HashSet::new();
+        if !exported.in_flight.iter().all(|one| ids.insert(one.packet_id)) {
+            return None;
+        }
         let will = match &exported.will {
             Some(will) => Some(import_will(will, now)?),
             None => None,

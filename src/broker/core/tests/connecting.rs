@@ -253,3 +253,13 @@ fn disconnect_ends_a_session_without_expiry() {
     w.disconnect(a, ReasonCode::Success);
     assert_eq!(w.core.levels(), crate::broker::core::Levels::default());
 }
+
+#[test]
+fn a_user_who_is_barred_before_the_verdict_is_not_let_in() {
+    let mut w = World::new();
+    let ann = w.hello(&v5("a").user("ann", "secret"));
+    w.core.close_where(|name| name == Some("ann"), Fault::NotAuthorized, w.now);
+    w.verdict(ann, Verdict::Accepted); // by the old rules
+    assert_eq!(w.heard(ann), ["CONNACK NotAuthorized"]);
+    assert_eq!(w.core.levels().sessions, 0);
+}

@@ -1,7 +1,10 @@
 //! Bounds: what is full refuses or drops, counts it, and goes on.
 
-use super::world::{World, options, v3, v5};
-use crate::mqtt::Property;
+use super::world::{World, options, packet, v3, v5};
+use crate::broker::core::{Fault, Verdict};
+use crate::mqtt::{
+    Packet, PacketId, Properties, Property, Publish, QoS, Subscribe, SubscribeFiltersBuf, Version, Violation,
+};
 use crate::settings::Limits;
 
 #[test]
@@ -106,4 +109,172 @@ fn filters_of_absurd_depth_are_refused_and_topics_of_it_are_served() {
     w.subscribe(a, "a/#", 0);
     w.publish(a, &"a/".repeat(30_000), 0, "deep");
     assert_eq!(w.heard(a).len(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_our_answers_unread_is_not_read() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    let pings = [0xc0, 0x00].repeat(1 << 20);
+    let used = w.send_bytes(a, &pings);
+    assert!(used < pings.len() && !w.core.reads(a));
+    assert!(w.core.outgoing(a).len() < 300 << 10);
+    assert_eq!(w.heard(a).len(), used / 2);
+    assert!(w.core.reads(a)); // and goes on where it stopped
+    assert!(w.send_bytes(a, &pings[used..]) > 0);
+}
+
+#[test]
+fn a_client_that_never_acknowledges_holds_few_bytes_in_flight() {
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
+    w.subscribe(b, "t", 1);
+    let payload = "x".repeat(1 << 20);
+    let mut heard = 0;
+    for _ in 0..100 {
+        w.publish(a, "t", 1, &payload);
+        w.heard(a);
+        heard += w.heard(b).len();
+    }
+    assert_eq!(heard, 32);
+    assert!(w.core.counters().dropped_queue_full > 0);
+    for id in 1..=32 {
+        w.puback(b, id);
+    }
+    assert_eq!(w.heard(b).len(), 32);
+}
+
+#[test]
+fn retained_messages_are_not_searched_on_for_who_has_no_room() {
+    let mut w = World::with_limits(Limits { queued_messages_max: 10, ..Limits::default() });
+    let a = w.connect(v5("a"));
+    for n in 0..100 {
+        w.publish_with(a, &format!("r/{n}"), 1, "x", true, &[]);
+    }
+    let b = w.connect(v5("b").with(Property::ReceiveMaximum(1)));
+    let mut filters = SubscribeFiltersBuf::default();
+    for _ in 0..1_000 {
+        filters.push("#", options(1)).expect("the filter is valid");
+    }
+    let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+    w.send(b, &Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() }));
+    assert_eq!(w.heard(b).len(), 2); // the rest of the ten waits for its acknowledgement
+    assert_eq!(w.core.counters().dropped_queue_full, 1);
+}
+
+#[test]
+fn the_levels_of_a_retained_topic_count() {
+    let mut w = World::with_limits(Limits { retained_bytes_max: 100_000, ..Limits::default() });
+    let a = w.connect(v5("a"));
+    w.publish_with(a, &"a/".repeat(10_000), 0, "x", true, &[]);
+    assert_eq!(w.core.counters().dropped_retained_full, 1);
+    w.publish_with(a, "a/a", 0, "x", true, &[]);
+    assert_eq!(w.core.levels().retained, 1);
+}
+
+#[test]
+fn a_full_store_of_retained_messages_is_searched_now_and_then_only() {
+    let mut w = World::with_limits(Limits { retained_messages_max: 1, ..Limits::default() });
+    let a = w.connect(v5("a"));
+    w.publish_with(a, "1", 0, "x", true, &[Property::MessageExpiryInterval(1)]);
+    w.publish_with(a, "2", 0, "x", true, &[]);
+    w.run_for(2.0);
+    w.publish_with(a, "2", 0, "x", true, &[]);
+    assert_eq!(w.core.counters().dropped_retained_full, 2);
+    w.run_for(9.0);
+    w.publish_with(a, "2", 0, "x", true, &[]);
+    assert_eq!(w.core.counters().dropped_retained_full, 2);
+}
+
+#[test]
+fn a_stranger_may_send_a_connect_of_bounded_length() {
+    let mut w = World::new();
+    let a = w.raw(Version::V5);
+    w.send_bytes(a, b"\x10\x80\x80\x40\x00\x04MQTT\x05");
+    assert_eq!(w.heard(a), ["CONNACK PacketTooLarge"]);
+}
+
+#[test]
+fn sessions_are_bounded_also_if_many_wait_for_their_verdict() {
+    let mut w = World::with_limits(Limits { sessions_max: 1, ..Limits::default() });
+    let a = w.hello(&v5("a").user("ann", "secret"));
+    let b = w.hello(&v5("b").user("ann", "secret"));
+    w.verdict(a, Verdict::Accepted);
+    w.verdict(b, Verdict::Accepted);
+    assert_eq!(w.heard(a), ["CONNACK Success"]);
+    assert_eq!(w.heard(b), ["CONNACK QuotaExceeded"]);
+    assert_eq!(w.closed(b), Some(Fault::QuotaExceeded));
+}
+
+#[test]
+fn subscriptions_are_bounded_in_bytes() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    let long = "x".repeat(60_000);
+    let mut refused = 0;
+    for n in 0..200 {
+        w.subscribe_with(a, &format!("{n}/{long}"), options(0), None);
+        refused += w.heard(a).iter().filter(|line| **line == "SUBACK [151]").count();
+    }
+    assert!((50..70).contains(&refused), "{refused}");
+    w.unsubscribe(a, &format!("0/{long}"));
+    w.heard(a);
+    w.subscribe(a, &format!("new/{}", &long[..50_000]), 0);
+}
+
+fn publish(id: u16, properties: Properties) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: QoS::ExactlyOnce,
+        retain: false,
+        topic: "t",
+        packet_id: Some(packet(id)),
+        properties,
+        payload: &[b'x'; 100],
+    })
+}
+
+#[test]
+fn who_is_here_keeps_the_limits_that_it_was_told() {
+    let mut w = World::new();
+    let old = w.connect(v5("old"));
+    let limits = Limits { inflight_max: 1, topic_alias_max: 0, packet_bytes_max: 64, ..Limits::default() };
+    w.core.set_policy(limits, true);
+    let properties = [Property::TopicAlias(7)].into_iter().collect::<crate::mqtt::PropertiesBuf>();
+    w.send(old, &publish(1, properties.as_properties()));
+    w.send(old, &publish(2, properties.as_properties()));
+    assert_eq!(w.heard(old).len(), 2);
+    assert_eq!(w.closed(old), None);
+    let new = w.connect(v5("new"));
+    w.send(new, &publish(1, Properties::EMPTY));
+    assert_eq!(w.closed(new), Some(Fault::Violation(Violation::PacketTooLarge)));
+}
+
+#[test]
+fn the_receive_maximum_counts_what_came_on_this_connection() {
+    let mut w = World::with_limits(Limits { inflight_max: 1, ..Limits::default() });
+    let a = w.connect(v5("a").expiry(60));
+    w.send(a, &publish(1, Properties::EMPTY));
+    w.lose(a);
+    let a = w.connect(v5("a").resume().expiry(60));
+    w.send(a, &publish(2, Properties::EMPTY)); // [4.9]: the quota begins anew
+    assert_eq!(w.heard(a), ["PUBREC 2 NoMatchingSubscribers"]);
+    w.send(a, &publish(3, Properties::EMPTY));
+    assert_eq!(w.closed(a), Some(Fault::Violation(Violation::ReceiveMaximumExceeded)));
+}
+
+#[test]
+fn a_client_without_a_receive_maximum_waits_while_the_store_is_slow() {
+    let mut w = World::new();
+    let a = w.connect(v3("a"));
+    let keeper = w.connect(v5("keeper").expiry(60));
+    w.subscribe(keeper, "t", 1);
+    w.unpersisted = Some(Vec::new());
+    let talk = b"\x32\x05\x00\x01t\x00\x01".repeat(70_000);
+    let used = w.send_bytes(a, &talk);
+    assert_eq!(used, 65_535 * 7);
+    assert!(!w.core.reads(a));
+    let tokens = w.unpersisted.take().expect("it is set");
+    w.core.handle_persisted(tokens[0]);
+    assert!(w.core.reads(a));
 }

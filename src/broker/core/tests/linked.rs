@@ -121,3 +121,15 @@ fn a_linked_message_keeps_its_retain_flag_properties_and_expiry() {
     w.run_for(31.0);
     assert_eq!(w.core.peer_deliver(eu, linked, w.now), 0);
 }
+
+#[test]
+fn a_peer_hears_nothing_that_was_meant_for_one_before_it() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    let eu = w.core.peer_open("eu");
+    w.core.peer_route_add(eu, &Filter::parse("#").expect("valid"));
+    w.publish(a, "t", 0, "x");
+    w.core.peer_close(eu);
+    assert_eq!(w.core.peer_open("ap"), eu);
+    assert!(w.port_events().is_empty());
+}

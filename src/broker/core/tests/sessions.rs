@@ -201,8 +201,9 @@ fn an_imported_session_ends_and_publishes_its_will_when_it_would_have() {
 fn a_damaged_export_is_refused_whole() {
     let w = world_with_a_rich_session();
     let exported = w.core.export_session("b", w.now).expect("it is there");
-    let damage: [fn(&mut ExportedSession); 4] = [
+    let damage: [fn(&mut ExportedSession); 5] = [
         |session| session.queue[0].packet.truncate(3),
+        |session| session.in_flight.push(session.in_flight[0].clone()),
         |session| session.subscriptions[0].filter = "a/#/b".to_owned(),
         |session| session.subscriptions[0].qos = 3,
         |session| session.will.as_mut().expect("it has one").packet.push(0),

@@ -105,3 +105,18 @@ fn leaving_a_group_leaves_other_subscriptions_alone() {
     w.unsubscribe(a, "t");
     assert_eq!(w.core.levels().subscriptions, 0);
 }
+
+#[test]
+fn a_message_waits_for_a_member_that_it_may_wait_for() {
+    let mut w = World::new();
+    let a = w.connect(v5("a").expiry(60));
+    w.subscribe(a, "$share/g/t/+", 0);
+    let b = member(&mut w, "b", 100);
+    let p = w.connect(v5("p"));
+    w.lose(a);
+    w.lose(b);
+    w.publish(p, "t/x", 1, "1");
+    w.publish(p, "t/x", 1, "2");
+    let b = w.hello(&v5("b").resume().expiry(60));
+    assert_eq!(w.heard(b)[1..], ["t/x=1 q1 #1", "t/x=2 q1 #2"]);
+}
