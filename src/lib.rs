@@ -16,7 +16,7 @@
 //! - [`admin`]: settings in, status stream out, between a node and who manages it.
 //! - [`node`]: one broker process: broker, links and admin, wired.
 //! - [`local`]: the manifests without Kubernetes: `mqlink up`.
-//! - [`bench`]: the load generator, for any MQTT broker.
+//! - [`mod@bench`]: the load generator, for any MQTT broker.
 //! - [`cli`]: the commands.
 
 pub mod mqtt;

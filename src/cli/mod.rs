@@ -1,7 +1,7 @@
 //! The commands: what they are called, what they take, how they fail.
 //!
 //! Each command parses its arguments, wires the modules that do the work, and ends with a documented exit code. What goes
-//! wrong is one line on standard error, "failed to <verb> <object>: cause; what to do". Results go to standard output, logs
+//! wrong is one line on standard error, `failed to <verb> <object>: cause; what to do`. Results go to standard output, logs
 //! to standard error.
 //!
 //! Exit codes of all commands: 0 done, 1 failed, 2 wrong usage, 3 timed out.

@@ -2,7 +2,7 @@
 //!
 //! [`up`] reads the very manifests that Kubernetes would get, makes the plan that the operator would make, and applies it to
 //! processes: one `mqlink broker` child per cluster, on 127.0.0.1. It manages its nodes as the operator does, over the
-//! admin protocol, and says of them what a status would say. [`status`] is how others ask it.
+//! admin protocol, and says of them what a status would say. `mqlink status` asks it.
 //!
 //! It knows nothing of brokers and links but their settings and reports, and nothing of Kubernetes but its manifests.
 //!

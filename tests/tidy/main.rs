@@ -99,7 +99,7 @@ fn pure_parts_stay_pure() {
     for source in sources("src") {
         let stem = source.path.trim_end_matches(".rs");
         let lies_in = |part: &&str| stem == *part || stem.starts_with(&format!("{part}/"));
-        if !PURE.iter().any(|part| lies_in(part)) || SHELLS.iter().any(|part| lies_in(part)) {
+        if !PURE.iter().any(&lies_in) || SHELLS.iter().any(lies_in) {
             continue;
         }
         for name in IMPURE {

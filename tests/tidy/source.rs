@@ -193,12 +193,12 @@ fn words<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
 
 /// Where a file's inline test module begins, or its length. By custom it comes last.
 fn inline_tests_at(code: &str) -> usize {
-    let starts = code.match_indices("#[cfg(test)]").map(|(at, _)| at);
+    let mut starts = code.match_indices("#[cfg(test)]").map(|(at, _)| at);
     let module = |at: &usize| {
         let item = code[at + "#[cfg(test)]".len()..].trim_start();
         item.starts_with("mod ") && item.find('{') < item.find(';').or(Some(usize::MAX)) && item.contains('{')
     };
-    starts.filter(module).next().unwrap_or(code.len())
+    starts.find(module).unwrap_or(code.len())
 }
 
 /// Replaces comments and the inside of literals by spaces; line ends stay.
