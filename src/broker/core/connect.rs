@@ -177,9 +177,8 @@ impl Core {
         if limits.inflight_max < u16::MAX {
             properties.push(Property::ReceiveMaximum(limits.inflight_max));
         }
-        if limits.packet_bytes_max < mqtt::PACKET_BYTES_MAX {
-            properties.push(Property::MaximumPacketSize(limits.packet_bytes_max as u32));
-        }
+        let packet_bytes_max = Terms::of_client(limits).packets.packet_bytes_max;
+        properties.push(Property::MaximumPacketSize(packet_bytes_max as u32)); // it is below MQTT's own
         if opening.is_id_assigned {
             properties.push(Property::AssignedClientIdentifier(&opening.client_id)); // [MQTT-3.2.2-16]
         }

@@ -61,13 +61,16 @@ impl Terms {
     /// What CONNACK says.
     pub(super) fn of_client(limits: &settings::Limits) -> Terms {
         Terms {
-            packets: mqtt::Limits { packet_bytes_max: limits.packet_bytes_max },
+            packets: mqtt::Limits { packet_bytes_max: limits.packet_bytes_max.min(PUBLISH_BYTES_MAX) },
             receive_max: limits.inflight_max,
             alias_max: limits.topic_alias_max,
         }
     }
 }
 
+/// The largest PUBLISH that is taken from anybody: it leaves as a larger one when its topic was an alias, and with a
+/// recipient's subscription identifiers, and then must not exceed what MQTT can express.
+pub(super) const PUBLISH_BYTES_MAX: usize = mqtt::PACKET_BYTES_MAX - (1 << 20);
 /// The largest CONNECT: five strings of 64 KiB, and as much again for properties.
 const CONNECT_BYTES_MAX: usize = 640 * 1024;
 /// How many bytes of answers a client may leave unread before we no longer read what it asks.

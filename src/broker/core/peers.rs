@@ -12,6 +12,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::Core;
+use super::connection::PUBLISH_BYTES_MAX;
 use super::delivery::with_outgoing;
 use crate::mqtt::{Filter, Message};
 
@@ -104,6 +105,11 @@ impl Core {
     /// stored. Returns how many recipients it had.
     pub fn peer_deliver(&mut self, _origin: PeerId, message: Message, now: Instant) -> usize {
         if message.topic.starts_with('$') || message.is_expired(now) {
+            return 0;
+        }
+        let properties = message.properties.as_properties().as_bytes();
+        if message.topic.len() + properties.len() + message.payload.len() > PUBLISH_BYTES_MAX {
+            self.counters.dropped_oversize += 1;
             return 0;
         }
         let recipients = self.routes.matches(&message.topic);

@@ -4,6 +4,7 @@ use super::world::{World, options, packet, v3, v5};
 use crate::broker::core::{Fault, Verdict};
 use crate::mqtt::{
     Packet, PacketId, Properties, Property, Publish, QoS, Subscribe, SubscribeFiltersBuf, Version, Violation,
+    decode,
 };
 use crate::settings::Limits;
 
@@ -184,6 +185,22 @@ fn a_full_store_of_retained_messages_is_searched_now_and_then_only() {
     w.run_for(9.0);
     w.publish_with(a, "2", 0, "x", true, &[]);
     assert_eq!(w.core.counters().dropped_retained_full, 2);
+}
+
+#[test]
+fn no_client_may_send_what_could_not_be_passed_on() {
+    let mut w = World::with_limits(Limits { packet_bytes_max: 256 << 20, ..Limits::default() });
+    let id = w.hello(&v5("a"));
+    let bytes = w.core.outgoing(id).to_vec();
+    let Ok(Some((Packet::ConnAck(ack), _))) = decode(&bytes, Version::V5, &crate::mqtt::Limits::default())
+    else {
+        panic!("no CONNACK")
+    };
+    assert!(ack.properties.maximum_packet_size().is_some_and(|max| max < 256 << 20));
+    let mut header = vec![0x30];
+    header.extend_from_slice(b"\xff\xff\xff\x7f"); // all that MQTT can express
+    w.send_bytes(id, &header);
+    assert_eq!(w.closed(id), Some(Fault::Violation(Violation::PacketTooLarge)));
 }
 
 #[test]
