@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +25,8 @@ use crate::settings::report::ListenerReport;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long to wait when the process has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How long a socket may be silent before TCP asks whether its other end still is.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Connections that wait to be accepted: a reconnecting crowd comes at once.
 const BACKLOG: i32 = 4096;
 
@@ -153,6 +155,8 @@ fn listen(bind: &str, port: u16) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
+    // For clients without a keep alive: Linux passes it on to what is accepted.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(SILENCE_MAX / 6))?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -228,5 +232,21 @@ async fn open(seat: Seat, stream: TcpStream, tls: Option<TlsAcceptor>) {
         Ok(Ok(stream)) => serve(shard, Socket::Tls(Box::new(stream)), Wire::new(None)).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_notice_a_peer_that_vanished() {
+        let listener = listen("127.0.0.1", 0).expect("a free port");
+        let _client =
+            TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+        let (accepted, _) = listener.accept().await.expect("a client came");
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.keepalive().expect("it is open"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("it is open"), SILENCE_MAX);
     }
 }
