@@ -71,6 +71,9 @@ pub struct ExportedMessage {
     pub packet: Vec<u8>,
     /// What is left of its life.
     pub expires_in_ms: Option<u64>,
+    /// The shared subscription that chose this session, `$share/…`: if it ends, another member gets the message.
+    #[serde(default)]
+    pub shared: Option<String>,
 }
 
 /// A will.
@@ -111,7 +114,7 @@ impl Core {
         let in_flight = session.ring.iter().map(|(packet_id, slot)| ExportedInFlight {
             packet_id,
             message: match slot {
-                Slot::Sent(delivery) => Some(export_message(delivery, version, now)),
+                Slot::Sent(delivery) => Some(self.export_message(delivery, version, now)),
                 Slot::Released | Slot::Done => None,
             },
         });
@@ -123,7 +126,7 @@ impl Core {
             ends_in_ms: session.ends_at.map(|at| left_ms(at, now)),
             subscriptions: export_subscriptions(session),
             in_flight: in_flight.collect(),
-            queue: session.queue.iter().map(|delivery| export_message(delivery, version, now)).collect(),
+            queue: session.queue.iter().map(|delivery| self.export_message(delivery, version, now)).collect(),
             received,
             will: session.will.as_ref().map(|will| export_will(will, session.will_at, now)),
         })
@@ -147,14 +150,20 @@ impl Core {
         for (key, subscription) in parsed.subscriptions {
             self.put_subscription(id, key, subscription);
         }
+        let in_flight: Vec<_> = parsed
+            .in_flight
+            .into_iter()
+            .map(|(id, arrived)| (id, arrived.map_or(Slot::Released, |one| Slot::Sent(self.rejoin(one)))))
+            .collect();
+        let queue: Vec<_> = parsed.queue.into_iter().map(|arrived| self.rejoin(arrived)).collect();
         let session = &mut self.sessions[id as usize];
         session.expiry_s = exported.expiry_s;
         let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
         session.ends_at = now.checked_add(Duration::from_millis(ends_in));
-        for (packet_id, slot) in parsed.in_flight {
+        for (packet_id, slot) in in_flight {
             session.ring.restore(packet_id, slot);
         }
-        for delivery in parsed.queue {
+        for delivery in queue {
             session.enqueue(delivery, usize::MAX, usize::MAX);
         }
         session.received = exported.received.iter().copied().collect();
@@ -164,14 +173,37 @@ impl Core {
         session.will_at = will_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms)));
         self.arm_session(id, now);
     }
+
+    /// Finds the shared group of a message again.
+    fn rejoin(&self, arrived: Arrived) -> Delivery {
+        let group = arrived.shared.and_then(|shared| self.routes.find_group(&shared));
+        Delivery { group, ..arrived.delivery }
+    }
+
+    fn export_message(&self, delivery: &Delivery, version: Version, now: Instant) -> ExportedMessage {
+        let frame = with_publish(&delivery.frame, version, |publish| Frame::publish(&publish, Version::V5));
+        let shared = delivery.group.and_then(|group| self.routes.shared_filter(group));
+        ExportedMessage {
+            packet: bytes_of(&frame),
+            expires_in_ms: delivery.expires_at.map(|at| left_ms(at, now)),
+            shared: shared.map(|shared| shared.to_string()),
+        }
+    }
 }
 
 /// What an import makes of a value before it changes anything.
 struct Parsed {
     subscriptions: Vec<(SubscriptionKey, Subscription)>,
-    in_flight: Vec<(PacketId, Slot)>,
-    queue: Vec<Delivery>,
+    /// Without a message: released.
+    in_flight: Vec<(PacketId, Option<Arrived>)>,
+    queue: Vec<Arrived>,
     will: Option<Will>,
+}
+
+/// A message that has not found its shared group again.
+struct Arrived {
+    delivery: Delivery,
+    shared: Option<SharedFilter>,
 }
 
 impl Parsed {
@@ -228,26 +260,22 @@ fn import_subscription(exported: &ExportedSubscription) -> Option<(SubscriptionK
     Some((SubscriptionKey { filter, group }, subscription))
 }
 
-fn export_message(delivery: &Delivery, version: Version, now: Instant) -> ExportedMessage {
-    let frame = with_publish(&delivery.frame, version, |publish| Frame::publish(&publish, Version::V5));
-    ExportedMessage {
-        packet: bytes_of(&frame),
-        expires_in_ms: delivery.expires_at.map(|at| left_ms(at, now)),
-    }
-}
-
-fn import_message(exported: &ExportedMessage, now: Instant) -> Option<Delivery> {
+fn import_message(exported: &ExportedMessage, now: Instant) -> Option<Arrived> {
     let frame = read_packet(&exported.packet, |publish| Frame::publish(publish, Version::V5))?;
     let expires_at = exported.expires_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms)));
-    Some(Delivery { frame: Rc::new(frame), expires_at, group: None })
+    let shared = match exported.shared.as_deref() {
+        Some(text) => Some(SharedFilter::parse(text).ok()?),
+        None => None,
+    };
+    Some(Arrived { delivery: Delivery { frame: Rc::new(frame), expires_at, group: None }, shared })
 }
 
-fn import_in_flight(exported: &ExportedInFlight, now: Instant) -> Option<(PacketId, Slot)> {
-    let slot = match &exported.message {
-        Some(message) => Slot::Sent(import_message(message, now)?),
-        None => Slot::Released,
+fn import_in_flight(exported: &ExportedInFlight, now: Instant) -> Option<(PacketId, Option<Arrived>)> {
+    let message = match &exported.message {
+        Some(message) => Some(import_message(message, now)?),
+        None => None,
     };
-    Some((exported.packet_id, slot))
+    Some((exported.packet_id, message))
 }
 
 fn export_will(will: &Will, due: Option<Instant>, now: Instant) -> ExportedWill {

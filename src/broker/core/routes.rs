@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use super::recipients::{Recipients, Subscriber};
 use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
-use crate::mqtt::Filter;
+use crate::mqtt::{Filter, SharedFilter};
 
 /// The route of one filter.
 struct Route {
@@ -38,6 +38,7 @@ pub(super) struct GroupId {
 /// A shared group: of its members one gets each message.
 pub(super) struct Group {
     name: Arc<str>,
+    filter: Filter,
     serial: u32,
     pub(super) members: Vec<Subscriber>,
     /// Where the choice begins next: round robin.
@@ -144,6 +145,17 @@ impl Routes {
         self.groups.get_mut(id.slot as usize).filter(|group| group.serial == id.serial)
     }
 
+    /// The group of a filter by its name, if it has members.
+    pub(super) fn find_group(&self, shared: &SharedFilter) -> Option<GroupId> {
+        self.group_of(self.find(shared.filter.as_str())?, &shared.group)
+    }
+
+    /// What a group shares, if it still stands.
+    pub(super) fn shared_filter(&self, id: GroupId) -> Option<SharedFilter> {
+        let group = self.groups.get(id.slot as usize).filter(|group| group.serial == id.serial)?;
+        Some(SharedFilter { group: Arc::clone(&group.name), filter: group.filter.clone() })
+    }
+
     /// Every filter and group that local subscribers want.
     pub(super) fn interests(&self) -> impl Iterator<Item = (&Filter, Option<&Arc<str>>)> {
         self.routes.iter().flat_map(|(_, route)| {
@@ -245,7 +257,8 @@ impl Routes {
     fn add_group(&mut self, route: u32, name: &Arc<str>) -> GroupId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let group = Group { name: Arc::clone(name), serial, members: Vec::new(), cursor: 0 };
+        let filter = self.routes[route as usize].filter.clone();
+        let group = Group { name: Arc::clone(name), filter, serial, members: Vec::new(), cursor: 0 };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
         self.routes[route as usize].groups.push(id);
         id

@@ -120,3 +120,19 @@ fn a_message_waits_for_a_member_that_it_may_wait_for() {
     let b = w.hello(&v5("b").resume().expiry(60));
     assert_eq!(w.heard(b)[1..], ["t/x=1 q1 #1", "t/x=2 q1 #2"]);
 }
+
+#[test]
+fn what_a_member_leaves_behind_goes_to_the_others_also_where_it_was_moved_to() {
+    let mut here = World::new();
+    let (a, p) = (member(&mut here, "a", 1), here.connect(v5("p")));
+    here.publish(p, "t/x", 1, "in flight");
+    here.publish(p, "t/x", 1, "queued");
+    here.lose(a);
+    let moved = here.core.export_session("a", here.now).expect("it is there");
+
+    let mut there = World::new();
+    let b = member(&mut there, "b", 100);
+    there.core.import_session(&moved, there.now).expect("it is new there");
+    there.run_for(61.0); // it ends
+    assert_eq!(there.heard(b), ["t/x=in flight q1 #1", "t/x=queued q1 #2"]);
+}
