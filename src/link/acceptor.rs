@@ -12,8 +12,8 @@ use crate::settings::report::ReceivedCounters;
 
 use super::violation::Violation;
 
-/// Streams of one actor: connections between two nodes that carry messages at the same time.
-const STREAMS_MAX: u64 = 64;
+/// Streams of one actor: connections between two nodes that carry messages at the same time. Version 1 has one.
+const STREAMS_MAX: u64 = 1;
 
 /// What happens to a message that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -116,8 +116,12 @@ impl Forwarder {
     /// The peer can take messages, and has taken over everything up to `position`.
     ///
     /// # Errors
-    /// [`Violation::MessagesAckAhead`] when that was never sent.
+    /// [`Violation::MessagesAckAhead`] when that was never sent, [`Violation::MessagesAckBehind`] when what follows
+    /// is not here any more. A peer that holds nothing at all takes whatever comes first.
     pub fn handle_connected(&mut self, position: u64, message_bytes_max: usize) -> Result<(), Violation> {
+        if position > 0 && position < self.acknowledged_to {
+            return Err(Violation::MessagesAckBehind);
+        }
         self.sent_here = self.in_flight.len();
         self.handle_acknowledged(position)?;
         self.sent_here = 0;

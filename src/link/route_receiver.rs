@@ -19,8 +19,10 @@ use super::violation::Violation;
 
 /// Actors of one peer cluster; an authenticated peer cannot invent node names without end.
 const ACTORS_MAX: usize = 64;
-/// Routes of one actor.
+/// Routes of all actors of one peer cluster.
 const ROUTES_MAX: usize = 4_000_000;
+/// Bytes of these routes' filters.
+const ROUTE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// A filter that this cluster has to serve from now on, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,14 +57,62 @@ pub struct ReceivedBatch {
     pub delete: Vec<Filter>,
 }
 
+/// How many routes, and how many bytes their filters have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Amount {
+    routes: usize,
+    bytes: usize,
+}
+
+impl Amount {
+    fn of<'f>(filters: impl IntoIterator<Item = &'f Filter>) -> Amount {
+        let mut amount = Amount::default();
+        for filter in filters {
+            amount.routes += 1;
+            amount.bytes += filter.as_str().len();
+        }
+        amount
+    }
+
+    fn plus(self, other: Amount) -> Amount {
+        Amount { routes: self.routes + other.routes, bytes: self.bytes + other.bytes }
+    }
+
+    fn minus(self, other: Amount) -> Amount {
+        Amount { routes: self.routes - other.routes, bytes: self.bytes - other.bytes }
+    }
+
+    fn exceeds(self, bound: Amount) -> bool {
+        self.routes > bound.routes || self.bytes > bound.bytes
+    }
+}
+
 /// The routes of one peer cluster.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RouteReceiver {
     actors: BTreeMap<String, Actor>,
+    /// What all actors have in force, and what they may have.
+    held: Amount,
+    bound: Amount,
+    /// How many routes in force are used only in part or not at all.
+    narrowed: usize,
     /// How many actors' routes lead to each served filter.
     served: HashMap<Filter, u32>,
     /// Which part of each route is used; None while the half is disabled.
     allowed: Option<Vec<Filter>>,
+}
+
+impl Default for RouteReceiver {
+    fn default() -> Self {
+        RouteReceiver {
+            actors: BTreeMap::new(),
+            held: Amount::default(),
+            bound: Amount { routes: ROUTES_MAX, bytes: ROUTE_BYTES_MAX },
+            narrowed: 0,
+            served: HashMap::new(),
+            allowed: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,7 +133,7 @@ struct Actor {
 }
 
 impl RouteReceiver {
-    /// An actor opened a connection; tells it what is held of it.
+    /// An actor says Hello; tells it what is held of it.
     ///
     /// # Errors
     /// [`Rejected`]; nothing changed then.
@@ -105,8 +155,14 @@ impl RouteReceiver {
             *actor = Actor { filters, ..Actor::new(incarnation) };
         }
         actor.ttl = ttl;
-        actor.silent_since = None;
         Ok(actor.answer())
+    }
+
+    /// The connection of an actor that said Hello is the one that stays: while it is open the actor is not silent.
+    pub fn handle_connected(&mut self, node: &str) {
+        if let Some(actor) = self.actors.get_mut(node) {
+            actor.silent_since = None;
+        }
     }
 
     /// The actor's connection is gone; its time to live runs from `last_sign`.
@@ -119,7 +175,8 @@ impl RouteReceiver {
     /// Applies a batch of an actor that said Hello; what comes is told before what goes.
     ///
     /// # Errors
-    /// [`Violation`] when the batch is out of order; the connection cannot go on then.
+    /// [`Violation`] when the batch is out of order or too much; nothing changed then, and the connection cannot
+    /// go on.
     pub fn handle_batch(
         &mut self,
         node: &str,
@@ -128,18 +185,25 @@ impl RouteReceiver {
     ) -> Result<(), Violation> {
         let actor = self.actors.get_mut(node).expect("an actor says Hello before it sends routes");
         actor.check(&batch)?;
+        if self.held.plus(Amount::of(&batch.add)).exceeds(self.bound) {
+            let new = Amount::of(batch.add.iter().filter(|filter| !actor.filters.contains(*filter)));
+            if self.held.plus(new).exceeds(self.bound) {
+                return Err(Violation::TooMany);
+            }
+        }
         if batch.begin {
             actor.begin();
         }
         actor.number = batch.number;
         let mut come = Vec::new();
         for filter in batch.add {
-            actor.add(filter, &mut come)?;
+            actor.add(filter, &mut come);
         }
         let gone = match batch.end {
             true => actor.end(),
             false => batch.delete.iter().filter_map(|filter| actor.delete(filter)).collect(),
         };
+        self.held = self.held.plus(Amount::of(&come)).minus(Amount::of(&gone));
         come.into_iter().for_each(|filter| self.serve(&filter, changes));
         gone.iter().for_each(|filter| self.unserve(filter, changes));
         Ok(())
@@ -162,6 +226,7 @@ impl RouteReceiver {
         }
         let before = std::mem::take(&mut self.served);
         self.allowed = allowed;
+        self.narrowed = 0;
         let filters: Vec<Filter> = self.actors.values().flat_map(|a| a.filters.iter().cloned()).collect();
         let mut silent = Vec::new();
         for filter in &filters {
@@ -175,12 +240,7 @@ impl RouteReceiver {
 
     /// How many stored routes are used only in part or not at all.
     pub fn narrowed(&self) -> usize {
-        let routes = self.actors.values().flat_map(|actor| actor.filters.iter());
-        match &self.allowed {
-            None => 0,
-            Some(allowed) if allows_all(allowed) => 0,
-            Some(allowed) => routes.filter(|route| !allowed.iter().any(|a| a.covers(route))).count(),
-        }
+        self.narrowed
     }
 
     /// Collects the actors whose time to live has run out.
@@ -190,6 +250,7 @@ impl RouteReceiver {
             self.actors.iter().filter(|(_, actor)| over(actor)).map(|(node, _)| node.clone()).collect();
         for node in gone {
             let actor = self.actors.remove(&node).expect("it was just found");
+            self.held = self.held.minus(Amount::of(&actor.filters));
             actor.filters.iter().for_each(|filter| self.unserve(filter, changes));
         }
     }
@@ -205,7 +266,12 @@ impl RouteReceiver {
         self.served.keys()
     }
 
+    fn is_narrowed(&self, route: &Filter) -> bool {
+        self.allowed.as_ref().is_some_and(|allowed| !allowed.iter().any(|a| a.covers(route)))
+    }
+
     fn serve(&mut self, route: &Filter, changes: &mut Vec<RouteChange>) {
+        self.narrowed += usize::from(self.is_narrowed(route));
         for filter in used(self.allowed.as_deref(), route) {
             let count = self.served.entry(filter.clone()).or_insert(0);
             *count += 1;
@@ -216,6 +282,7 @@ impl RouteReceiver {
     }
 
     fn unserve(&mut self, route: &Filter, changes: &mut Vec<RouteChange>) {
+        self.narrowed -= usize::from(self.is_narrowed(route));
         for filter in used(self.allowed.as_deref(), route) {
             let count = self.served.get_mut(&filter).expect("a route in force was served");
             *count -= 1;
@@ -254,7 +321,7 @@ impl Actor {
         if batch.begin {
             return if batch.number == 0 { Err(Violation::RoutesOutOfOrder) } else { Ok(()) };
         }
-        if batch.number != self.number + 1 {
+        if self.number.checked_add(1) != Some(batch.number) {
             return Err(Violation::RoutesOutOfOrder);
         }
         let in_place = match self.fresh {
@@ -271,21 +338,20 @@ impl Actor {
     }
 
     /// Adds to `come` what was not in force.
-    fn add(&mut self, filter: Filter, come: &mut Vec<Filter>) -> Result<(), Violation> {
-        if self.filters.len() >= ROUTES_MAX {
-            return Err(Violation::TooMany);
-        }
+    fn add(&mut self, filter: Filter, come: &mut Vec<Filter>) {
+        let held = self.filters.get(&filter).cloned();
+        // One that is in force already lends its text, so a bootstrap that repeats it takes no second copy.
         let told_before = match &mut self.fresh {
-            Some(fresh) => !fresh.insert(filter.clone()),
-            None => self.filters.contains(&filter),
+            Some(fresh) => !fresh.insert(held.as_ref().unwrap_or(&filter).clone()),
+            None => held.is_some(),
         };
         if !told_before {
             self.told.add(filter.as_str());
         }
-        if self.filters.insert(filter.clone()) {
+        if held.is_none() {
+            self.filters.insert(filter.clone());
             come.push(filter);
         }
-        Ok(())
     }
 
     /// The filter, when it was in force.
@@ -428,6 +494,41 @@ mod tests {
         assert_eq!(apply(&mut receiver, "eu-0", delta(2)), Ok(vec!["+x".to_owned()]));
         let delete = ReceivedBatch { number: 3, delete: filters(&["never"]), ..Default::default() };
         assert_eq!(apply(&mut receiver, "eu-0", delete), Ok(vec![]), "what is not there cannot go");
+    }
+
+    #[test]
+    fn more_routes_than_may_be_held_are_refused_whole_and_collected_like_others() {
+        let mut receiver = receiver();
+        receiver.bound = Amount { routes: 4, bytes: 10 };
+        bootstrap(&mut receiver, "eu-0", 1, &["a", "b"]);
+        bootstrap(&mut receiver, "eu-1", 1, &["c"]);
+        let delta = |number, add: &[&str]| ReceivedBatch { number, add: filters(add), ..Default::default() };
+        assert_eq!(
+            apply(&mut receiver, "eu-0", delta(2, &["d", "e"])),
+            Err(Violation::TooMany),
+            "five of four"
+        );
+        assert_eq!(
+            apply(&mut receiver, "eu-0", delta(2, &["12345678"])),
+            Err(Violation::TooMany),
+            "11 bytes"
+        );
+        assert_eq!(receiver.answer("eu-0").expect("it is held").number, 1, "nothing changed");
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &["a", "b", "d"])), Ok(vec!["+d".to_owned()]));
+        let now = Instant::now();
+        ["eu-0", "eu-1"].iter().for_each(|node| receiver.handle_disconnected(node, now));
+        receiver.handle_timeout(now + TTL, &mut Vec::new());
+        assert_eq!((receiver.served().count(), receiver.held), (0, Amount::default()));
+    }
+
+    #[test]
+    fn the_last_of_all_numbers_has_no_next_one() {
+        let mut receiver = receiver();
+        receiver.handle_hello("eu-0", 1, TTL).expect("it is welcome");
+        let all = ReceivedBatch { number: u64::MAX, begin: true, end: true, ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", all), Ok(vec![]));
+        let next = ReceivedBatch { number: 0, ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", next), Err(Violation::RoutesOutOfOrder));
     }
 
     #[test]

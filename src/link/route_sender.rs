@@ -180,6 +180,13 @@ impl RouteSender {
         if answer.number > self.number {
             return Err(Violation::RoutesAckAhead);
         }
+        // Beyond a confirmed bootstrap every answer is one to what was told since, asked for or not.
+        let differs = answer.number == self.number && answer.digest != self.told;
+        if self.confirmed && (answer.need_bootstrap || differs) {
+            self.mismatches += u64::from(differs);
+            self.begin_bootstrap(now);
+            return Ok(());
+        }
         while let Some(front) = self.unanswered.front() {
             if front.number > answer.number {
                 break;
@@ -270,7 +277,9 @@ impl RouteSender {
             true => take_batch(&mut room, || self.delete.pop_first()),
             false => Vec::new(),
         };
-        self.changed_at = if self.add.is_empty() && self.delete.is_empty() { None } else { Some(now) };
+        if self.add.is_empty() && self.delete.is_empty() {
+            self.changed_at = None;
+        }
         Some(RouteBatch { number: self.number + 1, begin: false, end: false, add, delete })
     }
 
@@ -292,7 +301,9 @@ impl RouteSender {
 
     /// Where replication stands.
     pub fn synced(&self, now: Instant) -> Synced {
-        let overdue = self.unanswered.front().is_some_and(|front| front.at + ANSWER <= now);
+        let unsent = self.changed_at.filter(|_| !self.add.is_empty() || !self.delete.is_empty());
+        let oldest = self.unanswered.front().map(|front| front.at).into_iter().chain(unsent).min();
+        let overdue = oldest.is_some_and(|at| at + ANSWER <= now);
         match &self.phase {
             Phase::Disconnected | Phase::Handshaking => Synced::PeerUnknown,
             Phase::Bootstrapping { .. } => Synced::Bootstrapping,
@@ -394,6 +405,39 @@ mod tests {
         let batch = sender.poll_batch(now).expect("a bootstrap");
         assert!(batch.begin && batch.end);
         assert_eq!(batch.add, [filter("a"), filter("b"), filter("c")]);
+    }
+
+    #[test]
+    fn a_peer_that_lost_what_it_confirmed_is_told_everything_again() {
+        let (mut sender, now) = online(&["a"]);
+        sender.handle_answer(NOTHING, now).expect("it may say so at any time");
+        let batch = sender.poll_batch(now).expect("a bootstrap");
+        assert!(batch.begin && batch.add == [filter("a")]);
+        let stale = RouteAnswer { number: batch.number - 1, need_bootstrap: true, ..NOTHING };
+        sender.handle_answer(stale, now).expect("it was sent");
+        assert_eq!(
+            sender.poll_batch(now),
+            None,
+            "an answer to what was before the bootstrap starts no other"
+        );
+    }
+
+    #[test]
+    fn a_change_that_cannot_leave_is_behind_in_the_end() {
+        let (mut sender, now) = online(&["a"]);
+        sender.handle_subscription(filter("b"), None, true, now);
+        assert_eq!(sender.synced(now + ANSWER / 2), Synced::Yes);
+        assert_eq!(sender.synced(now + ANSWER), Synced::Behind, "though nothing waits for an answer");
+    }
+
+    #[test]
+    fn what_did_not_fit_into_a_batch_goes_with_the_next_one_at_once() {
+        let (mut sender, now) = online(&[]);
+        for i in 0..2 * BATCH_FILTERS_MAX {
+            sender.handle_subscription(filter(&format!("t/{i}")), None, true, now);
+        }
+        let batches = std::iter::from_fn(|| sender.poll_batch(now + GATHER)).count();
+        assert_eq!(batches, 2);
     }
 
     #[test]

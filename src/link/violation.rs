@@ -101,4 +101,7 @@ pub enum Violation {
     /// An acknowledgement of positions that were not sent.
     #[error("an acknowledgement of messages that were not sent")]
     MessagesAckAhead,
+    /// A first acknowledgement that takes back an earlier one: what lies between is gone.
+    #[error("an acknowledgement that takes back an earlier one")]
+    MessagesAckBehind,
 }

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use crate::link::acceptor::{Acceptor, Verdict};
 use crate::link::forwarder::Forwarder;
-use crate::link::native::{Entry, Messages, MessagesWriter, Record};
+use crate::link::native::{EXPANDED_BYTES_MAX, Entry, MESSAGES_MAX, Messages, MessagesWriter, Record};
 use crate::link::violation::Violation;
 use crate::mqtt::{Message, Properties, PropertiesBuf, QoS, check_topic_name};
 
@@ -31,11 +31,17 @@ impl Batcher {
         self.properties.clear();
         let mut frame = Vec::with_capacity(first_size.max(4096));
         let mut body = MessagesWriter::new(forwarder.next_position(), 0, &mut frame);
+        let (mut messages, mut expanded) = (0, first_size);
         while let Some(next) = forwarder.take_next() {
             self.push(&mut body, &next.message, next.position.is_some(), now);
-            match forwarder.next_size(now) {
-                Some(size) if body.frame_len() + size <= FRAME_BYTES => {}
-                _ => break,
+            messages += 1;
+            let Some(size) = forwarder.next_size(now) else { break };
+            expanded += size;
+            if body.frame_len() + size > FRAME_BYTES
+                || expanded > EXPANDED_BYTES_MAX
+                || messages == MESSAGES_MAX
+            {
+                break;
             }
         }
         Some(frame)
@@ -65,40 +71,49 @@ impl Batcher {
     }
 }
 
-/// Reads a frame of messages of one actor; `deliver` gets what the core is to have.
+/// Reads a frame of messages of one actor; `deliver` gets what the core is to have. Tells whether any is to be
+/// acknowledged. `bytes_max` bounds the messages as they are written out: references make few bytes stand for many.
 pub(super) fn read(
     acceptor: &mut Acceptor,
     node: &str,
     messages: Messages<'_>,
+    bytes_max: usize,
     now: Instant,
     mut deliver: impl FnMut(Message),
-) -> Result<(), Violation> {
+) -> Result<bool, Violation> {
     let held = acceptor.stream(node, messages.stream)?;
-    if messages.first > 0 && held.is_some_and(|held| messages.first > held + 1) {
+    if held.is_some_and(|held| messages.first > held.saturating_add(1)) {
         return Err(Violation::MessagesGap);
     }
     let mut tables = Tables::default();
-    let mut position = messages.first;
-    for record in messages.records() {
+    let mut next = messages.first;
+    let mut room = bytes_max.max(EXPANDED_BYTES_MAX);
+    for (index, record) in messages.records().enumerate() {
         let record = record?;
+        if index == MESSAGES_MAX {
+            return Err(Violation::TooMany);
+        }
         let topic = tables.topic(record.topic)?;
         let properties = tables.properties(record.properties)?;
+        let size = topic.len() + properties.as_properties().as_bytes().len() + record.payload.len();
+        room = room.checked_sub(size).ok_or(Violation::TooMany)?;
         if record.acknowledged {
+            let position = next;
             if position == 0 {
                 return Err(Violation::MessagesGap);
             }
-            position += 1;
-            if held.is_some_and(|held| position - 1 <= held) {
+            next = position.checked_add(1).ok_or(Violation::MessagesGap)?;
+            if held.is_some_and(|held| position <= held) {
                 acceptor.handle_duplicate();
                 continue;
             }
-            acceptor.take_over(node, messages.stream, position - 1);
+            acceptor.take_over(node, messages.stream, position);
         }
         if acceptor.handle_message(&topic) == Verdict::Deliver {
             deliver(message(&record, topic, properties, now));
         }
     }
-    Ok(())
+    Ok(next != messages.first)
 }
 
 fn message(record: &Record<'_>, topic: Arc<str>, properties: PropertiesBuf, now: Instant) -> Message {

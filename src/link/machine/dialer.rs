@@ -9,6 +9,8 @@ use crate::link::backoff::Backoff;
 pub(super) struct Dialer {
     state: State,
     backoff: Backoff,
+    /// Whether a hint was followed since the last success.
+    hinted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub(super) enum Step {
 
 impl Dialer {
     pub(super) fn new(seed: u64) -> Dialer {
-        Dialer { state: State::Idle, backoff: Backoff::new(seed) }
+        Dialer { state: State::Idle, backoff: Backoff::new(seed), hinted: false }
     }
 
     /// Brings the attempts in line with whether one is wanted.
@@ -66,6 +68,23 @@ impl Dialer {
     /// A connection carries data: the next loss is a new one.
     pub(super) fn handle_success(&mut self) {
         self.backoff.reset();
+        self.hinted = false;
+    }
+
+    /// The peer said what to do better: the next attempt goes at once, unless such a hint led to nothing before.
+    pub(super) fn handle_hint(&mut self) {
+        if !std::mem::replace(&mut self.hinted, true) {
+            self.handle_hope();
+        }
+    }
+
+    /// What an attempt was made of has changed. Whether one was under way, which is to be given up.
+    pub(super) fn give_up(&mut self) -> bool {
+        let dialling = self.state == State::Dialling;
+        if dialling {
+            self.state = State::Idle;
+        }
+        dialling
     }
 
     /// What made attempts fail has changed: the next one goes at once.

@@ -106,11 +106,14 @@ impl Link {
         else {
             return Ok(());
         };
-        open.messages_ack_due = messages.first > 0;
         let outputs = &mut self.outputs;
-        batch::read(&mut self.acceptor, &open.node, messages, now, |message| {
+        let bytes_max = self.frame_bytes_max;
+        let done = batch::read(&mut self.acceptor, &open.node, messages, bytes_max, now, |message| {
             outputs.push_back(Output::Deliver(message));
-        })
+        });
+        // An earlier frame may have brought what is still to be acknowledged.
+        open.messages_ack_due |= done?;
+        Ok(())
     }
 
     fn handle_messages_ack(&mut self, conn: ConnId, ack: MessagesAck) -> Result<(), Violation> {
@@ -118,13 +121,16 @@ impl Link {
         else {
             return Ok(());
         };
+        if ack.stream != 0 {
+            return Err(Violation::MessagesAckAhead);
+        }
         if open.resumed {
             return self.forwarder.handle_acknowledged(ack.position);
         }
         open.resumed = true;
         let done = self.forwarder.handle_connected(ack.position, open.message_bytes_max);
         if done.is_err() {
-            // The peer holds positions of a life of this actor that this side does not remember: begin a new one.
+            // The peer and this side remember different lives of this actor: begin a new one.
             self.own.incarnation = self.own.incarnation.saturating_add(1);
         }
         done

@@ -60,6 +60,8 @@ impl Link {
         let ttl = Duration::from_millis(hello.ttl_ms).clamp(kept, TTL_MAX.max(kept));
         self.receiver.handle_hello(hello.node, hello.incarnation, ttl).map_err(rejected)?;
         self.end_rivals(conn, now);
+        // After the rival's end: it is most often one of the same actor.
+        self.receiver.handle_connected(hello.node);
         let known = |node: &str| self.receiver.answer(node).is_some();
         self.acceptor.forget(known);
         self.acceptor.handle_hello(hello.node, hello.incarnation, 0);
@@ -179,7 +181,7 @@ impl Link {
         }
         if let (Reason::OutdatedIncarnation, Some(held)) = (reason, held) {
             self.own.incarnation = self.own.incarnation.max(held.saturating_add(1));
-            self.dialer.handle_hope();
+            self.dialer.handle_hint();
         }
         if shows(reason) {
             self.note_trouble(Trouble::refused(reason, text));

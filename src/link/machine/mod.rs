@@ -52,6 +52,8 @@ const STRANGER_PAUSE: Duration = Duration::from_secs(1);
 pub struct Link {
     half: Half,
     own: Identity,
+    /// The incarnation that it was made with: since then its counters count.
+    epoch: u64,
     /// The largest frame that this side takes.
     frame_bytes_max: usize,
     sender: RouteSender,
@@ -76,6 +78,7 @@ impl Link {
         let mut link = Link {
             forwarder: Forwarder::new(half.forwarding),
             half,
+            epoch: own.incarnation,
             own,
             frame_bytes_max: frame_bytes_max.max(native::FRAME_BYTES_MIN),
             sender: RouteSender::default(),

@@ -63,7 +63,7 @@ impl Link {
     /// What crossed so far.
     pub fn counters(&self) -> LinkCounters {
         LinkCounters {
-            epoch: self.own.incarnation,
+            epoch: self.epoch,
             sent: self.forwarder.counters(),
             received: self.acceptor.counters(),
         }

@@ -11,7 +11,7 @@ use crate::mqtt::Filter;
 use crate::settings::{Dial, Link as Half};
 
 use super::connection::Connection;
-use super::{ConnId, Link};
+use super::{ConnId, Link, Output};
 
 impl Link {
     /// The half changed. Its peer is the same: another peer is another link.
@@ -29,10 +29,18 @@ impl Link {
         self.end_invalid(&before, now);
         if presents_otherwise(&before, &self.half) || before.enabled != self.half.enabled {
             self.trouble = None;
+            if self.dialer.give_up() {
+                self.outputs.push_back(Output::CancelDial);
+            }
             self.dialer.handle_hope();
         }
         self.changed = true;
         self.drive(now);
+    }
+
+    /// The largest frame that this side takes changed; counts for connections to come.
+    pub fn handle_frame_bytes_max(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max.max(native::FRAME_BYTES_MIN);
     }
 
     /// Brings the parts in line with the half.

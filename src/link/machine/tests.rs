@@ -245,6 +245,136 @@ fn handshakes_are_few_and_short() {
     );
 }
 
+#[test]
+fn a_position_without_a_next_one_is_refused() {
+    let mut first = vec![0x06, 0x0c, 1, 10];
+    first.extend([0xff; 9]);
+    first.extend([0x01, 0x01, 0, 1, b'a', 0]);
+    check_violation(&mut Bench::open(), &first);
+}
+
+#[test]
+fn what_references_stand_for_is_bounded_before_it_is_written_out() {
+    let mut bench = Bench::open();
+    let mut frame = vec![0x06, 0x00, 0x08, 0, 1, b'a', 0];
+    let content_type = "x".repeat(60_000);
+    let mut list = crate::mqtt::PropertiesBuf::new();
+    list.push(crate::mqtt::Property::ContentType(&content_type));
+    let list = list.as_properties().as_bytes().to_vec();
+    assert_eq!(list.len(), 60_003);
+    frame.extend([0xe3, 0xd4, 0x03]);
+    frame.extend(list);
+    frame.push(0);
+    (0..10_000).for_each(|_| frame.extend([0x08, 1, 1, 0]));
+    bench.say_bytes(&frame);
+    bench.assert_ended(Reason::ProtocolMismatch);
+    assert!(bench.delivered.len() < 20, "{} messages of 60,000 bytes each", bench.delivered.len());
+    let mut bench = Bench::open();
+    let mut frame = vec![0x06, 0x00, 0x00, 0, 1, b'a', 0];
+    (0..40_000).for_each(|_| frame.extend([0x00, 1, 0]));
+    bench.say_bytes(&frame);
+    bench.assert_ended(Reason::ProtocolMismatch);
+}
+
+#[test]
+fn what_a_frame_of_qos_0_follows_is_still_acknowledged() {
+    let mut bench = Bench::open();
+    let said = bench.sent.len();
+    bench.link.handle_frame(CONN, &[0x06, 0x03, 1, 1, 1, 0x01, 0, 1, b'a', 0], bench.now);
+    bench.link.handle_frame(CONN, &[0x06, 0x00, 0x00, 0, 1, b'a', 0], bench.now);
+    bench.drain();
+    assert_eq!(bench.sent[said..], [vec![0x07, 0x03, 1, 1, 1]]);
+    bench.say_bytes(&[0x06, 0x00, 0x00, 0, 1, b'a', 0]);
+    assert_eq!(bench.sent.len(), said + 1, "QoS 0 alone is not acknowledged");
+}
+
+fn qos_1() -> Rc<Message> {
+    Rc::new(Message {
+        topic: "a".into(),
+        payload: bytes::Bytes::from_static(b"x"),
+        qos: crate::mqtt::QoS::AtLeastOnce,
+        retain: false,
+        properties: crate::mqtt::PropertiesBuf::new(),
+        expires_at: None,
+    })
+}
+
+#[test]
+fn a_peer_that_goes_back_behind_its_own_word_meets_a_new_incarnation() {
+    let mut bench = Bench::open();
+    bench.say(Frame::MessagesAck(MessagesAck { position: 0, stream: 0 }));
+    (0..3).for_each(|_| bench.link.handle_message(qos_1(), bench.now));
+    bench.drain();
+    bench.say(Frame::MessagesAck(MessagesAck { position: 3, stream: 0 }));
+    let mut incarnations = Vec::new();
+    for (conn, position) in [(ConnId(2), 1), (ConnId(3), 0)] {
+        bench.link.handle_opened(conn, false, bench.now);
+        for frame in [Frame::Hello(hello()), Frame::MessagesAck(MessagesAck { position, stream: 0 })] {
+            let mut bytes = Vec::new();
+            frame.encode_control(&mut bytes);
+            bench.link.handle_frame(conn, &bytes, bench.now);
+            bench.drain();
+        }
+        let hellos = bench.sent.drain(..).filter_map(|frame| match decode(&frame) {
+            Ok(Some(Frame::Hello(hello))) => Some(hello.incarnation),
+            _ => None,
+        });
+        incarnations.extend(hellos.last());
+    }
+    assert_eq!(incarnations, [7, 8]);
+    assert_eq!(bench.link.report(bench.now).connections.open, 1);
+    assert_eq!(bench.link.counters().epoch, 7, "its counters go on");
+}
+
+/// The link of `us` to `eu`, which dials.
+fn dialler() -> (Link, Half, Instant) {
+    let mut half = Half::new("default/eu", "eu");
+    half.server = Some("eu:11883".to_owned());
+    let own = Identity { cluster: "us".into(), node: "us-0".into(), incarnation: 7 };
+    let now = Instant::now();
+    (Link::new(half.clone(), own, 1 << 20, 1, now), half, now)
+}
+
+fn outputs(link: &mut Link, now: Instant) -> Vec<Output> {
+    std::iter::from_fn(|| link.poll_output(now)).collect()
+}
+
+#[test]
+fn an_attempt_to_dial_an_address_that_does_not_count_any_more_is_given_up() {
+    let (mut link, mut half, now) = dialler();
+    assert!(matches!(outputs(&mut link, now)[..], [Output::Dial]));
+    half.forwarding.max_inflight = 5;
+    link.handle_settings(half.clone(), now);
+    assert!(outputs(&mut link, now).is_empty(), "nothing that an attempt is made of has changed");
+    half.server = Some("elsewhere:11883".to_owned());
+    link.handle_settings(half, now);
+    assert!(matches!(outputs(&mut link, now)[..], [Output::CancelDial, Output::Dial]));
+}
+
+#[test]
+fn a_peer_that_always_holds_a_newer_incarnation_is_not_dialled_in_a_loop() {
+    let (mut link, _, start) = dialler();
+    let mut now = start;
+    let mut dials = 0;
+    while now < start + Duration::from_secs(60) {
+        let asked = outputs(&mut link, now).iter().filter(|o| matches!(o, Output::Dial)).count();
+        dials += asked;
+        if asked == 0 {
+            now = link.poll_timeout(now).expect("it tries again").max(now);
+            link.handle_timeout(now);
+            continue;
+        }
+        let conn = ConnId(dials as u64);
+        link.handle_opened(conn, true, now);
+        let refuse = native::Refuse { reason: Reason::OutdatedIncarnation, text: "", held: Some(9) };
+        let mut bytes = Vec::new();
+        Frame::Refuse(refuse).encode_control(&mut bytes);
+        link.handle_frame(conn, &bytes, now);
+        assert!(dials < 60, "{dials} attempts in {:?}", now - start);
+    }
+    assert!(dials > 10);
+}
+
 /// Frames that mean something, and some that mean nothing.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let number = 0u8..6;

@@ -9,6 +9,9 @@ use crate::link::violation::Violation;
 use super::MESSAGES;
 use super::wire::{Head, HeadWriter, Reader, put_bytes, put_varint};
 
+/// Messages of one frame.
+pub const MESSAGES_MAX: usize = 32_768;
+
 const QOS_MASK: u8 = 0b0000_0011;
 const RETAIN: u8 = 0b0000_0100;
 const PROPERTIES: u8 = 0b0000_1000;

@@ -13,7 +13,7 @@ mod messages;
 mod tests;
 
 pub use control::{Bye, Half, Hello, MessagesAck, Probe, Refuse, RoutesAck, TOPIC_LEN_MAX, TOPICS_MAX};
-pub use messages::{Entry, MESSAGE_OVERHEAD_MAX, Messages, MessagesWriter, Record, Records};
+pub use messages::{Entry, MESSAGE_OVERHEAD_MAX, MESSAGES_MAX, Messages, MessagesWriter, Record, Records};
 pub use routes::{EXPANDED_BYTES_MAX, FILTERS_MAX, FilterList, Routes, encode_routes};
 
 use crate::link::violation::Violation;

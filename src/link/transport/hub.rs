@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::broker::port::{Core, Interest, PeerId, PortEvent};
 use crate::link::backoff::Random;
 use crate::link::machine::{ConnId, Identity, Link, Output};
+use crate::link::native::FRAME_BYTES_MIN;
 use crate::link::refusal::{Reason, Refusal};
 use crate::settings::report::LinkReport;
 use crate::settings::{Link as Half, Settings};
@@ -109,6 +110,7 @@ impl Hub {
     /// Brings the links in line with the settings; what stays the same is not disturbed.
     pub(super) fn apply_settings(&mut self, settings: &Settings, now: Instant) {
         self.frame_bytes_max = settings.limits.packet_bytes_max.saturating_add(64 * 1024);
+        self.frame_bytes_max = self.frame_bytes_max.max(FRAME_BYTES_MIN);
         let stays = |slot: &Slot| {
             let half = slot.link.half();
             settings.links.iter().any(|new| new.id == half.id && new.peer == half.peer)
@@ -118,7 +120,10 @@ impl Hub {
         gone.iter().for_each(|id| self.remove_link(id, Reason::UnknownCluster, "the half is gone", now));
         for half in &settings.links {
             match self.slots.get_mut(&half.id) {
-                Some(slot) => slot.link.handle_settings(half.clone(), now),
+                Some(slot) => {
+                    slot.link.handle_frame_bytes_max(self.frame_bytes_max);
+                    slot.link.handle_settings(half.clone(), now);
+                }
                 None => self.add_link(half.clone(), now),
             }
         }

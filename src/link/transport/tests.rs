@@ -278,6 +278,20 @@ async fn a_stopped_node_says_bye_and_a_started_one_is_found() {
     .await;
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn a_node_of_small_packets_takes_the_frames_that_everybody_takes() {
+    run(async {
+        let (us, mut eu) = pair();
+        eu.limits.packet_bytes_max = 1024;
+        let (us, eu) = (Node::start(us, 1), Node::start(eu, 2));
+        eu.subscribe("#");
+        us.until("us is ready", Node::is_ready).await;
+        us.publish("large", &vec![b'x'; 120 * 1024], QoS::AtLeastOnce);
+        us.until("it is taken", |us| us.links.reports()[0].counters.sent.acknowledged == 1).await;
+    })
+    .await;
+}
+
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
