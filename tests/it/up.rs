@@ -245,7 +245,7 @@ fn an_edit_that_is_refused_can_be_taken_back() {
     manifest.write(&good);
     up.says("mqttcluster/us Ready=True");
     let said = &up.said[before..];
-    assert!(!said.contains("clusterlink"), "the link stays as it is: {said}");
+    assert!(!said.contains("clusterlink/us-eu Ready="), "the link stays as it is: {said}");
     assert_eq!(up.pids(), pids);
 }
 
