@@ -54,12 +54,9 @@ impl Command {
     fn log_default(&self) -> &'static str {
         match self {
             Command::Broker(_) => "info",
-            Command::Up(_)
-            | Command::Status(_)
-            | Command::Crds
-            | Command::Pub(_)
-            | Command::Sub(_)
-            | Command::Bench(_) => "warn",
+            // What the client library warns of, our own message says.
+            Command::Pub(_) | Command::Sub(_) => "warn,rumqttc=off",
+            Command::Up(_) | Command::Status(_) | Command::Crds | Command::Bench(_) => "warn",
         }
     }
 }
@@ -96,7 +93,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, code }) => {
             if !message.is_empty() {
-                eprintln!("mqlink: {message}");
+                eprintln!("mqlink: {}", crate::local::plain(&message));
             }
             ExitCode::from(code)
         }

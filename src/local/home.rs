@@ -2,12 +2,14 @@
 //!
 //! With `--data DIR`: minted credentials, settings and the status socket, in a directory of mode 0700 that one process at
 //! a time uses. Without: the same in a temporary directory that goes with the process. The nodes' admin sockets are
-//! always in a temporary directory, as the path of a socket may have but 107 bytes.
+//! always in a temporary directory, as the path of a socket may have but 107 bytes. What a process that was killed left
+//! there, the next one removes.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +17,10 @@ use tempfile::TempDir;
 
 /// The name of the socket that `mqlink status` asks.
 const STATUS_SOCKET: &str = "up.sock";
+/// How the temporary directories are called.
+const RUN_PREFIX: &str = "mqlink-";
+/// A younger one may be about to be locked.
+const LEFT_AGE_MIN: Duration = Duration::from_secs(60);
 /// The file that is locked while the directory is in use; also the sign that it is one of ours.
 const LOCK: &str = "lock";
 
@@ -24,8 +30,8 @@ pub(super) struct Home {
     root: PathBuf,
     run: TempDir,
     is_ephemeral: bool,
-    /// Holds the lock on `root`.
-    _lock: File,
+    /// Hold the locks on `run` and `root`.
+    _locks: [File; 2],
 }
 
 /// Why the directory cannot be used.
@@ -70,9 +76,11 @@ impl Home {
     /// When it cannot be made private, or another process uses it.
     pub(super) fn open(data: Option<&Path>) -> Result<Self, HomeError> {
         let run = tempfile::Builder::new()
-            .prefix("mqlink-")
+            .prefix(RUN_PREFIX)
             .tempdir()
             .map_err(fail("make", Path::new("a directory")))?;
+        let run_lock = lock(run.path())?;
+        sweep(run.path());
         let root = data.map_or_else(|| run.path().join("data"), Path::to_owned);
         if !is_ours(&root).map_err(fail("read", &root))? {
             return Err(HomeError::Foreign(root));
@@ -80,10 +88,8 @@ impl Home {
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(fail("make", &root))?;
         std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700))
             .map_err(fail("make private", &root))?;
-        let path = root.join(LOCK);
-        let lock = private().open(&path).map_err(fail("open", &path))?;
-        lock.try_lock().map_err(|_| HomeError::InUse(root.clone()))?;
-        Ok(Self { root, run, is_ephemeral: data.is_none(), _lock: lock })
+        let root_lock = lock(&root)?;
+        Ok(Self { root, run, is_ephemeral: data.is_none(), _locks: [run_lock, root_lock] })
     }
 
     /// Whether everything here goes with the process.
@@ -140,6 +146,34 @@ pub(super) fn write_private(path: &Path, value: &impl Serialize) -> Result<(), H
     let mut file = private().truncate(true).open(&next).map_err(fail("write", &next))?;
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail("write", &next))?;
     std::fs::rename(&next, path).map_err(fail("write", path))
+}
+
+/// Locks a directory for as long as the file is open.
+fn lock(directory: &Path) -> Result<File, HomeError> {
+    let path = directory.join(LOCK);
+    let lock = private().open(&path).map_err(fail("open", &path))?;
+    lock.try_lock().map_err(|_| HomeError::InUse(directory.to_owned()))?;
+    Ok(lock)
+}
+
+/// Removes what processes of this user that were killed have left beside `own`: there are private keys in it.
+fn sweep(own: &Path) {
+    let Some(Ok(entries)) = own.parent().map(std::fs::read_dir) else { return };
+    for left in entries.flatten().map(|entry| entry.path()).filter(|path| path != own) {
+        // What cannot be removed now may be next time.
+        let _ = is_left_behind(own, &left).map(|is_left| is_left.then(|| std::fs::remove_dir_all(&left)));
+    }
+}
+
+fn is_left_behind(own: &Path, path: &Path) -> io::Result<bool> {
+    let (ours, theirs) = (std::fs::metadata(own)?, std::fs::symlink_metadata(path)?);
+    let is_named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(RUN_PREFIX));
+    if !is_named || !theirs.is_dir() || theirs.uid() != ours.uid() {
+        return Ok(false);
+    }
+    let lock = OpenOptions::new().write(true).open(path.join(LOCK))?;
+    let age = lock.metadata()?.modified()?.elapsed().unwrap_or_default();
+    Ok(age > LEFT_AGE_MIN && lock.try_lock().is_ok())
 }
 
 /// Whether a directory may be made private: it is not there yet, is empty, or was used by us before.
@@ -201,6 +235,25 @@ mod tests {
         let _first = Home::open(Some(root.path())).unwrap();
         let second = Home::open(Some(root.path())).unwrap_err().to_string();
         assert!(second.contains("another mqlink up uses it"), "{second}");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let make = |name: &str, age_s: u64| {
+            let path = parent.path().join(name);
+            std::fs::create_dir_all(path.join("data")).unwrap();
+            let lock = lock(&path).unwrap();
+            lock.set_modified(std::time::SystemTime::now() - Duration::from_secs(age_s)).unwrap();
+            (path, lock)
+        };
+        let (own, _own_lock) = make("mqlink-own", 0);
+        let (alive, _alive_lock) = make("mqlink-alive", 3_600);
+        let [killed, young, other] = [("mqlink-killed", 3_600), ("mqlink-young", 1), ("other", 3_600)]
+            .map(|(name, age)| make(name, age).0);
+        sweep(&own);
+        assert!([&own, &alive, &young, &other].iter().all(|path| path.exists()));
+        assert!(!killed.exists());
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl State {
 }
 
 /// The text without control characters, but for line ends: what peers and clients say must not steer a terminal.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let is_harmless = |c: char| c == '\n' || !c.is_control();
     text.chars().map(|c| if is_harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }

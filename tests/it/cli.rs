@@ -116,3 +116,40 @@ fn a_payload_without_end_is_refused() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("failed to read /dev/zero: it is larger than an MQTT packet can be"), "{said}");
 }
+
+#[test]
+fn what_is_no_mqtt_or_no_tls_is_told_apart() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(3) {
+            let _ = stream.expect("a connection").write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let ca = tempfile::NamedTempFile::new().expect("a temporary file");
+    let key = rcgen::generate_simple_self_signed(["ca".to_owned()]).expect("a certificate");
+    std::fs::write(ca.path(), key.cert.pem()).expect("writable");
+    let ca = ca.path().to_str().expect("a path of letters");
+    for (more, expected) in [
+        (["-V", "5"], "what answers is not MQTT; if the port speaks TLS, add --cafile or --tls"),
+        (["-V", "3.1.1"], "what answers is not MQTT; if the port speaks TLS, add --cafile or --tls"),
+        (["--cafile", ca], "the port seems to speak no TLS"),
+    ] {
+        let output = mqlink(&[&["pub", "-p", &port, "-t", "a", "-m", "b"], &more[..]].concat(), "");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn a_packet_that_the_broker_does_not_take_is_named() {
+    let mut settings = settings();
+    settings.limits.packet_bytes_max = 2_048;
+    let node = Node::start(settings);
+    let port = node.who().port.to_string();
+    let output = mqlink(&["pub", "-p", &port, "-t", "a", "-f", "-"], &"x".repeat(4_000));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("bytes, the broker takes 2048; send less"), "{said}");
+}

@@ -309,6 +309,11 @@ fn explain_v5(error: &v5::ConnectionError) -> String {
             let text = reason_string.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
             format!("the broker disconnects: {reason_code:?}{text}")
         }
+        MqttState(v5::StateError::Deserialization(v5::mqttbytes::Error::OutgoingPacketTooLarge {
+            pkt_size,
+            max,
+        })) => format!("the packet has {pkt_size} bytes, the broker takes {max}; send less"),
+        MqttState(v5::StateError::Deserialization(_)) => no_mqtt(),
         MqttState(v5::StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
         other => other.to_string(),
     }
@@ -320,9 +325,14 @@ fn explain_v3(error: &rumqttc::ConnectionError) -> String {
         ConnectionRefused(reason) => refused(&format!("{reason:?}")),
         Io(error) => error.to_string(),
         NetworkTimeout => "nobody answers in time".to_owned(),
+        MqttState(rumqttc::StateError::Deserialization(_)) => no_mqtt(),
         MqttState(rumqttc::StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
         other => other.to_string(),
     }
+}
+
+fn no_mqtt() -> String {
+    "what answers is not MQTT; if the port speaks TLS, add --cafile or --tls".to_owned()
 }
 
 fn refused(reason: &str) -> String {

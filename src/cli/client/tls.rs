@@ -85,12 +85,29 @@ async fn serve(listener: UnixListener, far: FarEnd, failure: Arc<Mutex<Option<St
     while let Ok((near, _)) = listener.accept().await {
         let done = pump(near, &far).await;
         *failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-            done.err().map(|error| error.to_string());
+            done.err().map(|error| explain(&error));
         let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
         if !path.is_some_and(|path| path.exists()) {
             return;
         }
     }
+}
+
+/// Says what went wrong, and where that is known what to do.
+pub(super) fn explain(error: &io::Error) -> String {
+    use rustls::{CertificateError, Error};
+    let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => "; name its CA with --cafile",
+        Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
+            "; if it is the right one, say so with --server-name"
+        }
+        Some(Error::InvalidMessage(_)) => "; the port seems to speak no TLS",
+        Some(Error::AlertReceived(rustls::AlertDescription::CertificateRequired)) => {
+            "; the broker wants a certificate, add --cert and --key"
+        }
+        _ => "",
+    };
+    format!("{error}{advice}")
 }
 
 async fn pump(mut near: UnixStream, far: &FarEnd) -> io::Result<()> {
