@@ -32,32 +32,31 @@ impl Core {
         recipients: &Recipients,
         outgoing: &Outgoing,
         publisher: Option<SessionId>,
-        now: Instant,
     ) -> Routed {
         let mut routed = Routed::default();
         self.encoder.begin();
         for recipient in &recipients.sessions {
             let Some(grant) = recipient.grant(publisher) else { continue };
             let retain = outgoing.publish.retain && grant.retain_as_published;
-            self.deliver(recipient.session, grant, outgoing, retain, None, &mut routed, now);
+            self.deliver(recipient.session, grant, outgoing, retain, None, &mut routed);
         }
         for &group in &recipients.groups {
-            self.route_to_group(group, outgoing, &mut routed, now);
+            self.route_to_group(group, outgoing, &mut routed);
         }
         routed
     }
 
     /// Hands a message of a shared group to another of its members.
-    pub(super) fn route_again(&mut self, group: GroupId, outgoing: &Outgoing, now: Instant) {
+    pub(super) fn route_again(&mut self, group: GroupId, outgoing: &Outgoing) {
         self.encoder.begin();
-        self.route_to_group(group, outgoing, &mut Routed::default(), now);
+        self.route_to_group(group, outgoing, &mut Routed::default());
     }
 
-    fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing, routed: &mut Routed, now: Instant) {
+    fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing, routed: &mut Routed) {
         let Some(member) = self.choose(group, outgoing.publish.qos) else { return };
         let grant = Grant::of(&member);
         let retain = outgoing.publish.retain && grant.retain_as_published;
-        self.deliver(member.session, &grant, outgoing, retain, Some(group), routed, now);
+        self.deliver(member.session, &grant, outgoing, retain, Some(group), routed);
     }
 
     /// The member whose turn it is: one that can take it now, else one that is connected, else one that comes back.
@@ -76,7 +75,6 @@ impl Core {
     }
 
     /// Hands a message to one session.
-    #[expect(clippy::too_many_arguments, reason = "the hot path takes what it needs as it is")]
     pub(super) fn deliver(
         &mut self,
         to: SessionId,
@@ -85,7 +83,6 @@ impl Core {
         retain: bool,
         group: Option<GroupId>,
         routed: &mut Routed,
-        now: Instant,
     ) {
         routed.recipients += 1;
         let qos = outgoing.publish.qos.min(grant.qos);
@@ -96,18 +93,12 @@ impl Core {
         routed.must_persist |= session.is_persistent();
         let frame = self.encoder.frame(outgoing, session.version, qos, retain, grant);
         let delivery = Delivery { frame, expires_at: outgoing.expires_at, group };
-        self.keep(to, delivery, now);
+        self.keep(to, delivery);
     }
 
     /// Hands a retained message to a session that asked for it. What its buffer has no room for waits in its queue: a
     /// wide filter brings many messages at once, and the client did nothing wrong. False if that has no room either.
-    pub(super) fn deliver_patiently(
-        &mut self,
-        to: SessionId,
-        grant: &Grant,
-        outgoing: &Outgoing,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn deliver_patiently(&mut self, to: SessionId, grant: &Grant, outgoing: &Outgoing) -> bool {
         let session = &self.sessions[to as usize];
         let qos = outgoing.publish.qos.min(grant.qos);
         if qos == QoS::AtMostOnce && is_ready(session, &self.wires) {
@@ -115,7 +106,7 @@ impl Core {
             return true;
         }
         let frame = self.encoder.frame(outgoing, session.version, qos, true, grant);
-        self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None }, now)
+        self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None })
     }
 
     /// QoS 0: into the connection's buffer, or nowhere.
@@ -143,10 +134,10 @@ impl Core {
     }
 
     /// Sends a message at once if the session can take it, else puts it into its queue. False if that has no room.
-    fn keep(&mut self, to: SessionId, delivery: Delivery, now: Instant) -> bool {
+    fn keep(&mut self, to: SessionId, delivery: Delivery) -> bool {
         let session = &mut self.sessions[to as usize];
         if is_ready(session, &self.wires) {
-            self.send(to, delivery, now);
+            self.send(to, delivery);
             return true;
         }
         let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
@@ -155,20 +146,24 @@ impl Core {
         has_room
     }
 
+    /// Sends a message that waited, unless its time is over.
+    fn send_aged(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
+        match delivery.aged(self.sessions[to as usize].version, now) {
+            Some(frame) => self.send(to, Delivery { frame, ..delivery }),
+            None => self.counters.dropped_expired += 1, // [MQTT-3.3.2-5]
+        }
+    }
+
     /// Sends a message to a connected session and, if its QoS wants that, keeps it until it is answered.
-    fn send(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
+    fn send(&mut self, to: SessionId, delivery: Delivery) {
         let session = &mut self.sessions[to as usize];
         let Some(id) = session.connection else { return };
-        let Some(frame) = delivery.aged(session.version, now) else {
-            self.counters.dropped_expired += 1; // [MQTT-3.3.2-5]
-            return;
-        };
+        let frame = Rc::clone(&delivery.frame);
         if self.wires.get(id).is_none_or(|connection| frame.len() > connection.packet_bytes_max) {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
             return;
         }
-        let packet_id = (frame.qos() != QoS::AtMostOnce)
-            .then(|| session.ring.push(Delivery { frame: Rc::clone(&frame), ..delivery }));
+        let packet_id = (frame.qos() != QoS::AtMostOnce).then(|| session.ring.push(delivery));
         self.wires.send(id, |out| frame.append_to(out, packet_id, false));
         self.counters.sent += 1;
     }
@@ -192,7 +187,7 @@ impl Core {
                 return;
             }
             if let Some(delivery) = session.dequeue() {
-                self.send(id, delivery, now);
+                self.send_aged(id, delivery, now);
             }
         }
     }

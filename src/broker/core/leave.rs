@@ -146,7 +146,7 @@ impl Core {
             expires_at: delivery.expires_at,
             ..Message::from_publish(&publish, publish.topic.into(), now)
         });
-        with_outgoing(&message, now, |outgoing| self.route_again(group, outgoing, now));
+        with_outgoing(&message, now, |outgoing| self.route_again(group, outgoing));
     }
 
     /// Looks whether a connection came to its end, and sets its timer anew.

@@ -166,7 +166,7 @@ impl Core {
         if outgoing.publish.retain {
             self.retain(outgoing, now);
         }
-        let mut routed = self.route(recipients, outgoing, publisher, now);
+        let mut routed = self.route(recipients, outgoing, publisher);
         if !recipients.peers.is_empty() && !outgoing.publish.topic.starts_with('$') {
             routed.recipients += recipients.peers.len();
             self.peers.forward(&recipients.peers, to_message(outgoing, now));

@@ -131,7 +131,7 @@ impl Core {
     fn show(&mut self, session: SessionId, grant: &Grant, message: &Message, now: Instant) -> bool {
         with_outgoing(message, now, |outgoing| {
             self.encoder.begin();
-            self.deliver_patiently(session, grant, outgoing, now)
+            self.deliver_patiently(session, grant, outgoing)
         })
     }
 

@@ -319,3 +319,18 @@ fn acknowledgements_wait_for_the_store_and_keep_their_order() {
     w.core.handle_persisted(tokens[1]);
     assert_eq!(w.heard(a), ["PUBREC 1 NoMatchingSubscribers"]);
 }
+
+#[test]
+fn a_message_of_no_life_at_all_reaches_who_can_take_it_now() {
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b").with(Property::ReceiveMaximum(1))));
+    w.subscribe(b, "t", 1);
+    let moment = [Property::MessageExpiryInterval(0)];
+    w.publish_with(a, "t", 0, "1", false, &moment);
+    w.publish_with(a, "t", 1, "2", false, &moment);
+    w.publish_with(a, "t", 1, "3", false, &moment); // has to wait
+    assert_eq!(w.heard(b), ["t=1 MessageExpiryInterval(0)", "t=2 q1 #1 MessageExpiryInterval(0)"]);
+    w.puback(b, 1);
+    assert!(w.heard(b).is_empty());
+    assert_eq!(w.core.counters().dropped_expired, 1);
+}
