@@ -126,6 +126,7 @@ pub async fn up(options: Options, end: impl Future<Output = ()>) -> Result<Ended
         texts,
         nodes: BTreeMap::new(),
         started: 0,
+        home_is_gone: false,
         saved: None,
         complaint: String::new(),
         ending: JoinSet::new(),
@@ -160,6 +161,8 @@ struct Up {
     nodes: BTreeMap<Key, Node>,
     /// Nodes that were ever started.
     started: u64,
+    /// The directory was deleted, which was said.
+    home_is_gone: bool,
     /// What was minted, as it is on disk; `None` while it is not known to be there.
     saved: Option<Minted>,
     /// Why it could not be saved, as it was shown.
@@ -217,6 +220,7 @@ impl Up {
                     }
                 }
                 _ = poll.tick() => {
+                    self.look_after_home();
                     self.read();
                     is_due = true;
                 }
@@ -276,6 +280,21 @@ impl Up {
         }
         self.screen.show(&self.picture, now);
         self.publish.send_replace(Arc::new(Status::of(&self.picture, now)));
+    }
+
+    /// Says once that the directory is gone: what runs runs on, but nothing can be saved or started in it.
+    fn look_after_home(&mut self) {
+        let root = self.home.root();
+        let is_gone = !root.is_dir();
+        if is_gone && !self.home_is_gone {
+            let news = format!(
+                "The directory {} is gone: a node that dies cannot start again, and mqlink status finds nobody. Stop mqlink up \
+                 and start it again.",
+                root.display()
+            );
+            self.screen.news(&news);
+        }
+        self.home_is_gone = is_gone;
     }
 
     /// Saves what was minted, until it is saved.

@@ -267,6 +267,16 @@ fn a_directory_of_others_is_left_alone() {
 }
 
 #[test]
+fn a_directory_that_is_deleted_is_missed() {
+    let manifest = Manifest::new();
+    let mut up = manifest.up(&["--data", manifest.data().to_str().expect("a path of letters")]);
+    let pids = up.pids();
+    std::fs::remove_dir_all(manifest.data()).expect("it is there");
+    up.says("is gone: a node that dies cannot start again");
+    assert_eq!(up.pids(), pids);
+}
+
+#[test]
 fn users_and_links_change_without_a_restart() {
     let mut manifest = Manifest::new();
     let mut up = manifest.up(&[]);
