@@ -149,7 +149,12 @@ impl Connection {
     /// True if bytes from the client may be handled now: not while it leaves our answers unread.
     pub(super) fn reads(&self) -> bool {
         let is_in_turn = matches!(self.state, State::AwaitConnect | State::Open(_));
-        is_in_turn && self.owed <= OWED_BYTES_MAX && self.unanswered < UNANSWERED_MAX
+        is_in_turn && self.owed <= OWED_BYTES_MAX && !self.waits_for_store()
+    }
+
+    /// True if so many acknowledgements wait for the store that nothing more is read.
+    pub(super) fn waits_for_store(&self) -> bool {
+        self.unanswered >= UNANSWERED_MAX
     }
 
     /// How many bytes wait to be sent.

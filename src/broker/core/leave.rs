@@ -153,6 +153,9 @@ impl Core {
     pub(super) fn connection_due(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.armed = connection.armed.filter(|&at| at > now);
+        if connection.waits_for_store() {
+            connection.last_seen = now; // its silence is our doing: we do not read
+        }
         let deadline = self.connection_deadline(id);
         match deadline {
             Some((at, fault)) if at <= now => self.close(id, fault, now),
