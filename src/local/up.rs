@@ -264,7 +264,12 @@ impl Up {
             self.nodes.keys().filter(|key| !plan.clusters.contains_key(*key)).cloned().collect();
         for key in gone {
             if let Some(node) = self.nodes.remove(&key) {
-                self.ending.spawn(node.stop());
+                let config = self.config(&key);
+                self.ending.spawn(async move {
+                    node.stop().await;
+                    // There are credentials in it; should the cluster come back, it is written before it is read.
+                    let _ = std::fs::remove_file(config);
+                });
             }
         }
         while self.ending.try_join_next().is_some() {}
@@ -317,13 +322,17 @@ impl Up {
         }
     }
 
+    /// The file with the settings of a cluster's node.
+    fn config(&self, cluster: &Key) -> PathBuf {
+        self.home.file(&format!("{}.{}.json", cluster.namespace, node_name(cluster)))
+    }
+
     fn spec(&mut self, cluster: &Key) -> Spec {
         self.started += 1;
-        let file = format!("{}.{}", cluster.namespace, node_name(cluster));
         Spec {
             program: self.options.program.clone(),
             node: node_name(cluster),
-            config: self.home.file(&format!("{file}.json")),
+            config: self.config(cluster),
             socket: self.home.admin_socket(self.started),
             log: self.options.log.clone(),
         }

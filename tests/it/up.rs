@@ -300,7 +300,8 @@ fn users_and_links_change_without_a_restart() {
 #[test]
 fn a_deleted_cluster_ends_its_node_and_no_other() {
     let mut manifest = Manifest::new();
-    let mut up = manifest.up(&[]);
+    let data = manifest.data();
+    let mut up = manifest.up(&["--data", data.to_str().expect("a path of letters")]);
     let nodes = children(up.child.id());
     let pid_of =
         |name: &str| nodes.iter().find(|node| node.option("--node") == Some(name)).expect("it runs").pid;
@@ -313,6 +314,10 @@ fn a_deleted_cluster_ends_its_node_and_no_other() {
     up.says("mqttcluster/eu is gone");
     crate::harness::until("the end of eu's node", || (!alive(eu)).then_some(()));
     assert!(alive(us));
+    crate::harness::until("the end of eu's settings", || {
+        (!data.join("default.eu-0.json").exists()).then_some(())
+    });
+    assert!(data.join("default.us-0.json").exists());
 }
 
 #[test]
