@@ -2,14 +2,15 @@
 //!
 //! Everything lives on the shard's thread behind one `RefCell` that is never borrowed across an await. Whoever
 //! brings an input (a socket, a timer, the core's bell) calls `pump`, which does what the machines ask for until
-//! they ask for nothing more.
+//! they ask for nothing more. Only links that had an input, or whose time has come, are looked at: a message costs
+//! the same however many other links there are.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
-use std::task::Waker;
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -22,14 +23,9 @@ use crate::link::refusal::{Reason, Refusal};
 use crate::settings::report::LinkReport;
 use crate::settings::{Link as Half, Settings};
 
-use super::carrier::Carrier;
 use super::clock::{self, Incarnations};
 use super::dial;
-
-/// From here on a connection gets no more messages until less is left.
-const CONGESTED: usize = 1024 * 1024;
-/// So little that the socket may soon idle.
-const RELIEVED: usize = 256 * 1024;
+use super::outgoing::Outgoing;
 
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
 
@@ -39,9 +35,17 @@ pub(super) struct Hub {
     pub(super) own: Identity,
     /// The largest frame that this node takes.
     pub(super) frame_bytes_max: usize,
-    slots: BTreeMap<String, Slot>,
+    slots: BTreeMap<Rc<str>, Slot>,
+    by_peer: HashMap<PeerId, Rc<str>>,
+    /// Links that had an input since the last pump.
+    touched: Vec<Rc<str>>,
+    /// When each link is to be looked at without one.
+    timeouts: BTreeSet<(Instant, Rc<str>)>,
     connections: BTreeMap<ConnId, Outgoing>,
     last_conn: u64,
+    /// How many links pumps have looked at, for tests.
+    #[cfg(test)]
+    pub(super) looked_at: u64,
     incarnations: Incarnations,
     random: Random,
     /// Wakes the task that waits for the next timeout.
@@ -57,33 +61,14 @@ pub(super) struct Hub {
 
 /// One link and what belongs to it.
 struct Slot {
+    id: Rc<str>,
     link: Link,
     peer: PeerId,
     dial: Option<AbortHandle>,
-}
-
-/// What waits to be written to one connection.
-pub(super) struct Outgoing {
-    link: String,
-    carrier: Carrier,
-    pub(super) bytes: Vec<u8>,
-    /// How many of `bytes` are written.
-    pub(super) written: usize,
-    pub(super) waker: Option<Waker>,
-    pub(super) closing: bool,
-    congested: bool,
-}
-
-impl Outgoing {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        self.bytes.len() - self.written
-    }
+    /// Whether it is among the touched.
+    touched: bool,
+    /// Its place among the timeouts.
+    due: Option<Instant>,
 }
 
 impl Hub {
@@ -95,8 +80,13 @@ impl Hub {
                 own,
                 frame_bytes_max: 0,
                 slots: BTreeMap::new(),
+                by_peer: HashMap::new(),
+                touched: Vec::new(),
+                timeouts: BTreeSet::new(),
                 connections: BTreeMap::new(),
                 last_conn: 0,
+                #[cfg(test)]
+                looked_at: 0,
                 random: Random(seed),
                 wake: Rc::new(Notify::new()),
                 sleeps_until: None,
@@ -115,13 +105,14 @@ impl Hub {
             let half = slot.link.half();
             settings.links.iter().any(|new| new.id == half.id && new.peer == half.peer)
         };
-        let gone: Vec<String> =
+        let gone: Vec<Rc<str>> =
             self.slots.iter().filter(|(_, slot)| !stays(slot)).map(|(id, _)| id.clone()).collect();
         gone.iter().for_each(|id| self.remove_link(id, Reason::UnknownCluster, "the half is gone", now));
         for half in &settings.links {
-            match self.slots.get_mut(&half.id) {
+            let frame_bytes_max = self.frame_bytes_max;
+            match self.touch(&half.id) {
                 Some(slot) => {
-                    slot.link.handle_frame_bytes_max(self.frame_bytes_max);
+                    slot.link.handle_frame_bytes_max(frame_bytes_max);
                     slot.link.handle_settings(half.clone(), now);
                 }
                 None => self.add_link(half.clone(), now),
@@ -133,7 +124,7 @@ impl Hub {
 
     fn add_link(&mut self, half: Half, now: Instant) {
         let own = Identity { incarnation: self.incarnations.next(clock::wall_ms()), ..self.own.clone() };
-        let id = half.id.clone();
+        let id: Rc<str> = half.id.as_str().into();
         let mut link = Link::new(half, own, self.frame_bytes_max, self.random.next_u64(), now);
         let peer = self.broker.with_core(|core| {
             for Interest { filter, group } in core.interests() {
@@ -141,14 +132,21 @@ impl Hub {
             }
             core.peer_open(&link.half().peer)
         });
-        self.slots.insert(id, Slot { link, peer, dial: None });
+        self.by_peer.insert(peer, id.clone());
+        let slot = Slot { id: id.clone(), link, peer, dial: None, touched: false, due: None };
+        self.slots.insert(id.clone(), slot);
+        self.touch(&id);
     }
 
     fn remove_link(&mut self, id: &str, reason: Reason, text: &str, now: Instant) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(slot) = self.touch(id) else { return };
         slot.link.handle_shutdown(reason, text, now);
         self.pump(now);
         let Some(slot) = self.slots.remove(id) else { return };
+        self.by_peer.remove(&slot.peer);
+        if let Some(due) = slot.due {
+            self.timeouts.remove(&(due, slot.id));
+        }
         if let Some(dial) = slot.dial {
             dial.abort();
         }
@@ -157,7 +155,7 @@ impl Hub {
 
     /// Ends all links; what was said last is still written.
     pub(super) fn shutdown(&mut self, now: Instant) {
-        let ids: Vec<String> = self.slots.keys().cloned().collect();
+        let ids: Vec<Rc<str>> = self.slots.keys().cloned().collect();
         ids.iter().for_each(|id| self.remove_link(id, Reason::ShuttingDown, "the node stops", now));
     }
 
@@ -166,8 +164,18 @@ impl Hub {
         self.connections.is_empty()
     }
 
-    pub(super) fn halves(&self) -> Vec<Half> {
-        self.slots.values().map(|slot| slot.link.half().clone()).collect()
+    /// The halves for one peer.
+    pub(super) fn halves_of(&self, peer: &str) -> Vec<Half> {
+        self.slots.values().map(|slot| slot.link.half()).filter(|half| half.peer == peer).cloned().collect()
+    }
+
+    /// A link that is given an input: the next pump looks at it.
+    fn touch(&mut self, id: &str) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(id)?;
+        if !std::mem::replace(&mut slot.touched, true) {
+            self.touched.push(slot.id.clone());
+        }
+        Some(slot)
     }
 
     pub(super) fn reports(&self, now: Instant) -> Vec<LinkReport> {
@@ -176,29 +184,21 @@ impl Hub {
 
     /// A connection is past CONNACK: gives it its number, or None when its link is gone.
     pub(super) fn open(&mut self, id: &str, dialled: bool, now: Instant) -> Option<ConnId> {
-        let slot = self.slots.get_mut(id)?;
+        let conn = ConnId(self.last_conn + 1);
+        let slot = self.touch(id)?;
         if dialled {
             slot.dial = None;
         }
-        self.last_conn += 1;
-        let conn = ConnId(self.last_conn);
-        let outgoing = Outgoing {
-            link: id.to_owned(),
-            carrier: Carrier::default(),
-            bytes: Vec::new(),
-            written: 0,
-            waker: None,
-            closing: false,
-            congested: false,
-        };
-        self.connections.insert(conn, outgoing);
+        let outgoing = Outgoing::new(slot.id.clone());
         slot.link.handle_opened(conn, dialled, now);
+        self.last_conn = conn.0;
+        self.connections.insert(conn, outgoing);
         self.pump(now);
         Some(conn)
     }
 
     pub(super) fn dial_failed(&mut self, id: &str, reason: &str, message: &str, now: Instant) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(slot) = self.touch(id) else { return };
         slot.dial = None;
         slot.link.handle_dial_failed(reason, message, now);
         self.pump(now);
@@ -206,8 +206,9 @@ impl Hub {
 
     /// Somebody was refused at the listener; the half whose peer it says it is may show that.
     pub(super) fn stranger(&mut self, cluster: &str, refusal: &Refusal, now: Instant) {
-        let slot = self.slots.values_mut().find(|slot| slot.link.half().peer == cluster);
-        if let Some(slot) = slot {
+        let slot = self.slots.values().find(|slot| slot.link.half().peer == cluster);
+        let Some(id) = slot.map(|slot| slot.id.clone()) else { return };
+        if let Some(slot) = self.touch(&id) {
             slot.link.handle_stranger(refusal, now);
             self.pump(now);
         }
@@ -215,8 +216,8 @@ impl Hub {
 
     /// A frame of a connection. The caller pumps when it has read enough.
     pub(super) fn frame(&mut self, conn: ConnId, frame: &[u8], now: Instant) {
-        let Some(outgoing) = self.connections.get(&conn) else { return };
-        if let Some(slot) = self.slots.get_mut(&outgoing.link) {
+        let Some(link) = self.connections.get(&conn).map(|outgoing| outgoing.link.clone()) else { return };
+        if let Some(slot) = self.touch(&link) {
             slot.link.handle_frame(conn, frame, now);
         }
     }
@@ -225,23 +226,18 @@ impl Hub {
         self.connections.get_mut(&conn)
     }
 
-    /// Bytes were written: maybe the connection can take messages again.
-    pub(super) fn relieve(&mut self, conn: ConnId) -> bool {
-        let Some(outgoing) = self.connections.get_mut(&conn) else { return false };
-        if !outgoing.congested || outgoing.waiting() > RELIEVED {
-            return false;
-        }
-        outgoing.congested = false;
-        if let Some(slot) = self.slots.get_mut(&outgoing.link) {
+    /// Bytes were written: the connection can take messages again.
+    pub(super) fn relieve(&mut self, conn: ConnId) {
+        let Some(link) = self.connections.get(&conn).map(|outgoing| outgoing.link.clone()) else { return };
+        if let Some(slot) = self.touch(&link) {
             slot.link.handle_congestion(conn, false);
         }
-        true
     }
 
     /// The socket of a connection is over.
     pub(super) fn closed(&mut self, conn: ConnId, why: &str, now: Instant) {
         let Some(outgoing) = self.connections.remove(&conn) else { return };
-        if let Some(slot) = self.slots.get_mut(&outgoing.link) {
+        if let Some(slot) = self.touch(&outgoing.link) {
             slot.link.handle_closed(conn, why, now);
         }
         self.ended.notify_one();
@@ -249,8 +245,8 @@ impl Hub {
     }
 
     /// When `pump` is to be called without an input.
-    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.slots.values().filter_map(|slot| slot.link.poll_timeout(now)).min()
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.timeouts.first().map(|timeout| timeout.0)
     }
 
     /// Brings everything that happened to the machines, and does what they ask for.
@@ -258,23 +254,51 @@ impl Hub {
         let broker = self.broker.clone();
         broker.with_core(|core| {
             self.drain_core(core, now);
+            self.touch_due(now);
+            let mut touched = std::mem::take(&mut self.touched);
             let mut slots = std::mem::take(&mut self.slots);
-            for (id, slot) in &mut slots {
-                if slot.link.poll_timeout(now).is_some_and(|at| at <= now) {
-                    slot.link.handle_timeout(now);
-                }
-                while let Some(output) = slot.link.poll_output(now) {
-                    self.perform(id, slot, output, core, now);
-                }
-                if slot.link.take_changed() {
-                    self.changed.notify_one();
+            for id in touched.drain(..) {
+                if let Some(slot) = slots.get_mut(&id) {
+                    self.pump_slot(slot, core, now);
                 }
             }
-            self.slots = slots;
+            (self.slots, self.touched) = (slots, touched);
         });
-        let next = self.poll_timeout(now);
+        let next = self.poll_timeout();
         if next.is_some_and(|next| self.sleeps_until.is_none_or(|until| next < until)) {
             self.wake.notify_one();
+        }
+    }
+
+    fn touch_due(&mut self, now: Instant) {
+        while self.timeouts.first().is_some_and(|timeout| timeout.0 <= now) {
+            let Some((_, id)) = self.timeouts.pop_first() else { return };
+            if let Some(slot) = self.touch(&id) {
+                slot.due = None;
+            }
+        }
+    }
+
+    fn pump_slot(&mut self, slot: &mut Slot, core: &mut Core, now: Instant) {
+        slot.touched = false;
+        #[cfg(test)]
+        {
+            self.looked_at += 1;
+        }
+        if slot.link.poll_timeout(now).is_some_and(|at| at <= now) {
+            slot.link.handle_timeout(now);
+        }
+        while let Some(output) = slot.link.poll_output(now) {
+            self.perform(slot, output, core, now);
+        }
+        if slot.link.take_changed() {
+            self.changed.notify_one();
+        }
+        let due = slot.link.poll_timeout(now);
+        if due != slot.due {
+            let before = std::mem::replace(&mut slot.due, due);
+            before.map(|at| self.timeouts.remove(&(at, slot.id.clone())));
+            due.map(|at| self.timeouts.insert((at, slot.id.clone())));
         }
     }
 
@@ -284,10 +308,14 @@ impl Hub {
                 PortEvent::Interest { interest: Interest { filter, group }, wanted } => {
                     for slot in self.slots.values_mut() {
                         slot.link.handle_interest(filter.clone(), group.clone(), wanted, now);
+                        if !std::mem::replace(&mut slot.touched, true) {
+                            self.touched.push(slot.id.clone());
+                        }
                     }
                 }
                 PortEvent::Forward { peer, message } => {
-                    if let Some(slot) = self.slots.values_mut().find(|slot| slot.peer == peer) {
+                    let Some(id) = self.by_peer.get(&peer).cloned() else { continue };
+                    if let Some(slot) = self.touch(&id) {
                         slot.link.handle_message(message, now);
                     }
                 }
@@ -295,7 +323,7 @@ impl Hub {
         }
     }
 
-    fn perform(&mut self, id: &str, slot: &mut Slot, output: Output, core: &mut Core, now: Instant) {
+    fn perform(&mut self, slot: &mut Slot, output: Output, core: &mut Core, now: Instant) {
         match output {
             Output::Send { conn, frame } => self.send(slot, conn, &frame),
             Output::Deliver(message) => {
@@ -306,12 +334,11 @@ impl Hub {
             Output::RouteDelete(filter) => core.peer_route_delete(slot.peer, &filter),
             Output::Close { conn } => {
                 if let Some(outgoing) = self.connections.get_mut(&conn) {
-                    outgoing.closing = true;
-                    outgoing.wake();
+                    outgoing.close();
                 }
             }
             Output::Dial => {
-                let task = dial::spawn(self.this.clone(), id.to_owned(), slot.link.half(), &self.own);
+                let task = dial::spawn(self.this.clone(), slot.id.to_string(), slot.link.half(), &self.own);
                 slot.dial = Some(task);
             }
             Output::CancelDial => {
@@ -324,10 +351,7 @@ impl Hub {
 
     fn send(&mut self, slot: &mut Slot, conn: ConnId, frame: &[u8]) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
-        outgoing.carrier.write(frame, &mut outgoing.bytes);
-        outgoing.wake();
-        if !outgoing.congested && outgoing.waiting() > CONGESTED {
-            outgoing.congested = true;
+        if outgoing.say(frame) {
             slot.link.handle_congestion(conn, true);
         }
     }

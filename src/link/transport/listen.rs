@@ -197,7 +197,7 @@ async fn read_connect(stream: &mut Stream) -> io::Result<(Presented, Vec<u8>)> {
 /// The id of the link that is opened; a refusal may show on the half that was named.
 fn judge(hub: &SharedHub, presented: &Presented) -> Result<String, Refusal> {
     let mut hub = hub.borrow_mut();
-    let halves = hub.halves();
+    let halves = hub.halves_of(&presented.cluster);
     let verdict = gate::admit(&hub.own.cluster, &halves, presented).map(|half| half.id.clone());
     if let Err(refusal) = &verdict {
         tracing::debug!(peer = presented.cluster, %refusal, "a link was refused");

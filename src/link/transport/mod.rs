@@ -7,6 +7,7 @@
 mod clock;
 mod tls;
 mod carrier;
+mod outgoing;
 mod greeting;
 mod socket;
 mod dial;
@@ -133,7 +134,7 @@ impl Links {
 async fn run(hub: SharedHub, broker: Broker) {
     let wake = hub.borrow().wake.clone();
     loop {
-        let next = hub.borrow().poll_timeout(Instant::now());
+        let next = hub.borrow().poll_timeout();
         hub.borrow_mut().sleeps_until = next;
         let due = async {
             match next {

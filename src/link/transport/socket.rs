@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::link::machine::ConnId;
-use crate::mqtt::{Limits, Packet, Version};
+use crate::mqtt::Limits;
 
 use super::carrier::{Carrier, Received};
 use super::hub::SharedHub;
+use super::outgoing::Outgoing;
 
 /// A socket or a TLS session over one.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {}
@@ -42,7 +43,7 @@ pub(super) async fn serve(hub: SharedHub, conn: ConnId, stream: Stream, rest: Ve
         Ok(()) => std::future::poll_fn(|cx| connection.poll(cx)).await,
     };
     // What is left is for a peer that may not read any more.
-    let left = hub.borrow_mut().outgoing(conn).map(|out| out.bytes.split_off(out.written));
+    let left = hub.borrow_mut().outgoing(conn).map(Outgoing::take_rest);
     let last = async {
         connection.stream.write_all(&left.unwrap_or_default()).await?;
         connection.stream.shutdown().await
@@ -74,7 +75,9 @@ impl Input {
 
     /// Forgets what was used; a buffer that one large frame made large is given back.
     fn consume(&mut self, used: usize) {
-        self.buffer.copy_within(used..self.filled, 0);
+        if used > 0 {
+            self.buffer.copy_within(used..self.filled, 0);
+        }
         self.filled -= used;
         if self.buffer.len() > BUFFER_KEPT && self.filled + READ_BYTES < BUFFER_KEPT {
             self.buffer.truncate(BUFFER_KEPT);
@@ -115,25 +118,23 @@ impl Connection {
         loop {
             let Some(outgoing) = hub.outgoing(self.conn) else { return Err("the link is gone".to_owned()) };
             outgoing.waker = Some(cx.waker().clone());
-            if outgoing.closing {
-                return Err("closed".to_owned());
+            if let Some(why) = outgoing.closing {
+                return Err(why.to_owned());
             }
-            if outgoing.written == outgoing.bytes.len() {
-                outgoing.bytes.clear();
-                outgoing.written = 0;
+            if outgoing.rest().is_empty() {
                 let flushed = Pin::new(&mut self.stream).poll_flush(cx);
                 return match flushed {
                     Poll::Ready(Err(error)) => Err(error.to_string()),
                     Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
                 };
             }
-            let waiting = &outgoing.bytes[outgoing.written..];
-            match Pin::new(&mut self.stream).poll_write(cx, waiting) {
+            let written = match Pin::new(&mut self.stream).poll_write(cx, outgoing.rest()) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => return Err(error.to_string()),
-                Poll::Ready(Ok(written)) => outgoing.written += written,
-            }
-            if hub.relieve(self.conn) {
+                Poll::Ready(Ok(written)) => written,
+            };
+            if outgoing.handle_written(written) {
+                hub.relieve(self.conn);
                 hub.pump(Instant::now());
             }
         }
@@ -165,7 +166,7 @@ impl Connection {
                     used += len;
                     match received {
                         Received::Frame(frame) => hub.frame(self.conn, frame, now),
-                        Received::Ping => pong(&mut hub, self.conn),
+                        Received::Ping => hub.outgoing(self.conn).into_iter().for_each(Outgoing::pong),
                         Received::Nothing => {}
                     }
                 }
@@ -178,11 +179,5 @@ impl Connection {
         self.input.consume(used);
         hub.pump(now);
         done
-    }
-}
-
-fn pong(hub: &mut super::hub::Hub, conn: ConnId) {
-    if let Some(outgoing) = hub.outgoing(conn) {
-        Packet::PingResp.encode(Version::V5, &mut outgoing.bytes);
     }
 }

@@ -279,6 +279,31 @@ async fn a_stopped_node_says_bye_and_a_started_one_is_found() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_message_costs_the_same_however_many_idle_links_there_are() {
+    run(async {
+        let (mut us, eu) = pair();
+        for number in 0..500 {
+            let mut idle = Half::new(format!("default/idle-{number}"), format!("idle-{number}"));
+            idle.dial = Dial::In;
+            us.links.push(idle);
+        }
+        let (us, eu) = (Node::start(us, 1), Node::start(eu, 2));
+        eu.subscribe("#");
+        eu.until("eu is ready", Node::is_ready).await;
+        let looked_at = || us.links.inner.hub.borrow().looked_at;
+        let delivered = || eu.links.reports()[0].counters.received.delivered;
+        let before = looked_at();
+        for number in 1..=100 {
+            us.publish("one", b"message", QoS::AtLeastOnce);
+            eu.until("it came", |_| delivered() == number).await;
+        }
+        let looked_at = looked_at() - before;
+        assert!(looked_at < 5_000, "{looked_at} links were looked at for 100 messages");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn a_node_of_small_packets_takes_the_frames_that_everybody_takes() {
     run(async {
         let (us, mut eu) = pair();
