@@ -315,11 +315,11 @@ fn a_peer_that_goes_back_behind_its_own_word_meets_a_new_incarnation() {
             bench.link.handle_frame(conn, &bytes, bench.now);
             bench.drain();
         }
-        let hellos = bench.sent.drain(..).filter_map(|frame| match decode(&frame) {
+        let mut hellos = bench.sent.drain(..).filter_map(|frame| match decode(&frame) {
             Ok(Some(Frame::Hello(hello))) => Some(hello.incarnation),
             _ => None,
         });
-        incarnations.extend(hellos.last());
+        incarnations.extend(hellos.next_back());
     }
     assert_eq!(incarnations, [7, 8]);
     assert_eq!(bench.link.report(bench.now).connections.open, 1);
