@@ -162,6 +162,13 @@ impl Link {
         self.drive(now);
     }
 
+    /// Bytes came in on a connection, maybe not yet a whole frame.
+    pub fn handle_heard(&mut self, conn: ConnId, now: Instant) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == conn) {
+            connection.heard_at = now;
+        }
+    }
+
     /// More waits to be written to a connection than should, or that is over.
     pub fn handle_congestion(&mut self, conn: ConnId, congested: bool) {
         let open = self.connections.iter_mut().find(|c| c.id == conn).and_then(Connection::open_mut);
@@ -197,7 +204,7 @@ impl Link {
         let trouble = match &mut connection.state {
             State::AwaitHello { until } if *until > now => return,
             State::AwaitHello { .. } => Trouble::new("DialFailed", "no Hello within the time allowed"),
-            State::Open(open) => match open.prober.handle_timeout(now) {
+            State::Open(open) => match open.prober.handle_timeout(now, connection.heard_at) {
                 Due::Nothing => return,
                 Due::Send(id) => return self.send(conn, &Frame::Probe(native::Probe { id })),
                 Due::Lost => Trouble::new("ProbeTimeout", "a probe did not come back within its period"),

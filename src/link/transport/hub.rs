@@ -214,6 +214,14 @@ impl Hub {
         }
     }
 
+    /// Bytes of a connection came in.
+    pub(super) fn heard(&mut self, conn: ConnId, now: Instant) {
+        let Some(link) = self.connections.get(&conn).map(|outgoing| outgoing.link.clone()) else { return };
+        if let Some(slot) = self.touch(&link) {
+            slot.link.handle_heard(conn, now);
+        }
+    }
+
     /// A frame of a connection. The caller pumps when it has read enough.
     pub(super) fn frame(&mut self, conn: ConnId, frame: &[u8], now: Instant) {
         let Some(link) = self.connections.get(&conn).map(|outgoing| outgoing.link.clone()) else { return };

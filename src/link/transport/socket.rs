@@ -157,6 +157,7 @@ impl Connection {
     /// Hands over the whole frames that are there.
     fn handle_input(&mut self, now: Instant) -> Result<(), String> {
         let mut hub = self.hub.borrow_mut();
+        hub.heard(self.conn, now);
         let mut used = 0;
         let mut done = Ok(());
         loop {
