@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
 
 use super::Role;
 
@@ -82,7 +83,15 @@ impl Inspection {
 /// When there is none, or it cannot be read.
 pub fn inspect(pem: &str) -> Result<Inspection, Unreadable> {
     let block = certificates(pem).next().ok_or(Unreadable::Pem)?;
-    let certificate = block.parse_x509().map_err(|_| Unreadable::Certificate)?;
+    inspect_der(&block.contents)
+}
+
+/// Reads a certificate as it comes out of a handshake.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn inspect_der(der: &[u8]) -> Result<Inspection, Unreadable> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Unreadable::Certificate)?;
     let mut inspection = Inspection {
         common_name: common_name(&certificate),
         not_before: timestamp(certificate.validity().not_before.timestamp())?,
@@ -91,7 +100,7 @@ pub fn inspect(pem: &str) -> Result<Inspection, Unreadable> {
         dns: Vec::new(),
         ips: Vec::new(),
         uris: Vec::new(),
-        fingerprint: hex(&Sha256::digest(&block.contents)),
+        fingerprint: hex(&Sha256::digest(der)),
         key_id: None,
         signed_by: None,
     };
