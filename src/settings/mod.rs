@@ -16,6 +16,7 @@ mod document;
 mod check;
 mod hash;
 mod parse;
+mod merge;
 pub mod report;
 #[cfg(test)]
 mod tests;
@@ -26,4 +27,5 @@ pub use document::{
     LinkListener, Listener, Protocol, SCHEMA, ServerTls, Settings, User,
 };
 pub use hash::canonical_sha256;
+pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};

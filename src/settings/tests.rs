@@ -178,3 +178,50 @@ fn a_report_is_read_by_older_and_newer_readers() {
     json.as_object_mut().unwrap().remove("sessions");
     assert_eq!(serde_json::from_value::<NodeReport>(json).unwrap(), report);
 }
+
+#[track_caller]
+fn check_merge(pieces: &[&str], expected: Result<&str, &str>) {
+    let named = pieces.iter().enumerate().map(|(at, piece)| (format!("{at}.json"), piece.as_bytes()));
+    match (merge(named), expected) {
+        (Ok(merged), Ok(expected)) => {
+            let [merged, expected] = [&merged, expected.as_bytes()]
+                .map(|json| serde_json::from_slice::<serde_json::Value>(json).unwrap());
+            assert_eq!(merged, expected);
+        }
+        (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+        (merged, expected) => panic!("{merged:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn pieces_make_one_document() {
+    check_merge(
+        &[
+            r#"{"cluster": "us", "authentication": {"anonymous": true}}"#,
+            r#"{"authentication": {"users": [{"name": "ann", "secret": "plain:a"}]}, "links": []}"#,
+            r#"{"cluster": "us", "authentication": {"users": [{"name": "bob", "secret": "plain:b"}]}, "colour": 1}"#,
+        ],
+        Ok(r#"{"cluster": "us", "colour": 1, "links": [], "authentication": {"anonymous": true, "users": [
+              {"name": "ann", "secret": "plain:a"}, {"name": "bob", "secret": "plain:b"}]}}"#),
+    );
+}
+
+#[test]
+fn pieces_do_not_overrule_each_other() {
+    let limits = |value| format!(r#"{{"limits": {{"inflightMax": {value}}}}}"#);
+    let conflict = "failed to merge 1.json: limits.inflightMax has another value already";
+    check_merge(&[&limits(1), &limits(2)], Err(conflict));
+    check_merge(&[&limits(1), &limits(1)], Ok(&limits(1)));
+    check_merge(&[r#"{"cluster": "us"}"#, r#"{"cluster": "eu"}"#], Err("1.json: cluster has another"));
+    check_merge(
+        &[r#"{"linkListener": null}"#, r#"{"linkListener": {"port": 1}}"#],
+        Err("1.json: linkListener"),
+    );
+}
+
+#[test]
+fn a_bad_piece_is_named() {
+    check_merge(&["{}", "{\n]"], Err("failed to parse 1.json: key must be a string at line 2 column 1"));
+    check_merge(&["{}", "[]"], Err("failed to parse 1.json: invalid type"));
+    check_merge(&["{}", r#"{"links": {}}"#], Err("failed to parse 1.json: invalid type: map"));
+}

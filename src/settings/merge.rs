@@ -1,0 +1,67 @@
+//! One document out of several pieces, so that each may lie in a Secret of its own.
+//!
+//! A piece is a document of which fields are left out. Objects merge field by field; lists of the same field follow one
+//! another, in the order of the pieces; any other value may be given once, or several times alike. So no piece can quietly
+//! overrule another, and a list that is too long for one Secret may go on in the next.
+//!
+//! Messages name pieces and paths, never values: they may be secrets.
+
+use serde_json::map::Entry;
+use serde_json::{Map, Value};
+
+use super::Settings;
+
+/// Why pieces make no document.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A piece is no JSON object, or a field in it has the wrong type.
+    #[error("failed to parse {0}: {1}")]
+    Piece(String, serde_json::Error),
+    /// Two pieces do not agree.
+    #[error("failed to merge {piece}: {path} has another value already; give it once")]
+    Conflict {
+        /// The later piece.
+        piece: String,
+        /// The field, as `limits.inflightMax`.
+        path: String,
+    },
+}
+
+/// Makes one JSON document of named pieces.
+///
+/// # Errors
+/// When a piece is bad by itself, or two do not agree.
+pub fn merge<'a>(pieces: impl IntoIterator<Item = (String, &'a [u8])>) -> Result<Vec<u8>, MergeError> {
+    let mut whole = Map::new();
+    for (name, json) in pieces {
+        let piece = read(json).map_err(|error| MergeError::Piece(name.clone(), error))?;
+        merge_into(&mut whole, piece, "").map_err(|path| MergeError::Conflict { piece: name, path })?;
+    }
+    Ok(Value::Object(whole).to_string().into_bytes())
+}
+
+/// A piece whose fields have the right types: with a `cluster`, it must be a document.
+fn read(json: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+    let piece: Map<String, Value> = serde_json::from_slice(json)?;
+    let mut document = piece.clone();
+    document.entry("cluster").or_insert_with(|| Value::String(String::new()));
+    serde_json::from_value::<Settings>(Value::Object(document))?;
+    Ok(piece)
+}
+
+/// Fails with the path of what does not agree.
+fn merge_into(whole: &mut Map<String, Value>, piece: Map<String, Value>, above: &str) -> Result<(), String> {
+    for (name, value) in piece {
+        let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        match (whole.entry(name), value) {
+            (Entry::Vacant(free), value) => drop(free.insert(value)),
+            (Entry::Occupied(mut there), value) => match (there.get_mut(), value) {
+                (Value::Object(whole), Value::Object(piece)) => merge_into(whole, piece, &path)?,
+                (Value::Array(whole), Value::Array(piece)) => whole.extend(piece),
+                (there, value) if *there == value => {}
+                _ => return Err(path),
+            },
+        }
+    }
+    Ok(())
+}
