@@ -1,33 +1,49 @@
 //! The admin protocol: settings in, status stream out, between a node and who manages it.
 //!
-//! HTTP/1.1, on a Unix socket. `PUT /v1/settings` replaces the settings document (200: applied; 422: refused, with the reason in
+//! HTTP/1.1. `PUT /v1/settings` replaces the settings document (200: applied; 422: refused, with the reason in
 //! `error`; what ran before runs on). `GET /v1/status` streams JSON lines: a snapshot, then what changes, and a beat
 //! every [`BEAT`], so that silence means that nobody is there. `GET /v1/healthz` answers while the process serves.
 //!
-//! [`serve`] is the node's side, [`Client`] the manager's. Neither knows what a broker is: the node gives [`serve`] the
-//! latest report in a watch channel and takes [`Command`]s.
+//! [`routes`] is the node's side, [`Client`] the manager's. Between them is a door: a Unix socket ([`serve`]), or a port with TLS
+//! in pods ([`serve_tls`]). Neither side knows what a broker is: the node gives [`routes`] the latest report in a watch
+//! channel and takes [`Command`]s. [`serve_probes`] is apart: what everybody may know, on a port of its own.
 //!
 //! Invariants:
 //! - A slow subscriber costs one report: it gets the difference between what it last got and what is now, never a backlog.
 //! - At most [`SUBSCRIBERS_MAX`] subscribers, documents of at most [`DOCUMENT_BYTES_MAX`], one change of settings at a time.
-//! - Who may open the socket may do everything: it is made with mode 0600 ([`bind`]).
+//! - Who may open the socket may do everything: it is made with mode 0600 ([`bind`]). Over TLS, only the operator may do
+//!   anything, by the role in its certificate; and the client shows itself to nobody but the node that it means.
 
 mod line;
+mod crowd;
+mod http;
 mod socket;
 mod server;
+mod trust;
+mod listen;
+mod metrics;
+mod probes;
+mod dial;
 mod client;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-pub use client::{Client, ClientError, StatusStream};
+pub use client::{Client, ClientError, Patience, StatusStream};
+pub use dial::{NodeName, Pass};
 pub use line::StatusLine;
-pub use server::{Applied, Command, serve};
-pub use socket::{BindError, bind};
+pub use listen::serve_tls;
+pub use probes::{Vitals, serve_probes};
+pub use server::{Applied, Command, Routes, routes, serve};
+pub use socket::{BindError, bind, bind_tcp};
+pub use trust::{Trust, TrustError};
 
 /// The time between two beats of a status stream.
 pub const BEAT: Duration = Duration::from_secs(5);
+
+/// The time between two looks at the files that TLS stands on; the kubelet itself takes up to a minute to bring new ones.
+pub const LOOK: Duration = Duration::from_secs(5);
 
 /// Status streams served at a time.
 pub const SUBSCRIBERS_MAX: usize = 32;

@@ -48,19 +48,18 @@ struct Node {
     beat: Duration,
 }
 
-/// Serves the protocol until `stop` resolves or the listener fails; streams end when `reports` closes.
+/// What the protocol answers, whoever asks; a door decides who may.
+#[derive(Clone)]
+pub struct Routes(pub(super) Router);
+
+/// The protocol of one node, for all its doors together; streams end when `reports` closes.
 ///
 /// `beat` is [`BEAT`](super::BEAT) but in tests.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: UnixListener,
+pub fn routes(
     reports: watch::Receiver<Arc<NodeReport>>,
     commands: mpsc::Sender<Command>,
     beat: Duration,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) -> Routes {
     let node = Node { reports, commands, subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)), beat };
     let routes = Router::new()
         .route("/v1/settings", put(put_settings))
@@ -68,7 +67,19 @@ pub async fn serve(
         .route("/v1/healthz", get(get_healthz))
         .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
         .with_state(node);
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    Routes(routes)
+}
+
+/// Serves the protocol to who may open the socket, until `stop` resolves or the listener fails.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: UnixListener,
+    routes: Routes,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, routes.0).with_graceful_shutdown(stop).await
 }
 
 async fn put_settings(State(node): State<Node>, document: Bytes) -> Response {
@@ -148,6 +159,6 @@ fn stopping() -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".to_owned())
 }
 
-fn refuse(status: StatusCode, error: String) -> Response {
+pub(super) fn refuse(status: StatusCode, error: String) -> Response {
     (status, Json(serde_json::json!({ "error": error }))).into_response()
 }

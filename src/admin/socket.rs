@@ -1,19 +1,20 @@
-//! The socket that a node is managed through.
+//! The sockets that a node is managed and probed through.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 /// The longest path that a socket may have on Linux.
 const PATH_BYTES_MAX: usize = 107;
 
 /// Why a socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to listen on {path}: {cause}")]
+#[error("failed to listen on {place}: {cause}")]
 pub struct BindError {
-    path: PathBuf,
+    place: String,
     cause: io::Error,
 }
 
@@ -24,7 +25,7 @@ pub struct BindError {
 /// # Errors
 /// When somebody listens there, when there is a file of another kind, or when the system refuses.
 pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
-    let fail = |cause| BindError { path: path.to_owned(), cause };
+    let fail = |cause| BindError { place: path.display().to_string(), cause };
     let bytes = path.as_os_str().len();
     if bytes > PATH_BYTES_MAX {
         let why =
@@ -35,6 +36,14 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     let listener = UnixListener::bind(path).map_err(fail)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(fail)?;
     Ok(listener)
+}
+
+/// Listens on a TCP port.
+///
+/// # Errors
+/// When the address is taken, or none of this machine.
+pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|cause| BindError { place: address.to_string(), cause })
 }
 
 fn remove_dead(path: &Path) -> io::Result<()> {

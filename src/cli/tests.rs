@@ -40,4 +40,10 @@ fn wrong_usage_is_refused() {
     check("mqlink sub", false); // no topic
     check("mqlink sub -t a -c", false); // a persistent session needs a client id
     check("mqlink sub -t a --cert c.pem", false); // and its key
+    check("mqlink broker --config a.json --config dir", true);
+    check("mqlink broker --node us-0", false); // no settings
+    check("mqlink broker --config a --admin-listen [::]:8443 --admin-tls tls --probe-listen [::]:8080", true);
+    check("mqlink broker --config a --admin-listen [::]:8443", false); // never in the clear
+    check("mqlink broker --config a --admin-tls tls", false);
+    check("mqlink broker --config a --probe-listen 8080", false);
 }

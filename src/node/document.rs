@@ -1,4 +1,7 @@
 //! Settings documents as a node takes them: parsed, checked, topic filters included.
+//!
+//! On disk a document is a file, or several pieces that [`settings::merge`] puts together: given one by one, or as the
+//! `*.json` files of a directory, by name. Hidden files are left out, as a mounted Secret has some that lead to the same content.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::admin::DOCUMENT_BYTES_MAX;
 use crate::mqtt::Filter;
-use crate::settings::{self, Invalid, ParseError, Problem, Settings};
+use crate::settings::{self, Invalid, MergeError, ParseError, Problem, Settings};
 
 /// A document that a node can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +26,12 @@ pub enum DocumentError {
     /// The file cannot be read.
     #[error("failed to read {0}: {1}")]
     Read(PathBuf, io::Error),
+    /// A directory has no piece.
+    #[error("failed to read {0}: there is no *.json in it")]
+    Empty(PathBuf),
+    /// The pieces make no document.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     /// It is no document.
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -32,13 +41,21 @@ pub enum DocumentError {
 }
 
 impl Document {
-    /// Reads a document from a file.
+    /// Reads a document from files and directories.
     ///
     /// # Errors
-    /// When it is not there, or cannot be run.
-    pub fn read(path: &Path) -> Result<Self, DocumentError> {
-        let json = read(path).map_err(|error| DocumentError::Read(path.to_owned(), error))?;
-        Self::parse(&json)
+    /// When one is not there, or together they cannot be run.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, DocumentError> {
+        let files = paths.iter().map(|path| files_of(path)).collect::<Result<Vec<_>, _>>()?.concat();
+        let texts = read_files(&files)?;
+        match &texts[..] {
+            // As it is: then errors name its lines.
+            [json] => Self::parse(json),
+            _ => {
+                let names = files.iter().map(|path| path.display().to_string());
+                Self::parse(&settings::merge(names.zip(texts.iter().map(Vec::as_slice)))?)
+            }
+        }
     }
 
     /// Makes a document of JSON.
@@ -53,14 +70,43 @@ impl Document {
     }
 }
 
-/// As much as would be taken over the admin protocol.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut json = Vec::new();
-    File::open(path)?.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut json)?;
-    match json.len() > DOCUMENT_BYTES_MAX {
-        true => Err(io::Error::other(format!("it is larger than {DOCUMENT_BYTES_MAX} bytes"))),
-        false => Ok(json),
+/// The file itself, or the pieces in a directory, by name.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, DocumentError> {
+    let fail = |error| DocumentError::Read(path.to_owned(), error);
+    if !std::fs::metadata(path).map_err(fail)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
     }
+    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(fail)?;
+    let mut pieces: Vec<PathBuf> =
+        entries.iter().map(std::fs::DirEntry::path).filter(|path| is_piece(path)).collect();
+    pieces.sort();
+    if pieces.is_empty() { Err(DocumentError::Empty(path.to_owned())) } else { Ok(pieces) }
+}
+
+fn is_piece(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !is_hidden && path.extension().is_some_and(|extension| extension == "json")
+}
+
+/// As much as would be taken over the admin protocol, of all together.
+fn read_files(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, DocumentError> {
+    let mut left = DOCUMENT_BYTES_MAX;
+    let read = |path: &PathBuf| {
+        let json = read_file(path, left).map_err(|error| DocumentError::Read(path.clone(), error))?;
+        left -= json.len();
+        Ok(json)
+    };
+    files.iter().map(read).collect()
+}
+
+fn read_file(path: &Path, left: usize) -> io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    File::open(path)?.take(left as u64 + 1).read_to_end(&mut json)?;
+    if json.len() <= left {
+        return Ok(json);
+    }
+    let before = if left < DOCUMENT_BYTES_MAX { ", together with the files before it" } else { "" };
+    Err(io::Error::other(format!("it is larger than {DOCUMENT_BYTES_MAX} bytes{before}")))
 }
 
 fn check_filters(settings: &Settings) -> Result<(), Invalid> {

@@ -1,8 +1,8 @@
 //! One broker process: broker, links and admin server, wired.
 //!
 //! Two threads. The *shard* has a runtime of its own with the broker and the links on it, so that nothing of what follows
-//! costs a message anything; the main thread serves the admin protocol and waits for signals. Between them run commands
-//! one way and reports the other, in a channel of one and a watch.
+//! costs a message anything; the main thread serves the admin protocol and the probes, and waits for signals. Between them
+//! run commands one way and reports the other, in a channel of one and a watch.
 //!
 //! A node runs checked settings only ([`document`]), and takes new ones without a restart. On SIGTERM, SIGINT or the end of
 //! standard input (if asked to heed that) links say Bye, clients are told, and the process ends with 0.
@@ -13,16 +13,17 @@ mod shard;
 mod tests;
 
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::admin::{self, Command};
+use crate::admin::{self, Routes, Trust, Vitals};
 use crate::settings::report::NodeReport;
 use document::{Document, DocumentError};
 
@@ -32,14 +33,27 @@ const GOODBYE_MAX: Duration = Duration::from_secs(10);
 /// How to run a node.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The settings document to begin with.
-    pub config: PathBuf,
+    /// The settings document to begin with: files, and directories of files.
+    pub config: Vec<PathBuf>,
     /// The node's name.
     pub node: String,
-    /// Where to serve the admin protocol; nowhere when not given.
+    /// Where to serve the admin protocol to who may open the socket.
     pub admin_socket: Option<PathBuf>,
+    /// Where to serve the admin protocol over TLS.
+    pub admin_port: Option<AdminPort>,
+    /// Where to serve liveness, readiness and metrics, in the clear.
+    pub probes: Option<SocketAddr>,
     /// End when standard input does: who started the node holds its other end.
     pub end_with_stdin: bool,
+}
+
+/// A port for the operator.
+#[derive(Clone, Debug)]
+pub struct AdminPort {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The directory with `tls.crt`, `tls.key` and `ca.crt`.
+    pub tls_dir: PathBuf,
 }
 
 /// Why a node does not run.
@@ -48,9 +62,12 @@ pub enum NodeError {
     /// The settings document is bad.
     #[error(transparent)]
     Document(#[from] DocumentError),
-    /// The admin socket cannot be served.
+    /// A socket or port cannot be listened on.
     #[error(transparent)]
     Bind(#[from] admin::BindError),
+    /// The certificates of the admin port are of no use.
+    #[error("failed to serve the admin protocol: {0}")]
+    Trust(#[from] admin::TrustError),
     /// The system refuses.
     #[error("failed to {0}: {1}")]
     Io(&'static str, io::Error),
@@ -78,18 +95,20 @@ pub fn run(options: &Options) -> Result<(), NodeError> {
 }
 
 async fn serve(options: &Options, document: Document) -> Result<(), NodeError> {
-    let listener = options.admin_socket.as_deref().map(admin::bind).transpose()?;
-    let identity = shard::Start { node: options.node.clone(), incarnation: now_ms(), document };
+    let doors = Doors::open(options).await?;
+    let vitals = Arc::new(Vitals::new());
+    let start = shard::Start { node: options.node.clone(), incarnation: now_ms(), document };
     let (report, reports) = watch::channel(Arc::new(NodeReport::default()));
     let (commands, taken) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel();
-    let mut shard = shard::spawn(identity, taken, report, stopped)
+    let mut shard = shard::spawn(start, Arc::clone(&vitals), taken, report, stopped)
         .map_err(|error| NodeError::Io("start the broker's thread", error))?;
-    let _admin = listener.map(|listener| tokio::spawn(serve_admin(listener, reports, commands)));
+    doors.serve(admin::routes(reports.clone(), commands, admin::BEAT), reports, &vitals);
     tokio::select! {
         ended = &mut shard => return ended.map_err(|_| NodeError::Panicked),
         why = told_to_end(options.end_with_stdin) => tracing::info!(why = why?, "the node ends"),
     }
+    vitals.drain();
     // A shard that is gone meanwhile shows in the next line.
     let _ = stop.send(());
     match timeout(GOODBYE_MAX, shard).await {
@@ -98,13 +117,44 @@ async fn serve(options: &Options, document: Document) -> Result<(), NodeError> {
     }
 }
 
-async fn serve_admin(
-    listener: UnixListener,
-    reports: watch::Receiver<Arc<NodeReport>>,
-    commands: mpsc::Sender<Command>,
-) {
-    if let Err(error) = admin::serve(listener, reports, commands, admin::BEAT, std::future::pending()).await {
-        tracing::error!(%error, "failed to serve the admin protocol; settings can no longer be changed");
+/// Where others may ask the node something; bound before it starts, so that what is wrong shows at once.
+struct Doors {
+    socket: Option<UnixListener>,
+    port: Option<(TcpListener, Trust)>,
+    probes: Option<TcpListener>,
+}
+
+impl Doors {
+    async fn open(options: &Options) -> Result<Self, NodeError> {
+        let socket = options.admin_socket.as_deref().map(admin::bind).transpose()?;
+        let port = match &options.admin_port {
+            Some(port) => Some((admin::bind_tcp(port.address).await?, Trust::read(&port.tls_dir)?)),
+            None => None,
+        };
+        let probes = match options.probes {
+            Some(address) => Some(admin::bind_tcp(address).await?),
+            None => None,
+        };
+        Ok(Self { socket, port, probes })
+    }
+
+    /// Serves in tasks that end with the runtime.
+    fn serve(self, routes: Routes, reports: watch::Receiver<Arc<NodeReport>>, vitals: &Arc<Vitals>) {
+        if let Some(socket) = self.socket {
+            tokio::spawn(serve_socket(socket, routes.clone()));
+        }
+        if let Some((listener, trust)) = self.port {
+            tokio::spawn(admin::serve_tls(listener, trust, routes, admin::LOOK));
+        }
+        if let Some(listener) = self.probes {
+            tokio::spawn(admin::serve_probes(listener, reports, Arc::clone(vitals)));
+        }
+    }
+}
+
+async fn serve_socket(listener: UnixListener, routes: Routes) {
+    if let Err(error) = admin::serve(listener, routes, std::future::pending()).await {
+        tracing::error!(%error, "failed to serve the admin socket; settings can no longer be changed there");
     }
 }
 

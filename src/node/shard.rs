@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::document::Document;
-use crate::admin::{Applied, Command};
+use crate::admin::{Applied, Command, Vitals};
 use crate::broker::Broker;
 use crate::link::transport::{Identity, Links};
 use crate::settings::report::NodeReport;
@@ -30,6 +30,7 @@ pub(super) struct Start {
 /// Starts the thread; what is returned resolves when it has ended in order, and fails when it panicked.
 pub(super) fn spawn(
     start: Start,
+    vitals: Arc<Vitals>,
     commands: mpsc::Receiver<Command>,
     reports: watch::Sender<Arc<NodeReport>>,
     stop: oneshot::Receiver<()>,
@@ -40,7 +41,7 @@ pub(super) fn spawn(
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let shard = Shard::start(start, reports);
-            shard.run(commands, stop).await;
+            shard.run(&vitals, commands, stop).await;
         });
         // Nobody waits any more if the process ends at the same time.
         let _ = ended.send(());
@@ -72,7 +73,12 @@ impl Shard {
         shard
     }
 
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut stop: oneshot::Receiver<()>) {
+    async fn run(
+        mut self,
+        vitals: &Vitals,
+        mut commands: mpsc::Receiver<Command>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         let changed = self.links.changed();
         let mut tick = tokio::time::interval(TICK);
         let mut calm_until = Instant::now();
@@ -93,7 +99,10 @@ impl Shard {
                     calm_until = Instant::now() + CALM;
                     self.publish();
                 }
-                _ = tick.tick() => self.publish(),
+                _ = tick.tick() => {
+                    vitals.turn();
+                    self.publish();
+                }
             }
         }
         self.links.shutdown().await;

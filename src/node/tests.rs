@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::document::Document;
 
 #[track_caller]
@@ -30,6 +32,48 @@ fn unknown_fields_do_not_hinder() {
 
 #[test]
 fn a_file_without_end_is_no_document() {
-    let error = Document::read(std::path::Path::new("/dev/zero")).unwrap_err().to_string();
+    let error = Document::read(&["/dev/zero".into()]).unwrap_err().to_string();
     assert!(error.contains("failed to read /dev/zero: it is larger than"), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let large = format!("{{{}}}", " ".repeat(5 * 1_024 * 1_024));
+    let files = ["a", "b"].map(|name| dir.path().join(name));
+    files.iter().for_each(|file| std::fs::write(file, &large).unwrap());
+    let error = Document::read(&files).unwrap_err().to_string();
+    assert!(error.ends_with("bytes, together with the files before it"), "{error}");
+}
+
+#[test]
+fn a_document_may_lie_in_several_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let read = |paths: &[&str]| {
+        Document::read(&paths.iter().map(|path| dir.path().join(path)).collect::<Vec<PathBuf>>())
+    };
+    let none = read(&[""]).unwrap_err().to_string();
+    assert!(none.contains("there is no *.json in it"), "{none}");
+
+    // As a mounted Secret looks: the names lead through a hidden directory.
+    std::fs::create_dir(dir.path().join("..data.json")).unwrap();
+    write(
+        "..data.json/users.json",
+        r#"{"authentication": {"users": [{"name": "ann", "secret": "plain:a"}]}}"#,
+    );
+    std::os::unix::fs::symlink("..data.json/users.json", dir.path().join("users.json")).unwrap();
+    write("base.json", r#"{"cluster": "us", "colour": 1}"#);
+    write("links.json", r#"{"links": [{"id": "a/b", "peer": "eu", "dial": "In", "topics": ["a"]}]}"#);
+    write(".hidden.json", "no JSON");
+    write("README", "no JSON");
+    let whole = read(&[""]).unwrap();
+    assert_eq!(whole.settings.authentication.users[0].name, "ann");
+    assert_eq!(
+        (whole.settings.links[0].peer.as_str(), &whole.unknown_fields[..]),
+        ("eu", &["colour".to_owned()][..])
+    );
+    assert_eq!(read(&["base.json", "links.json", "users.json"]).unwrap(), whole);
+
+    let twice = read(&["", "links.json"]).unwrap_err().to_string();
+    assert!(twice.contains("links[1].id: `a/b` is used twice"), "{twice}");
+    let gone = read(&["base.json", "gone.json"]).unwrap_err().to_string();
+    assert!(gone.contains("failed to read") && gone.contains("gone.json"), "{gone}");
 }

@@ -14,4 +14,5 @@ mod death;
 mod edits;
 mod up;
 mod settings;
+mod pod;
 mod cli;

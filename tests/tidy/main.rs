@@ -26,7 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("link", &["mqtt", "settings", "broker::port", "broker::Broker"]),
     ("api", &["mqtt"]),
     ("plan", &["api", "settings", "pki", "mqtt"]),
-    ("admin", &["settings"]),
+    ("admin", &["settings", "pki"]),
     ("node", &["settings", "broker", "link", "admin", "mqtt"]),
     ("local", &["api", "plan", "settings", "admin"]),
     ("bench", &["mqtt"]),

@@ -1,5 +1,11 @@
+//! The protocol between both sides, without a broker: on the socket here, over TLS and the probes next door.
+
+mod probes;
+mod tls;
+
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +46,35 @@ fn lines_lead_from_any_report_to_any_other() {
 }
 
 /// A node without a broker: takes every document that names a cluster, and counts refreshes as connections.
+struct Fake {
+    routes: Routes,
+    reports: Arc<watch::Sender<Arc<NodeReport>>>,
+    commands: Arc<AtomicUsize>,
+}
+
+impl Fake {
+    fn new(beat: Duration) -> Self {
+        let (reports, watched) = watch::channel(Arc::new(report(0, &[])));
+        let (reports, commands) = (Arc::new(reports), Arc::new(AtomicUsize::new(0)));
+        let (sender, mut taken) = mpsc::channel(1);
+        let (own, count) = (Arc::downgrade(&reports), Arc::clone(&commands));
+        tokio::spawn(async move {
+            while let Some(command) = taken.recv().await {
+                count.fetch_add(1, Relaxed);
+                match command {
+                    Command::Apply(document, reply) => drop(reply.send(apply(&document))),
+                    Command::Refresh(reply) => {
+                        own.upgrade().unwrap().send_modify(|report| Arc::make_mut(report).connections += 1);
+                        reply.send(()).unwrap();
+                    }
+                }
+            }
+        });
+        Self { routes: routes(watched, sender, beat), reports, commands }
+    }
+}
+
+/// Such a node behind a socket.
 struct FakeNode {
     client: Client,
     reports: Arc<watch::Sender<Arc<NodeReport>>>,
@@ -53,24 +88,10 @@ impl FakeNode {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("admin.sock");
         let listener = bind(&path).unwrap();
-        let (reports, watched) = watch::channel(Arc::new(report(0, &[])));
-        let reports = Arc::new(reports);
-        let (sender, mut commands) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let served = tokio::spawn(serve(listener, watched, sender, Duration::from_millis(20), stopped));
-        let own = Arc::downgrade(&reports);
-        tokio::spawn(async move {
-            while let Some(command) = commands.recv().await {
-                match command {
-                    Command::Apply(document, reply) => drop(reply.send(apply(&document))),
-                    Command::Refresh(reply) => {
-                        own.upgrade().unwrap().send_modify(|report| Arc::make_mut(report).connections += 1);
-                        reply.send(()).unwrap();
-                    }
-                }
-            }
-        });
+        let Fake { routes, reports, .. } = Fake::new(Duration::from_millis(20));
+        let served = tokio::spawn(serve(listener, routes, stopped));
         Self { client: Client::new(path), reports, stop, served, _home: home }
     }
 }
