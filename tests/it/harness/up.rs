@@ -1,5 +1,6 @@
 //! `mqlink up` on a manifest.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -123,6 +124,8 @@ pub(crate) struct Up {
     clusters: Clusters,
     manifest: PathBuf,
     said: Arc<Mutex<String>>,
+    /// How many marks `link` has left in each cluster.
+    marks: Mutex<BTreeMap<String, u64>>,
     _folder: TempDir,
 }
 
@@ -150,7 +153,7 @@ impl Up {
                 said.push('\n');
             }
         });
-        let up = Up { child, clusters, manifest, said, _folder: folder };
+        let up = Up { child, clusters, manifest, said, marks: Mutex::default(), _folder: folder };
         up.ready();
         up
     }
@@ -194,7 +197,7 @@ impl Up {
         let topic = format!("interest/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut subscriber = Rumqttc.subscribe(&self.at(to), &topic, 0);
         until("interest to be known", || {
-            Rumqttc.publish(&self.at(from), &[Post::new(&topic, "known?", 0)]);
+            Rumqttc.publish(&self.at(from), &[Post::new(&topic, "known?", 1)]);
             subscriber.has_heard().then_some(())
         });
     }
@@ -224,10 +227,23 @@ impl Up {
         })
     }
 
-    /// What the cluster's one link reports now.
+    /// What the cluster's one link reports of everything that happened there before this call.
+    ///
+    /// Reports come a little later than what they count. A retained message that nobody wants is counted too: a report
+    /// that knows it is new enough. Not for cases that retain messages of their own.
     #[track_caller]
     pub(crate) fn link(&self, cluster: &str) -> LinkReport {
-        self.status(cluster).until("its link", |report| report.links.len() == 1).links.remove(0)
+        let mut marks = self.marks.lock().expect("nobody panics with it");
+        let count = marks.entry(cluster.to_owned()).or_default();
+        *count += 1;
+        let mark = Post::new(&format!("mark/{count}"), "x", 1).retained();
+        Rumqttc.publish(&self.at(cluster), &[mark]);
+        let idle = |link: &LinkReport| link.counters.sent.queued + link.counters.sent.in_flight == 0;
+        let what = "a report after the mark, and nothing under way";
+        let mut report = self.status(cluster).until(what, |report| {
+            report.retained >= *count && report.links.len() == 1 && report.links.iter().all(idle)
+        });
+        report.links.remove(0)
     }
 
     /// What `up` has printed so far.
