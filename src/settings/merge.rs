@@ -10,13 +10,14 @@ use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use super::Settings;
+use super::parse::without_values;
 
 /// Why pieces make no document.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// A piece is no JSON object, or a field in it has the wrong type.
     #[error("failed to parse {0}: {1}")]
-    Piece(String, serde_json::Error),
+    Piece(String, String),
     /// Two pieces do not agree.
     #[error("failed to merge {piece}: {path} has another value already; give it once")]
     Conflict {
@@ -34,7 +35,7 @@ pub enum MergeError {
 pub fn merge<'a>(pieces: impl IntoIterator<Item = (String, &'a [u8])>) -> Result<Vec<u8>, MergeError> {
     let mut whole = Map::new();
     for (name, json) in pieces {
-        let piece = read(json).map_err(|error| MergeError::Piece(name.clone(), error))?;
+        let piece = read(json).map_err(|error| MergeError::Piece(name.clone(), without_values(&error)))?;
         merge_into(&mut whole, piece, "").map_err(|path| MergeError::Conflict { piece: name, path })?;
     }
     Ok(Value::Object(whole).to_string().into_bytes())

@@ -13,10 +13,16 @@ pub struct Parsed {
     pub unknown_fields: Vec<String>,
 }
 
-/// Why a text is no settings document.
+/// Why a text is no settings document, without a value of it.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to parse the settings document: {0}")]
-pub struct ParseError(#[from] serde_json::Error);
+pub struct ParseError(String);
+
+impl From<serde_json::Error> for ParseError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(without_values(&error))
+    }
+}
 
 /// Reads a JSON settings document.
 ///
@@ -30,6 +36,16 @@ pub fn parse(json: &[u8]) -> Result<Parsed, ParseError> {
     collect_unknown(&given, &known, "", &mut unknown_fields);
     unknown_fields.sort();
     Ok(Parsed { settings, unknown_fields })
+}
+
+/// The error's text without the string that was found where something else was expected: it may be a password in the wrong
+/// place, and the text goes to logs and into status.
+pub(super) fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match (text.find("string \""), text.rfind("\", expected")) {
+        (Some(from), Some(to)) if from < to => format!("{}string{}", &text[..from], &text[to + 1..]),
+        _ => text,
+    }
 }
 
 /// What was read writes out every field it knows, so a field that is given and not written is unknown.

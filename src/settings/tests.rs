@@ -225,3 +225,21 @@ fn a_bad_piece_is_named() {
     check_merge(&["{}", "[]"], Err("failed to parse 1.json: invalid type"));
     check_merge(&["{}", r#"{"links": {}}"#], Err("failed to parse 1.json: invalid type: map"));
 }
+
+#[test]
+fn errors_show_no_value_that_may_be_secret() {
+    for document in [
+        r#"{"cluster": "us", "authentication": {"users": "hunter2\", expected"}}"#,
+        r#"{"cluster": "us", "links": [{"id": "a", "peer": "b", "credentials": "hunter2"}]}"#,
+        r#"{"cluster": "us", "listeners": [{"name": "a", "protocol": "MQTT", "port": "hunter2"}]}"#,
+    ] {
+        let alone = parse(document.as_bytes()).unwrap_err().to_string();
+        let piece = merge([("a.json".to_owned(), document.as_bytes())]).unwrap_err().to_string();
+        for error in [alone, piece] {
+            assert!(
+                error.contains("invalid type: string, expected") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+    }
+}
