@@ -61,7 +61,7 @@ pub async fn serve_tls(listener: TcpListener, mut trust: Trust, routes: Routes, 
 /// A connection that may do everything.
 struct Operator {
     stream: TlsStream<TcpStream>,
-    /// For as long its certificate is good.
+    /// For as long as its certificate is good.
     life: Duration,
     /// What let it in, and what would now.
     admitted_by: Arc<Material>,
