@@ -32,3 +32,5 @@ pub mod node;
 pub mod local;
 pub mod bench;
 pub mod cli;
+#[cfg(test)]
+mod testing;

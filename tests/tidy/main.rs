@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("local", &["api", "plan", "settings", "admin"]),
     ("bench", &["mqtt"]),
     ("cli", &["mqtt", "settings", "pki", "api", "plan", "admin", "node", "local", "bench"]),
+    ("testing", &["api"]),
 ];
 
 /// Files and folders whose code takes everything it needs as arguments, time included …

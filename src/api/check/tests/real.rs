@@ -1,199 +1,33 @@
-//! What a real API server says of a manifest, where one is at hand: `KUBEBUILDER_ASSETS` names the folder with
-//! `etcd` and `kube-apiserver`, as for Kubernetes' own test environments. Without it this judge abstains.
-//!
-//! One server serves the whole test process. Both programs run under a shell that ends them when its standard
-//! input closes, which the kernel does for us however the tests end. etcd listens on a socket in a temporary
-//! folder, the API server on a port that was free a moment ago; a port that was taken meanwhile is a new attempt.
+//! What a real API server says of a manifest, where one is at hand. Without one this judge abstains.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-use axum::http::Request;
-use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use crate::api::API_VERSION;
-use crate::api::crd::{self, Kind};
+use crate::api::crd::Kind;
+use crate::testing::{Server, send, url};
 
-const ATTEMPTS: u32 = 5;
-const START_MAX: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
-const TOKEN: &str = "the-tests-own-server-on-loopback";
+const DRY: &str = "dryRun=All&fieldValidation=Strict";
 
-/// The server's complaints, or `None` where no server is at hand.
+/// The server's complaints, or `None` where no server is at hand. A new object is offered for creation; a changed one
+/// is offered in place of the old one, which is really there.
 pub(super) fn complaints(kind: Kind, manifest: &Value, old: Option<&Value>) -> Option<Vec<String>> {
-    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| {
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS")?;
-        Some(Server::start(Path::new(&assets)))
-    });
-    server.as_ref().map(|server| server.judge(kind, manifest, old))
-}
-
-/// A `kube-apiserver` with the two definitions, and its `etcd`. The children end when this process does.
-struct Server {
-    port: u16,
-    children: [Child; 2],
-}
-
-impl Server {
-    fn start(assets: &Path) -> Server {
-        let server = (0..ATTEMPTS)
-            .find_map(|_| Server::try_start(assets))
-            .unwrap_or_else(|| panic!("kube-apiserver did not start in {ATTEMPTS} attempts"));
-        server.block_on(async |client| {
-            for kind in Kind::ALL {
-                let url = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-                let stored = send(&client, "POST", url, &crd::crd(kind)).await;
-                let stored = stored.unwrap_or_else(|error| panic!("{}: {error}", kind.as_str()));
-                assert_eq!(
-                    stored["spec"],
-                    crd::crd(kind)["spec"],
-                    "the server stores another {}",
-                    kind.as_str()
-                );
-                await_served(&client, kind).await;
-            }
-        });
-        server
-    }
-
-    fn try_start(assets: &Path) -> Option<Server> {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made").keep(); // the shells remove it
-        let path = |name: &str| folder.join(name).display().to_string();
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-        std::fs::write(path("tokens"), format!("{TOKEN},admin,admin,system:masters\n")).expect("writable");
-        let key = rcgen::KeyPair::generate().expect("a key can be made");
-        std::fs::write(path("sa.key"), key.serialize_pem()).expect("writable");
-        std::fs::write(path("sa.pub"), key.public_key_pem()).expect("writable");
-        let socket = "unix://etcd:1".to_owned(); // a file `etcd:1` in the folder that both run in
-        let etcd = spawn(
-            assets.join("etcd"),
-            &folder,
-            &[
-                format!("--data-dir={}", path("etcd")),
-                format!("--listen-client-urls={socket}"),
-                format!("--advertise-client-urls={socket}"),
-                "--listen-peer-urls=unix://peer:1".to_owned(),
-                "--unsafe-no-fsync".to_owned(),
-            ],
-        );
-        let api = spawn(
-            assets.join("kube-apiserver"),
-            &folder,
-            &[
-                format!("--etcd-servers={socket}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--secure-port={port}"),
-                format!("--cert-dir={}", path("certs")),
-                format!("--token-auth-file={}", path("tokens")),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-account-issuer=https://localhost".to_owned(),
-                format!("--service-account-signing-key-file={}", path("sa.key")),
-                format!("--service-account-key-file={}", path("sa.pub")),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-            ],
-        );
-        let mut server = Server { port, children: [etcd, api] };
-        server.becomes_ready().then_some(server)
-    }
-
-    /// Asks until the server says so; false when a program ended first.
-    fn becomes_ready(&mut self) -> bool {
-        let deadline = Instant::now() + START_MAX;
-        while Instant::now() < deadline {
-            let ended = self.children.iter_mut().any(|child| child.try_wait().is_ok_and(|it| it.is_some()));
-            if ended {
-                return false;
-            }
-            let readiness = Request::get("/readyz").body(Vec::new()).expect("a valid request");
-            if self.block_on(async |client| client.request_text(readiness).await.is_ok()) {
-                return true;
-            }
-            std::thread::park_timeout(POLL);
-        }
-        false
-    }
-
-    /// Each call has a runtime and a connection of its own: the judges are called from many test threads.
-    fn block_on<T>(&self, work: impl AsyncFnOnce(Client) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().expect("a URL"));
-        config.accept_invalid_certs = true;
-        config.auth_info.token = Some(TOKEN.to_owned().into());
-        runtime.block_on(async { work(Client::try_from(config).expect("a client")).await })
-    }
-
-    /// A new object is offered for creation; a changed one is offered in place of the old one, which is really there.
-    fn judge(&self, kind: Kind, manifest: &Value, old: Option<&Value>) -> Vec<String> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        const DRY: &str = "dryRun=All&fieldValidation=Strict";
-        let namespace = format!("case-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let server = Server::shared()?;
+    let verdict = server.block_on(async |client| {
+        let namespace = server.namespace().await;
         let object = |manifest: &Value| {
             let mut manifest = manifest.clone();
             manifest["metadata"]["namespace"] = json!(namespace);
             manifest
         };
-        let verdict = self.block_on(async |client| {
-            let new = json!({"metadata": {"name": namespace}});
-            send(&client, "POST", "/api/v1/namespaces", &new).await.expect("the namespace is new");
-            let url = url(kind, &namespace);
-            let Some(old) = old else {
-                return send(&client, "POST", &format!("{url}?{DRY}"), &object(manifest)).await;
-            };
-            let kept = send(&client, "POST", &url, &object(old)).await;
-            let kept = kept.unwrap_or_else(|error| panic!("the old object is refused: {error}\n{old}"));
-            let mut next = object(manifest);
-            next["metadata"]["resourceVersion"] = kept["metadata"]["resourceVersion"].clone();
-            let name = old["metadata"]["name"].as_str().expect("it has a name");
-            send(&client, "PUT", &format!("{url}/{name}?{DRY}"), &next).await
-        });
-        verdict.err().into_iter().collect()
-    }
-}
-
-fn url(kind: Kind, namespace: &str) -> String {
-    let plural = crd::crd(kind)["spec"]["names"]["plural"].as_str().expect("a definition has it").to_owned();
-    format!("/apis/{API_VERSION}/namespaces/{namespace}/{plural}")
-}
-
-/// Sends the manifest as it stands: a typed client would already have mended what the server is to judge.
-async fn send(client: &Client, method: &str, url: &str, manifest: &Value) -> Result<Value, String> {
-    let body = if method == "GET" { Vec::new() } else { manifest.to_string().into_bytes() };
-    let request = Request::builder().method(method).uri(url).header("content-type", "application/json");
-    let request = request.body(body).expect("method and URL are valid");
-    client.request::<Value>(request).await.map_err(|error| error.to_string())
-}
-
-/// A new definition is served some time after it was stored; the server says nothing when.
-async fn await_served(client: &Client, kind: Kind) {
-    let deadline = Instant::now() + START_MAX;
-    while send(client, "GET", &url(kind, "default"), &Value::Null).await.is_err() {
-        assert!(Instant::now() < deadline, "{} is not served", kind.as_str());
-        std::thread::park_timeout(POLL);
-    }
-}
-
-/// Runs a program in a folder, its output beside it, under a shell that ends it when this process is gone.
-fn spawn(program: PathBuf, folder: &Path, arguments: &[String]) -> Child {
-    const SHELL: &str = "exec 3<&0; \"$@\" </dev/null & child=$!; (cat <&3 >/dev/null; kill -9 $child; rm -rf \"$PWD\") & wait $child";
-    let log = std::fs::File::create(
-        program.file_name().map(|name| folder.join(name).with_extension("log")).expect("a program"),
-    );
-    let log = log.expect("the folder can be written");
-    Command::new("sh")
-        .args(["-c", SHELL, "sh"])
-        .arg(&program)
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(log.try_clone().expect("the log can be shared"))
-        .stderr(log)
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+        let url = url(kind, &namespace);
+        let Some(old) = old else {
+            return send(&client, "POST", &format!("{url}?{DRY}"), &object(manifest)).await;
+        };
+        let kept = send(&client, "POST", &url, &object(old)).await;
+        let kept = kept.unwrap_or_else(|error| panic!("the old object is refused: {error}\n{old}"));
+        let mut next = object(manifest);
+        next["metadata"]["resourceVersion"] = kept["metadata"]["resourceVersion"].clone();
+        let name = old["metadata"]["name"].as_str().expect("it has a name");
+        send(&client, "PUT", &format!("{url}/{name}?{DRY}"), &next).await
+    });
+    Some(verdict.err().into_iter().collect())
 }

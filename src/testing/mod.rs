@@ -1,0 +1,8 @@
+//! What tests of several modules share: a real Kubernetes API server, started once per test process.
+//!
+//! It is no part of the program, and knows the custom resources but nothing of who reconciles them. A test that finds no
+//! server at hand abstains.
+
+mod server;
+
+pub(crate) use server::{Server, send, url};
