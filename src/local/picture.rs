@@ -165,6 +165,7 @@ impl Picture {
             listener_ports,
             link_port: port(LINK),
             link_address: port(LINK).as_ref().map(address),
+            admin: false,
             nodes: vec![node_name(&key)],
         }
     }

@@ -66,6 +66,9 @@ pub(super) fn resolve_all<'a>(
         let key = Key::of(object);
         let own = minted.clusters.entry(key.clone()).or_default();
         own.authorities.tend(object.cluster_name(), now, &mut *random);
+        if world.placements.get(&key).is_some_and(|placement| placement.admin) {
+            tend_admin(&key, own, now, &mut *random);
+        }
         let cluster = resolve(world, object, key.clone(), own, now, &mut *random);
         clusters.insert(key, cluster);
     }
@@ -379,9 +382,22 @@ fn stable_name(key: &Key) -> String {
     format!("{}.{}.mqlink.internal", key.name, key.namespace)
 }
 
+/// The certificates of the admin protocol. The cluster's own authority signs both, so that what opens one cluster's nodes
+/// opens no other's.
+fn tend_admin(key: &Key, minted: &mut MintedCluster, now: Timestamp, random: Random<'_>) {
+    let request = |role, usage| LeafRequest { role: Some(role), usage, dns: Vec::new(), ips: Vec::new() };
+    let MintedCluster { authorities, admin_server, admin_client, .. } = minted;
+    let server = request(nodes_role(key), Usage::Server);
+    tend_leaf(admin_server, &server, authorities, now, &mut *random);
+    tend_leaf(admin_client, &request(Role::Operator, Usage::Client), authorities, now, random);
+}
+
+fn nodes_role(key: &Key) -> Role {
+    Role::Node { namespace: key.namespace.clone(), cluster: key.name.clone(), node: "*".to_owned() }
+}
+
 fn server_request(key: &Key, host: Option<String>) -> LeafRequest {
-    let role =
-        Role::Node { namespace: key.namespace.clone(), cluster: key.name.clone(), node: "*".to_owned() };
+    let role = nodes_role(key);
     let mut request =
         LeafRequest { role: Some(role), usage: Usage::Server, dns: vec![stable_name(key)], ips: Vec::new() };
     match host.map(|host| host.parse().map_err(|_| host)) {

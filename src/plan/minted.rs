@@ -30,6 +30,10 @@ pub struct MintedCluster {
     pub authorities: Authorities,
     /// The certificate of its link listener.
     pub link_server: Option<Leaf>,
+    /// The certificate of its nodes' admin ports, where [`super::Placement::admin`] asks for one.
+    pub admin_server: Option<Leaf>,
+    /// What the operator shows to these nodes, and to no others.
+    pub admin_client: Option<Leaf>,
 }
 
 /// What was minted for a link.

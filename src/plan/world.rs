@@ -128,6 +128,8 @@ pub struct Placement {
     pub link_port: Option<u16>,
     /// Where peers dial the link listener, host:port; wins over the spec's `advertisedAddress`.
     pub link_address: Option<String>,
+    /// Whether its nodes are managed over the network: then both sides get certificates for that.
+    pub admin: bool,
     /// Names of the nodes that there should be.
     pub nodes: Vec<String>,
 }
