@@ -16,6 +16,7 @@
 //! - [`admin`]: settings in, status stream out, between a node and who manages it.
 //! - [`node`]: one broker process: broker, links and admin, wired.
 //! - [`local`]: the manifests without Kubernetes: `mqlink up`.
+//! - [`operator`]: the manifests on Kubernetes: `mqlink operator`.
 //! - [`mod@bench`]: the load generator, for any MQTT broker.
 //! - [`cli`]: the commands.
 
@@ -30,6 +31,7 @@ pub mod plan;
 pub mod admin;
 pub mod node;
 pub mod local;
+pub mod operator;
 pub mod bench;
 pub mod cli;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 mod up;
 mod broker;
+mod operator;
 mod client;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "mqlink", version, arg_required_else_help = true)]
 struct Cli {
     /// What to log to standard error: error, warn, info, debug, trace, or by module as `warn,mqlink::link=debug`
-    /// [default: info for broker, else warn].
+    /// [default: info for broker and operator, else warn].
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
     log: Option<String>,
     /// Log JSON lines.
@@ -41,6 +42,7 @@ enum Command {
     Up(up::UpArgs),
     Status(up::StatusArgs),
     Broker(broker::BrokerArgs),
+    Operator(operator::OperatorArgs),
     /// Print the definitions of MqttCluster and ClusterLink, for kubectl apply.
     #[command(after_help = "Example: mqlink crds | kubectl apply --server-side -f -")]
     Crds,
@@ -53,7 +55,7 @@ enum Command {
 impl Command {
     fn log_default(&self) -> &'static str {
         match self {
-            Command::Broker(_) => "info",
+            Command::Broker(_) | Command::Operator(_) => "info",
             // What the client library warns of, our own message says.
             Command::Pub(_) | Command::Sub(_) => "warn,rumqttc=off",
             Command::Up(_) | Command::Status(_) | Command::Crds | Command::Bench(_) => "warn",
@@ -105,6 +107,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Up(args) => block_on(args.run()),
         Command::Status(args) => block_on(args.run()),
         Command::Broker(args) => args.run(),
+        Command::Operator(args) => block_on(args.run()),
         Command::Crds => print(&crate::api::crds()),
         Command::Pub(args) => block_on(args.run()),
         Command::Sub(args) => block_on(args.run()),

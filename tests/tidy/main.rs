@@ -29,8 +29,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("admin", &["settings", "pki"]),
     ("node", &["settings", "broker", "link", "admin", "mqtt"]),
     ("local", &["api", "plan", "settings", "admin"]),
+    ("operator", &["api", "plan", "settings", "admin", "pki"]),
     ("bench", &["mqtt"]),
-    ("cli", &["mqtt", "settings", "pki", "api", "plan", "admin", "node", "local", "bench"]),
+    ("cli", &["mqtt", "settings", "pki", "api", "plan", "admin", "node", "local", "operator", "bench"]),
     ("testing", &["api"]),
 ];
 
@@ -44,6 +45,7 @@ const PURE: &[&str] = &[
     "src/broker/core",
     "src/broker/port",
     "src/link",
+    "src/operator/build",
 ];
 
 /// … but for these folders within them, which stand between them and the world.

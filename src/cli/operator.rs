@@ -1,0 +1,59 @@
+//! `mqlink operator`.
+
+use clap::Args;
+use kube::Client;
+
+use super::{Failure, interrupted};
+use crate::operator::{self, Lease, Options, Scope};
+
+/// Run the clusters and links of this Kubernetes.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(super) struct OperatorArgs {
+    /// The image that clusters run unless their spec names one: this version's.
+    #[arg(long, value_name = "IMAGE")]
+    image: String,
+    /// Work in this namespace only; may be given several times [default: all namespaces].
+    #[arg(long = "namespace", value_name = "NAME")]
+    namespaces: Vec<String>,
+    /// Where the Lease is that one operator holds at a time [default: the own namespace].
+    #[arg(long, value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Hold no Lease: for an operator that is started by hand.
+    #[arg(long, conflicts_with = "lease_namespace")]
+    no_lease: bool,
+}
+
+const HELP: &str = "\
+It works with the rights of its pod's account, or of the current kubectl context.
+
+Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 wrong usage.
+
+Example: mqlink operator --image localhost/mqlink:dev --no-lease";
+
+impl OperatorArgs {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let config = kube::Config::infer()
+            .await
+            .map_err(|error| Failure::new(format!("failed to find Kubernetes: {error}; set KUBECONFIG")))?;
+        let lease_namespace = self.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let holder = format!("{}-{}", host_name(), std::process::id());
+        let client = Client::try_from(config)
+            .map_err(|error| Failure::new(format!("failed to connect to Kubernetes: {error}")))?;
+        let options = Options {
+            scope: match self.namespaces.is_empty() {
+                true => Scope::All,
+                false => Scope::Namespaces(self.namespaces),
+            },
+            image: self.image,
+            lease: (!self.no_lease).then_some(Lease { namespace: lease_namespace, holder }),
+        };
+        let done = operator::run(client, options, interrupted()).await;
+        done.map_err(|error| Failure::new(error.to_string()))
+    }
+}
+
+/// The pod's name, in a pod.
+fn host_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned())
+}

@@ -1,0 +1,53 @@
+//! Secrets: the settings that nodes run on, and what was minted, so that it outlives the operator.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+
+use super::object::{Kind, Object};
+use super::{meta, names};
+use crate::api::{ClusterLink, MqttCluster};
+use crate::plan::{MintedCluster, MintedLink};
+use crate::settings::Settings;
+
+/// The key of the settings document, and its file name in the pods.
+pub(in crate::operator) const SETTINGS: &str = "settings.json";
+/// The key of what was minted.
+pub(in crate::operator) const MINTED: &str = "minted.json";
+
+pub(super) fn build_settings(cluster: &MqttCluster, settings: &Settings) -> Object {
+    secret(meta::of_cluster(cluster, names::settings_secret(meta::name(cluster))), SETTINGS, settings)
+}
+
+pub(super) fn build_minted_cluster(cluster: &MqttCluster, minted: &MintedCluster) -> Object {
+    secret(meta::of_cluster(cluster, names::minted_secret(meta::name(cluster))), MINTED, minted)
+}
+
+pub(super) fn build_minted_link(link: &ClusterLink, minted: &MintedLink) -> Object {
+    secret(meta::of_link(link, names::link_secret(meta::name(link))), MINTED, minted)
+}
+
+/// What a node's admin port stands on: its certificate, and the authorities of who may knock. `None` before it was minted.
+pub(super) fn build_admin(cluster: &MqttCluster, minted: &MintedCluster) -> Option<Object> {
+    let leaf = minted.admin_server.as_ref()?;
+    let files = [
+        ("ca.crt", minted.authorities.bundle_pem()),
+        ("tls.crt", leaf.certificate_pem.clone()),
+        ("tls.key", leaf.key_pem.clone()),
+    ];
+    let data = files.map(|(name, pem)| (name.to_owned(), ByteString(pem.into_bytes())));
+    Some(opaque(meta::of_cluster(cluster, names::admin_secret(meta::name(cluster))), data.into()))
+}
+
+fn secret(metadata: ObjectMeta, key: &str, content: &impl Serialize) -> Object {
+    let content = serde_json::to_vec(content).expect("settings and credentials are plain data");
+    opaque(metadata, BTreeMap::from([(key.to_owned(), ByteString(content))]))
+}
+
+fn opaque(metadata: ObjectMeta, data: BTreeMap<String, ByteString>) -> Object {
+    let secret = Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() };
+    Object::of(Kind::Secret, &secret)
+}

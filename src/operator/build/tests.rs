@@ -1,0 +1,123 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plan::Key;
+
+fn cluster(spec: &str) -> MqttCluster {
+    let spec: Value = serde_saphyr::from_str(spec).expect("valid YAML");
+    let manifest = json!({
+        "apiVersion": "mqlink.dev/v1alpha1", "kind": "MqttCluster", "spec": spec,
+        "metadata": {"name": "us-east", "namespace": "mqtt", "uid": "3c2f", "labels": {"argocd": "tracks"}},
+    });
+    serde_json::from_value(manifest).expect("a valid cluster")
+}
+
+fn find(objects: &[Object], kind: Kind, name: &str) -> Value {
+    let found = objects.iter().find(|object| object.id.kind == kind && object.id.name == name);
+    found.unwrap_or_else(|| panic!("no {kind:?} {name}")).body.clone()
+}
+
+fn yaml(objects: &[Object]) -> String {
+    let texts = objects.iter().map(|object| serde_saphyr::to_string(&object.body).expect("plain data"));
+    texts.collect::<Vec<_>>().join("---\n")
+}
+
+#[test]
+fn the_smallest_cluster() {
+    insta::assert_snapshot!(yaml(&build_cluster(&cluster("{}"), "example.org/mqlink:1")));
+}
+
+#[test]
+fn a_cluster_with_everything() {
+    let objects = build_cluster(
+        &cluster(
+            r#"
+            image: example.org/own:2
+            listeners:
+            - {name: mqtt, protocol: MQTT, port: 1883, service: {type: NodePort}}
+            - name: mqtts
+              protocol: MQTTS
+              port: 8883
+              tls: {secretRef: {name: own}}
+              service: {type: LoadBalancer, annotations: {lb.example.org/kind: fast}}
+            linkListener: {port: 12883, service: {type: LoadBalancer}}
+            podTemplate:
+              metadata:
+                labels: {team: iot, mqlink.dev/cluster: stolen}
+                annotations: {example.org/scrape: "yes"}
+              resources: {limits: {memory: 512Mi}}
+              affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: Exists}]}]}}}
+              tolerations: [{key: dedicated, operator: Exists}]
+              topologySpread: [{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: DoNotSchedule}]
+              priorityClass: high
+              env: [{name: TZ, value: UTC}, {name: POD_NAME, value: stolen}]
+            "#,
+        ),
+        "example.org/mqlink:1",
+    );
+    insta::assert_snapshot!(yaml(&objects));
+}
+
+#[test]
+fn a_cluster_that_only_dials_has_no_link_service() {
+    let objects = build_cluster(&cluster("linkListener: {enabled: false}"), "i");
+    assert!(objects.iter().all(|object| object.id.name != "us-east-link"));
+}
+
+#[test]
+fn what_restarts_nothing_is_not_in_the_pod_template() {
+    let template = |spec: &str| {
+        let objects = build_cluster(&cluster(spec), "i");
+        find(&objects, Kind::StatefulSet, "us-east")["spec"]["template"].clone()
+    };
+    let before = template("{}");
+    for spec in [
+        "listeners: [{name: other, protocol: MQTT, port: 1999}]",
+        "linkListener: {port: 12000}",
+        "authentication: {anonymous: true}",
+        "limits: {maxConnections: 5}",
+        "allowedLinks: {namespaces: All}",
+    ] {
+        assert_eq!(template(spec), before, "{spec}");
+    }
+    assert_ne!(template("image: other"), before);
+}
+
+#[test]
+fn the_longest_names_are_names() {
+    let name = "n".repeat(crate::api::bounds::NAME_CHARS_MAX);
+    let mut longest = cluster("listeners: [{name: fifteenletters1, protocol: MQTT, port: 1}]");
+    longest.metadata.name = Some(name.clone());
+    for object in build_cluster(&longest, "i") {
+        assert!(object.id.name.len() <= 63, "{}", object.id);
+    }
+    // The label that a StatefulSet gives its pods: the name, a dash and a hash of ten characters.
+    assert!(name.len() + 11 <= 63);
+}
+
+#[test]
+fn nobody_gets_the_labels_of_the_users_object() {
+    for object in build_cluster(&cluster("{}"), "i") {
+        assert!(!object.body.to_string().contains("argocd"), "{}", object.id);
+    }
+}
+
+#[test]
+fn a_secret_holds_what_nodes_read() {
+    let settings = Settings::new("us-east");
+    let object = build_settings(&cluster("{}"), &settings);
+    assert_eq!(Key::new(object.id.namespace, object.id.name), Key::new("mqtt", "mqlink-us-east-settings"));
+    let typed: k8s_openapi::api::core::v1::Secret = serde_json::from_value(object.body).expect("a Secret");
+    let text = &typed.data.expect("it has data")[SETTINGS].0;
+    assert_eq!(serde_json::from_slice::<Settings>(text).expect("the document"), settings);
+}
+
+#[test]
+fn an_object_matches_when_all_that_is_wanted_is_there() {
+    let wanted = json!({"a": {"b": 1}, "list": [{"x": 1}], "none": {}});
+    let check = |found: Value, expected: bool| assert_eq!(matches(&wanted, &found), expected, "{found}");
+    check(json!({"a": {"b": 1, "default": 2}, "list": [{"x": 1, "default": 2}], "status": {}}), true);
+    check(json!({"a": {"b": 2}, "list": [{"x": 1}]}), false);
+    check(json!({"a": {}, "list": [{"x": 1}]}), false);
+    check(json!({"a": {"b": 1}, "list": [{"x": 1}, {"x": 2}]}), false);
+}

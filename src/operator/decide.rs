@@ -1,0 +1,160 @@
+//! What to write: the plan for the picture, and what differs from it. Synchronous, and pure but for what it remembers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::build::{self, Kind, Object, ObjectId, matches};
+use super::ledger::{Ledger, Part};
+use super::picture::Picture;
+use super::write::Write;
+use crate::api::conditions::{self, ACCEPTED};
+use crate::api::{API_VERSION, MqttCluster};
+use crate::plan::{self, Key, Plan, Random};
+
+/// Decides, and remembers what was decided.
+#[derive(Debug)]
+pub(super) struct Decider {
+    pub(super) picture: Picture,
+    pub(super) ledger: Ledger,
+    /// The image of clusters that name none.
+    pub(super) image: String,
+}
+
+/// What should be there.
+#[derive(Debug, Default)]
+struct Wanted {
+    objects: BTreeMap<ObjectId, Object>,
+    /// The uids of owners whose children stay as they are, wanted or not.
+    frozen: BTreeSet<String>,
+}
+
+impl Decider {
+    /// Makes the plan for what is known; returns the writes that bring it about.
+    pub(super) fn decide(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Vec<Write> {
+        let world = self.picture.world();
+        let plan = plan::plan(&world, now, random);
+        self.picture.remember(&plan);
+        let wanted = self.wanted(&plan);
+        let mut writes = self.differing(&wanted, instant);
+        writes.extend(self.needless(&wanted, instant));
+        writes.extend(self.statuses(&plan, instant));
+        let picture = &self.picture;
+        self.ledger.retain(|id| match id.kind {
+            Kind::MqttCluster => picture.clusters.contains_key(&Key::new(&id.namespace, &id.name)),
+            Kind::ClusterLink => picture.links.contains_key(&Key::new(&id.namespace, &id.name)),
+            _ => picture.children.contains_key(id) || wanted.objects.contains_key(id),
+        });
+        writes
+    }
+
+    fn wanted(&self, plan: &Plan) -> Wanted {
+        let mut wanted = Wanted { frozen: self.picture.untouched().cloned().collect(), ..Wanted::default() };
+        for (key, cluster) in &self.picture.clusters {
+            wanted.add(
+                plan.minted
+                    .clusters
+                    .get(key)
+                    .into_iter()
+                    .flat_map(|minted| build::build_minted_cluster(cluster, minted)),
+            );
+            let settings = plan.settings.get(key);
+            wanted.add(settings.map(|settings| build::build_settings(cluster, settings)));
+            if settings.is_some() && is_accepted(plan, key) {
+                wanted.add(build::build_cluster(cluster, &self.image));
+            } else {
+                wanted.frozen.extend(uid(cluster));
+            }
+        }
+        for (key, link) in &self.picture.links {
+            let minted = plan.minted.links.get(key);
+            wanted.add(minted.map(|minted| build::build_minted_link(link, minted)));
+        }
+        wanted
+    }
+
+    fn differing(&mut self, wanted: &Wanted, now: Instant) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for (id, object) in &wanted.objects {
+            let found = self.picture.children.get(id);
+            if found.is_some_and(|found| matches(&object.body, &found.body)) {
+                continue;
+            }
+            let version = found.map(|found| found.version.as_str());
+            if self.ledger.begins(id, Part::Object, &object.body, version, now) {
+                writes.push(Write::Apply { object: object.clone(), is_new: found.is_none() });
+            }
+        }
+        writes
+    }
+
+    /// What nothing wants any more: its owner is gone, or has no use for it. What has no owner of ours is not ours to delete,
+    /// whatever its labels say.
+    fn needless(&mut self, wanted: &Wanted, now: Instant) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for (id, found) in &self.picture.children {
+            let is_kept = found.owner.as_ref().is_none_or(|owner| wanted.frozen.contains(owner));
+            if wanted.objects.contains_key(id) || is_kept {
+                continue;
+            }
+            if self.ledger.begins(id, Part::Object, &Value::Null, Some(&found.version), now) {
+                writes.push(Write::Delete { id: id.clone(), uid: found.uid.clone() });
+            }
+        }
+        writes
+    }
+
+    fn statuses(&mut self, plan: &Plan, now: Instant) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for (key, cluster) in &self.picture.clusters {
+            let status = plan.clusters.get(key).filter(|status| cluster.status.as_ref() != Some(status));
+            let write =
+                status.and_then(|status| publish(&mut self.ledger, Kind::MqttCluster, cluster, status, now));
+            writes.extend(write);
+        }
+        for (key, link) in &self.picture.links {
+            let status = plan.links.get(key).filter(|status| link.status.as_ref() != Some(status));
+            let write =
+                status.and_then(|status| publish(&mut self.ledger, Kind::ClusterLink, link, status, now));
+            writes.extend(write);
+        }
+        writes
+    }
+}
+
+impl Wanted {
+    fn add(&mut self, objects: impl IntoIterator<Item = Object>) {
+        self.objects.extend(objects.into_iter().map(|object| (object.id.clone(), object)));
+    }
+}
+
+fn publish(
+    ledger: &mut Ledger,
+    kind: Kind,
+    object: &impl kube::Resource,
+    status: &impl Serialize,
+    now: Instant,
+) -> Option<Write> {
+    let meta = object.meta();
+    let Key { namespace, name } = Key::of(object);
+    let body = json!({
+        "apiVersion": API_VERSION, "kind": format!("{kind:?}"), "status": status,
+        "metadata": {"name": name, "namespace": namespace, "uid": meta.uid},
+    });
+    let id = ObjectId { kind, namespace, name };
+    ledger
+        .begins(&id, Part::Status, &body, meta.resource_version.as_deref(), now)
+        .then_some(Write::Status { id, body })
+}
+
+fn is_accepted(plan: &Plan, cluster: &Key) -> bool {
+    let conditions = plan.clusters.get(cluster).and_then(|status| status.conditions.as_deref());
+    conditions::find(conditions, ACCEPTED).is_some_and(|accepted| accepted.status == "True")
+}
+
+fn uid(cluster: &MqttCluster) -> Option<String> {
+    cluster.metadata.uid.clone()
+}

@@ -1,0 +1,28 @@
+//! The manifests on Kubernetes: `mqlink operator`.
+//!
+//! One loop, as in `mqlink up`: *observe* (watches keep a picture of everything that counts), *decide* (the plan for the
+//! whole picture, and what differs from it), *apply* and *publish* (a bounded number of writes at a time; their outcomes
+//! come back into the loop). Decisions are synchronous and emit writes as values; only `write` touches the API server.
+//!
+//! What holds:
+//! - Nothing is decided before every watch has delivered its list, nor by two operators at a time ([`Lease`]).
+//! - Writes are server-side applies by one field manager, of objects that differ from what they should be. An operator that
+//!   starts over what another one left writes nothing.
+//! - What is minted is kept in Secrets of the objects that it belongs to; losing one means new credentials, not an outage.
+//! - A refused spec touches nothing that runs. An object that cannot be read stops no other, and loses nothing that it has.
+//! - Deletion needs no finalizer: children are owned by their object, and what lost its owner is swept.
+//!
+//! Does not know what links send, and does not yet talk to the nodes: conditions that need a node's word are `Unknown`.
+
+mod build;
+mod picture;
+mod ledger;
+mod decide;
+mod write;
+mod watch;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use run::{Lease, OperatorError, Options, run};
+pub use watch::Scope;

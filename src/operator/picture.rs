@@ -1,0 +1,321 @@
+//! Everything that is known: what the watches saw, and what the last plan made.
+//!
+//! What was minted for an object, and what it ran, is read from the operator's own Secrets when the object is new to us; from
+//! then on memory is the truth and the Secrets follow it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use kube::runtime::watcher::Event;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::build::{
+    Kind, MANAGED_BY, MINTED, OWN, ObjectId, SETTINGS, link_secret, link_service, listener_service,
+    minted_secret, node_name, settings_secret,
+};
+use super::watch::Source;
+use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
+use crate::plan::{Key, Minted, Placement, Plan, Secret, World};
+use crate::settings::Settings;
+
+/// The address that listeners bind in pods: every one, of both families.
+const BIND: &str = "::";
+
+/// An object that the operator made, as it is.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) uid: String,
+    /// The uid of the object of ours that it belongs to.
+    pub(super) owner: Option<String>,
+    pub(super) version: String,
+    pub(super) body: Value,
+}
+
+/// Everything known.
+#[derive(Debug, Default)]
+pub(super) struct Picture {
+    pub(super) clusters: BTreeMap<Key, MqttCluster>,
+    pub(super) links: BTreeMap<Key, ClusterLink>,
+    /// Objects of our kinds, with their uid, that keep what they have: those that this version cannot read, and those that are
+    /// being deleted, whose children are the garbage collector's to delete or to leave.
+    untouched: BTreeMap<ObjectId, String>,
+    secrets: BTreeMap<Key, Secret>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) children: BTreeMap<ObjectId, Found>,
+    minted: Minted,
+    running: BTreeMap<Key, Settings>,
+    /// The lists that are being told, by source: what was in them so far.
+    lists: BTreeMap<Source, BTreeSet<ObjectId>>,
+    /// The sources that have not told their first list.
+    awaited: BTreeSet<Source>,
+}
+
+impl Picture {
+    /// A picture that is complete once all sources have told their list.
+    pub(super) fn new(sources: &[Source]) -> Picture {
+        Picture { awaited: sources.iter().cloned().collect(), ..Picture::default() }
+    }
+
+    /// Whether enough is known for a decision.
+    pub(super) fn is_complete(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// Takes in what a watch saw, and returns the object that it was about.
+    pub(super) fn see(&mut self, source: &Source, event: Event<DynamicObject>) -> Option<ObjectId> {
+        match event {
+            Event::Init => {
+                self.lists.insert(source.clone(), BTreeSet::new());
+                None
+            }
+            Event::InitApply(object) => {
+                let id = id(source.kind, &object);
+                self.lists.entry(source.clone()).or_default().insert(id.clone());
+                self.put(id.clone(), object);
+                Some(id)
+            }
+            Event::InitDone => {
+                let told = self.lists.remove(source).unwrap_or_default();
+                let is_gone = |id: &ObjectId| {
+                    let in_source =
+                        source.namespace.as_ref().is_none_or(|namespace| *namespace == id.namespace);
+                    id.kind == source.kind && in_source && !told.contains(id)
+                };
+                let gone: Vec<ObjectId> = self.ids().into_iter().filter(is_gone).collect();
+                gone.iter().for_each(|id| self.drop(id));
+                self.awaited.remove(source);
+                None
+            }
+            Event::Apply(object) => {
+                let id = id(source.kind, &object);
+                self.put(id.clone(), object);
+                Some(id)
+            }
+            Event::Delete(object) => {
+                let id = id(source.kind, &object);
+                self.drop(&id);
+                Some(id)
+            }
+        }
+    }
+
+    fn put(&mut self, id: ObjectId, object: DynamicObject) {
+        // What is on its way out is gone already, for everything that is decided.
+        if object.metadata.deletion_timestamp.is_some() {
+            self.drop(&id);
+            if matches!(id.kind, Kind::MqttCluster | Kind::ClusterLink) {
+                self.untouched.insert(id, object.uid().unwrap_or_default());
+            }
+            return;
+        }
+        let key = Key::new(&id.namespace, &id.name);
+        match id.kind {
+            Kind::MqttCluster => self.put_own(id, object, |picture, cluster| {
+                picture.clusters.insert(key, cluster);
+            }),
+            Kind::ClusterLink => self.put_own(id, object, |picture, link| {
+                picture.links.insert(key, link);
+            }),
+            Kind::Namespace => {
+                self.namespaces.insert(id.name, object.metadata.labels.unwrap_or_default());
+            }
+            _ if object.labels().get(MANAGED_BY).is_some_and(|by| by == OWN) => {
+                self.children.insert(id, found(object));
+            }
+            Kind::Secret => {
+                self.drop(&id);
+                self.secrets.insert(key, secret(&id, &object.data));
+            }
+            _ => {}
+        }
+    }
+
+    fn put_own<K: DeserializeOwned + kube::Resource>(
+        &mut self,
+        id: ObjectId,
+        object: DynamicObject,
+        insert: impl FnOnce(&mut Picture, K),
+    ) {
+        let uid = object.uid().unwrap_or_default();
+        self.drop(&id);
+        match object.try_parse::<K>() {
+            Ok(own) => insert(self, own),
+            Err(error) => {
+                tracing::error!(object = %id, %error, "this object cannot be read and is left as it is");
+                self.untouched.insert(id, uid);
+            }
+        }
+    }
+
+    fn drop(&mut self, id: &ObjectId) {
+        let key = Key::new(&id.namespace, &id.name);
+        match id.kind {
+            Kind::MqttCluster => drop(self.clusters.remove(&key)),
+            Kind::ClusterLink => drop(self.links.remove(&key)),
+            Kind::Namespace => drop(self.namespaces.remove(&id.name)),
+            Kind::Secret => drop(self.secrets.remove(&key)),
+            _ => {}
+        }
+        self.children.remove(id);
+        self.untouched.remove(id);
+    }
+
+    fn ids(&self) -> Vec<ObjectId> {
+        let named = |kind: Kind, key: &Key| ObjectId {
+            kind,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        };
+        let namespace =
+            |name: &String| ObjectId { kind: Kind::Namespace, namespace: String::new(), name: name.clone() };
+        let clusters = self.clusters.keys().map(|key| named(Kind::MqttCluster, key));
+        let links = self.links.keys().map(|key| named(Kind::ClusterLink, key));
+        let secrets = self.secrets.keys().map(|key| named(Kind::Secret, key));
+        let others = self.children.keys().chain(self.untouched.keys()).cloned();
+        clusters
+            .chain(links)
+            .chain(secrets)
+            .chain(self.namespaces.keys().map(namespace))
+            .chain(others)
+            .collect()
+    }
+
+    /// The uids of objects whose children stay as they are.
+    pub(super) fn untouched(&self) -> impl Iterator<Item = &String> {
+        self.untouched.values()
+    }
+
+    /// What the next plan is made from.
+    pub(super) fn world(&mut self) -> World {
+        self.restore();
+        let used: BTreeSet<&String> =
+            self.clusters.keys().chain(self.links.keys()).map(|key| &key.namespace).collect();
+        World {
+            placements: self
+                .clusters
+                .iter()
+                .map(|(key, own)| (key.clone(), self.placement(key, own)))
+                .collect(),
+            clusters: self.clusters.values().cloned().collect(),
+            links: self.links.values().cloned().collect(),
+            secrets: self
+                .secrets
+                .values()
+                .filter(|secret| used.contains(&secret.namespace))
+                .cloned()
+                .collect(),
+            namespaces: self.namespaces.clone(),
+            reports: BTreeMap::new(),
+            running: self.running.clone(),
+            minted: self.minted.clone(),
+        }
+    }
+
+    /// Keeps what the next plan needs of this one.
+    pub(super) fn remember(&mut self, plan: &Plan) {
+        self.minted = plan.minted.clone();
+        self.running = plan.settings.clone();
+    }
+
+    /// Reads what was minted for objects that are new to us, and what they ran: an operator before this one may have known
+    /// them.
+    fn restore(&mut self) {
+        for (key, cluster) in &self.clusters {
+            if !self.minted.clusters.contains_key(key)
+                && let Some(minted) = self.read(cluster, minted_secret(&key.name), MINTED)
+            {
+                self.minted.clusters.insert(key.clone(), minted);
+            }
+            if !self.running.contains_key(key)
+                && let Some(settings) = self.read(cluster, settings_secret(&key.name), SETTINGS)
+            {
+                self.running.insert(key.clone(), settings);
+            }
+        }
+        for (key, link) in &self.links {
+            if !self.minted.links.contains_key(key)
+                && let Some(minted) = self.read(link, link_secret(&key.name), MINTED)
+            {
+                self.minted.links.insert(key.clone(), minted);
+            }
+        }
+    }
+
+    /// The content of an object's Secret; nothing where it is lost, or was changed beyond recognition, or belonged to an
+    /// object of the same name before this one.
+    fn read<T: DeserializeOwned>(&self, owner: &impl kube::Resource, name: String, key: &str) -> Option<T> {
+        let meta = owner.meta();
+        let id = ObjectId { kind: Kind::Secret, namespace: meta.namespace.clone()?, name };
+        let found = self.children.get(&id).filter(|found| found.owner == meta.uid)?;
+        let text = found.body["data"][key].as_str()?;
+        serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
+    }
+
+    fn placement(&self, key: &Key, cluster: &MqttCluster) -> Placement {
+        let listeners = cluster.spec.client_listeners();
+        let address = |name: String, port: i32| self.address(&key.namespace, name, port);
+        let of_listener = |listener: &crate::api::cluster::Listener| {
+            let service = listener_service(&key.name, &listener.name);
+            Some((listener.name.clone(), address(service, listener.port)?))
+        };
+        let link = cluster.spec.link_listener.as_ref();
+        let is_advertised =
+            link.is_some_and(|link| link.advertised_address.as_ref().is_some_and(|it| !it.is_empty()));
+        let link_port = cluster.spec.link_port().filter(|_| !is_advertised);
+        Placement {
+            bind: BIND.to_owned(),
+            listener_addresses: listeners.iter().filter_map(of_listener).collect(),
+            link_address: link_port.and_then(|port| address(link_service(&key.name), port)),
+            admin: true,
+            nodes: (0..cluster.spec.replicas.unwrap_or(1)).map(|index| node_name(&key.name, index)).collect(),
+            ..Placement::default()
+        }
+    }
+
+    /// Where a Service is reached: behind a load balancer once that has an address, else by its name.
+    fn address(&self, namespace: &str, name: String, port: i32) -> Option<String> {
+        let port = u16::try_from(port).ok()?;
+        let id = ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name };
+        let found = self.children.get(&id)?;
+        let service: Service = serde_json::from_value(found.body.clone()).ok()?;
+        let is_balanced = service.spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+        if !is_balanced {
+            return Some(values::join_host_port(&format!("{}.{namespace}.svc", id.name), port));
+        }
+        let ingress = service.status?.load_balancer?.ingress?.into_iter().next()?;
+        Some(values::join_host_port(&ingress.hostname.or(ingress.ip)?, port))
+    }
+}
+
+fn id(kind: Kind, object: &DynamicObject) -> ObjectId {
+    ObjectId { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
+
+fn found(mut object: DynamicObject) -> Found {
+    object.metadata.managed_fields = None;
+    let is_ours =
+        |owner: &&OwnerReference| owner.controller == Some(true) && owner.api_version == API_VERSION;
+    let owner = object.owner_references().iter().find(is_ours);
+    Found {
+        uid: object.uid().unwrap_or_default(),
+        owner: owner.map(|owner| owner.uid.clone()),
+        version: object.resource_version().unwrap_or_default(),
+        body: serde_json::to_value(&object).expect("an object is plain data"),
+    }
+}
+
+fn secret(id: &ObjectId, object: &Value) -> Secret {
+    let decoded =
+        |(key, value): (&String, &Value)| Some((key.clone(), STANDARD.decode(value.as_str()?).ok()?));
+    Secret {
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        data: object["data"].as_object().into_iter().flatten().filter_map(decoded).collect(),
+    }
+}

@@ -1,0 +1,288 @@
+//! The loop, and what has to be true before it begins.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use kube::Client;
+use kube::api::ListParams;
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+
+use super::build::{Kind, ObjectId};
+use super::decide::Decider;
+use super::ledger::{Ledger, Part};
+use super::picture::Picture;
+use super::watch::{Scope, Sight, Source, api, open, sources};
+use super::write::{Write, WriteError};
+
+/// The least time between two decisions: one change comes as several events.
+const CALM: Duration = Duration::from_millis(50);
+/// So many times longer than a decision took no other is made: a large picture leaves time for the writes.
+const REST: u32 = 4;
+/// The longest time between two: certificates are renewed although nothing happens.
+const LOOK: Duration = Duration::from_secs(600);
+/// Writes at a time.
+const WRITES_MAX: usize = 16;
+/// The name of the Lease.
+const LEASE: &str = "mqlink-operator";
+/// Life of the Lease: for so long nobody operates when an operator dies.
+const LEASE_S: u64 = 15;
+/// It is renewed so long before it ends.
+const LEASE_GRACE_S: u64 = 5;
+/// How long the end may wait for the Lease to be given back.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
+/// What to operate, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where.
+    pub scope: Scope,
+    /// The image of clusters that name none.
+    pub image: String,
+    /// How to make sure that there is one operator; `None`: somebody else does.
+    pub lease: Option<Lease>,
+}
+
+/// The Lease that one operator holds at a time.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Where it is.
+    pub namespace: String,
+    /// Who we are, unlike all others.
+    pub holder: String,
+}
+
+/// Why the operator ends.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The definitions are not there.
+    #[error(
+        "Kubernetes does not know {0}: apply the definitions (mqlink crds | kubectl apply --server-side -f -), \
+         then start the operator again"
+    )]
+    NoDefinitions(&'static str),
+    /// The API server refuses, or is not there.
+    #[error("failed to {0}: {1}")]
+    Api(&'static str, #[source] Box<kube::Error>),
+    /// The Lease cannot be had.
+    #[error("failed to hold the Lease {LEASE}: {0}")]
+    Lease(#[source] Box<LeaseManagerError>),
+    /// Another operator has the Lease.
+    #[error("the Lease {LEASE} was lost; another operator has taken over")]
+    LeaseLost,
+}
+
+/// How far the loop has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Decisions that left nothing to write, with nothing under way.
+    pub(super) settled: u64,
+}
+
+/// Operates until it is told to end.
+///
+/// # Errors
+/// When it cannot begin, or must not go on.
+pub async fn run(
+    client: Client,
+    options: Options,
+    end: impl Future<Output = ()>,
+) -> Result<(), OperatorError> {
+    operate(client, options, watch::Sender::default(), end).await
+}
+
+/// The same, and tells how far it has come.
+pub(super) async fn operate(
+    client: Client,
+    options: Options,
+    progress: watch::Sender<Progress>,
+    end: impl Future<Output = ()>,
+) -> Result<(), OperatorError> {
+    check_definitions(&client, &options.scope).await?;
+    let work = |client: &Client| follow(client.clone(), &options, progress);
+    let Some(lease) = &options.lease else {
+        return tokio::select! {
+            () = end => Ok(()),
+            ended = work(&client) => ended,
+        };
+    };
+    let (mut leads, keeper) = hold(&client, lease).await?;
+    let ended = tokio::select! {
+        () = end => Ok(()),
+        ended = lead(&mut leads, lease, work(&client)) => ended,
+    };
+    // Without a receiver the keeper gives the Lease back, so that the next operator need not wait for it to expire.
+    drop(leads);
+    if tokio::time::timeout(RELEASE_MAX, keeper).await.is_err() {
+        tracing::warn!("the Lease {LEASE} was not given back in time; it expires");
+    }
+    ended
+}
+
+/// Works while the Lease is ours.
+async fn lead(
+    leads: &mut watch::Receiver<bool>,
+    lease: &Lease,
+    work: impl Future<Output = Result<(), OperatorError>>,
+) -> Result<(), OperatorError> {
+    tracing::info!(lease = LEASE, namespace = lease.namespace, "waiting for the Lease");
+    leads.wait_for(|leads| *leads).await.map_err(|_| OperatorError::LeaseLost)?;
+    tracing::info!(holder = lease.holder, "this operator leads");
+    tokio::select! {
+        // Whether the Lease was lost or its keeper ended: we do not know that we lead.
+        _ = leads.wait_for(|leads| !*leads) => Err(OperatorError::LeaseLost),
+        ended = work => ended,
+    }
+}
+
+async fn check_definitions(client: &Client, scope: &Scope) -> Result<(), OperatorError> {
+    let namespace = match scope {
+        Scope::All => None,
+        Scope::Namespaces(names) => names.first().map(String::as_str),
+    };
+    for (kind, name) in [(Kind::MqttCluster, "MqttCluster"), (Kind::ClusterLink, "ClusterLink")] {
+        match api(client, kind, namespace).list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return Err(OperatorError::NoDefinitions(name));
+            }
+            Err(error) => return Err(OperatorError::Api("list the objects to operate", Box::new(error))),
+        }
+    }
+    Ok(())
+}
+
+/// Starts who keeps the Lease: whether we lead, and the keeper, which ends after the last receiver is gone.
+async fn hold(
+    client: &Client,
+    lease: &Lease,
+) -> Result<(watch::Receiver<bool>, JoinHandle<Result<LeaseManager, LeaseManagerError>>), OperatorError> {
+    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
+        .with_namespace(&lease.namespace)
+        .with_identity(&lease.holder)
+        .with_duration(LEASE_S)
+        .with_grace(LEASE_GRACE_S)
+        .build()
+        .await
+        .map_err(|error| OperatorError::Lease(Box::new(error)))?;
+    Ok(manager.watch().await)
+}
+
+async fn follow(
+    client: Client,
+    options: &Options,
+    progress: watch::Sender<Progress>,
+) -> Result<(), OperatorError> {
+    let sources = sources(&options.scope);
+    let mut sights = open(&client, &sources);
+    let picture = Picture::new(&sources);
+    let decider = Decider { picture, ledger: Ledger::default(), image: options.image.clone() };
+    let mut operator =
+        Operator { client, decider, open: VecDeque::new(), under_way: FuturesUnordered::new() };
+    let mut decide_at = None;
+    let mut calm_until = Instant::now();
+    loop {
+        tokio::select! {
+            Some(sight) = sights.next() => {
+                operator.see(sight);
+                decide_at = Some(calm_until);
+            }
+            Some((write, done)) = operator.under_way.next() => {
+                operator.ended(&write, done);
+                decide_at = Some(calm_until);
+            }
+            () = at(decide_at) => {
+                let begun = Instant::now();
+                decide_at = operator.decide(begun);
+                calm_until = Instant::now() + CALM.max(begun.elapsed() * REST);
+                if operator.is_settled() {
+                    progress.send_modify(|progress| progress.settled += 1);
+                }
+            }
+        }
+        operator.begin_writes();
+    }
+}
+
+/// Which write it was.
+type Ended = ((ObjectId, Part), Result<(), WriteError>);
+
+struct Operator {
+    client: Client,
+    decider: Decider,
+    /// Writes that have not begun. At most one for each object and its status.
+    open: VecDeque<Write>,
+    under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+}
+
+impl Operator {
+    fn see(&mut self, (source, event): Sight) {
+        match event {
+            Ok(event) => {
+                if let Some(id) = self.decider.picture.see(&source, event) {
+                    self.decider.ledger.seen(&id);
+                }
+            }
+            Err(error) => {
+                let Source { kind, namespace } = &source;
+                let namespace = namespace.as_deref().unwrap_or("all namespaces");
+                tracing::warn!(?kind, namespace, %error, "a watch was interrupted and begins again");
+            }
+        }
+    }
+
+    /// Decides what to write, and returns when to look again.
+    fn decide(&mut self, now: Instant) -> Option<Instant> {
+        if !self.decider.picture.is_complete() {
+            return None;
+        }
+        let writes = self.decider.decide(Timestamp::now(), now, &mut random);
+        self.open.extend(writes);
+        Some(self.decider.ledger.next(now).unwrap_or(now + LOOK))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.decider.picture.is_complete() && self.open.is_empty() && self.under_way.is_empty()
+    }
+
+    fn begin_writes(&mut self) {
+        while self.under_way.len() < WRITES_MAX
+            && let Some(write) = self.open.pop_front()
+        {
+            let part = match write {
+                Write::Status { .. } => Part::Status,
+                _ => Part::Object,
+            };
+            let which = (write.id().clone(), part);
+            let client = self.client.clone();
+            self.under_way.push(Box::pin(async move { (which, write.perform(client).await) }));
+        }
+    }
+
+    fn ended(&mut self, (id, part): &(ObjectId, Part), done: Result<(), WriteError>) {
+        if let Err(error) = &done {
+            tracing::warn!(%error, "it is tried again");
+        }
+        self.decider.ledger.ended(id, *part, done.is_ok(), Instant::now());
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn random(bytes: &mut [u8]) {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(bytes)
+        .expect("the system gives random numbers");
+}
