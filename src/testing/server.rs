@@ -40,7 +40,13 @@ impl Server {
 
     /// A client that may do everything; it lives on the runtime that it is made on.
     pub(crate) fn client(&self) -> Client {
-        let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().expect("a URL"));
+        self.client_below("")
+    }
+
+    /// A client for whom all addresses begin with a path: below one that the server does not know, it knows no kind.
+    pub(crate) fn client_below(&self, path: &str) -> Client {
+        let url = format!("https://127.0.0.1:{}{path}", self.port);
+        let mut config = Config::new(url.parse().expect("a URL"));
         config.accept_invalid_certs = true;
         config.auth_info.token = Some(TOKEN.to_owned().into());
         Client::try_from(config).expect("a client")

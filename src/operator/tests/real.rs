@@ -332,6 +332,18 @@ fn a_secret_is_resolved_when_it_comes() {
 }
 
 #[test]
+fn without_definitions_it_says_what_to_do() {
+    let Some(server) = Server::shared() else { return };
+    server.block_on(async |_| {
+        let client = server.client_below("/nowhere");
+        let options = Options { scope: Scope::All, image: "i".to_owned(), lease: None };
+        let error = crate::operator::run(client, options, std::future::pending()).await;
+        let error = error.expect_err("there is nothing to operate").to_string();
+        assert!(error.contains("mqlink crds | kubectl apply"), "{error}");
+    });
+}
+
+#[test]
 fn one_operator_works_at_a_time() {
     play(async |scene| {
         scene.create_sample().await;
