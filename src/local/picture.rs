@@ -130,6 +130,7 @@ impl Picture {
             minted: self.minted.clone(),
             secrets: self.manifests.secrets.clone(),
             namespaces: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             clusters,
             links,
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::build::{self, Kind, Object, ObjectId, matches};
 use super::ledger::{Ledger, Part};
 use super::picture::Picture;
-use super::write::Write;
+use super::write::{Ended, Write};
 use crate::api::conditions::{self, ACCEPTED};
 use crate::api::{API_VERSION, MqttCluster};
 use crate::plan::{self, Key, Plan, Random};
@@ -20,9 +20,13 @@ use crate::plan::{self, Key, Plan, Random};
 pub(super) struct Decider {
     pub(super) picture: Picture,
     pub(super) ledger: Ledger,
-    /// The image of clusters that name none.
-    pub(super) image: String,
+    /// Why an object cannot be written, for those where that goes on.
+    troubles: BTreeMap<ObjectId, (Key, String)>,
+    image: String,
 }
+
+/// From so many failures in a row on, one is worth a condition; before, the next try is likely to do.
+const FAILURES: u32 = 3;
 
 /// What should be there.
 #[derive(Debug, Default)]
@@ -33,15 +37,22 @@ struct Wanted {
 }
 
 impl Decider {
+    /// Decides on a picture; `image` is that of clusters that name none.
+    pub(super) fn new(picture: Picture, image: String) -> Decider {
+        Decider { picture, ledger: Ledger::default(), troubles: BTreeMap::new(), image }
+    }
+
     /// Makes the plan for what is known; returns the writes that bring it about.
     pub(super) fn decide(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Vec<Write> {
-        let world = self.picture.world();
+        let mut world = self.picture.world();
+        world.troubles = self.troubles_by_cluster();
         let plan = plan::plan(&world, now, random);
         self.picture.remember(&plan);
         let wanted = self.wanted(&plan);
         let mut writes = self.differing(&wanted, instant);
         writes.extend(self.needless(&wanted, instant));
         writes.extend(self.statuses(&plan, instant));
+        self.troubles.retain(|id, _| wanted.objects.contains_key(id));
         let picture = &self.picture;
         self.ledger.retain(|id| match id.kind {
             Kind::MqttCluster => picture.clusters.contains_key(&Key::new(&id.namespace, &id.name)),
@@ -49,6 +60,30 @@ impl Decider {
             _ => picture.children.contains_key(id) || wanted.objects.contains_key(id),
         });
         writes
+    }
+
+    /// Notes how a write ended.
+    pub(super) fn ended(&mut self, ended: Ended, now: Instant) {
+        let Ended { id, part, cluster, done } = ended;
+        let failures = self.ledger.ended(&id, part, done.is_ok(), now);
+        match (done, cluster) {
+            (Err(error), Some(cluster)) if failures >= FAILURES => {
+                self.troubles.insert(id, (cluster, error.to_string()));
+            }
+            (Err(_), _) => {}
+            (Ok(()), _) => {
+                self.troubles.remove(&id);
+            }
+        }
+    }
+
+    /// The first trouble of each cluster.
+    fn troubles_by_cluster(&self) -> BTreeMap<Key, String> {
+        let mut first = BTreeMap::new();
+        for (cluster, trouble) in self.troubles.values() {
+            first.entry(cluster.clone()).or_insert_with(|| trouble.clone());
+        }
+        first
     }
 
     fn wanted(&self, plan: &Plan) -> Wanted {

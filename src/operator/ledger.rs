@@ -73,9 +73,9 @@ impl Ledger {
         true
     }
 
-    /// Notes how a write ended.
-    pub(super) fn ended(&mut self, id: &ObjectId, part: Part, is_done: bool, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&(id.clone(), part)) else { return };
+    /// Notes how a write ended, and returns how often it failed in a row.
+    pub(super) fn ended(&mut self, id: &ObjectId, part: Part, is_done: bool, now: Instant) -> u32 {
+        let Some(entry) = self.entries.get_mut(&(id.clone(), part)) else { return 0 };
         if is_done {
             let calm = match part {
                 Part::Object => Duration::ZERO,
@@ -87,6 +87,7 @@ impl Ledger {
             entry.not_before = now + wait.min(RETRY_MAX);
             (entry.state, entry.failures) = (State::Failed, entry.failures.saturating_add(1));
         }
+        entry.failures
     }
 
     /// Notes that an object was seen anew: what was written before may be gone again.

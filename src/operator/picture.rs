@@ -212,6 +212,7 @@ impl Picture {
                 .collect(),
             namespaces: self.namespaces.clone(),
             reports: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             running: self.running.clone(),
             minted: self.minted.clone(),
         }

@@ -14,12 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use super::build::{Kind, ObjectId};
+use super::build::Kind;
 use super::decide::Decider;
-use super::ledger::{Ledger, Part};
 use super::picture::Picture;
 use super::watch::{Scope, Sight, Source, api, open, sources};
-use super::write::{Write, WriteError};
+use super::write::{Ended, Write};
 
 /// The least time between two decisions: one change comes as several events.
 const CALM: Duration = Duration::from_millis(50);
@@ -182,7 +181,7 @@ async fn follow(
     let sources = sources(&options.scope);
     let mut sights = open(&client, &sources);
     let picture = Picture::new(&sources);
-    let decider = Decider { picture, ledger: Ledger::default(), image: options.image.clone() };
+    let decider = Decider::new(picture, options.image.clone());
     let mut operator =
         Operator { client, decider, open: VecDeque::new(), under_way: FuturesUnordered::new() };
     let mut decide_at = None;
@@ -193,8 +192,8 @@ async fn follow(
                 operator.see(sight);
                 decide_at = Some(calm_until);
             }
-            Some((write, done)) = operator.under_way.next() => {
-                operator.ended(&write, done);
+            Some(ended) = operator.under_way.next() => {
+                operator.note(ended);
                 decide_at = Some(calm_until);
             }
             () = at(decide_at) => {
@@ -209,9 +208,6 @@ async fn follow(
         operator.begin_writes();
     }
 }
-
-/// Which write it was.
-type Ended = ((ObjectId, Part), Result<(), WriteError>);
 
 struct Operator {
     client: Client,
@@ -255,21 +251,15 @@ impl Operator {
         while self.under_way.len() < WRITES_MAX
             && let Some(write) = self.open.pop_front()
         {
-            let part = match write {
-                Write::Status { .. } => Part::Status,
-                _ => Part::Object,
-            };
-            let which = (write.id().clone(), part);
-            let client = self.client.clone();
-            self.under_way.push(Box::pin(async move { (which, write.perform(client).await) }));
+            self.under_way.push(Box::pin(write.perform(self.client.clone())));
         }
     }
 
-    fn ended(&mut self, (id, part): &(ObjectId, Part), done: Result<(), WriteError>) {
-        if let Err(error) = &done {
+    fn note(&mut self, ended: Ended) {
+        if let Err(error) = &ended.done {
             tracing::warn!(%error, "it is tried again");
         }
-        self.decider.ledger.ended(id, *part, done.is_ok(), Instant::now());
+        self.decider.ended(ended, Instant::now());
     }
 }
 

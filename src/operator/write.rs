@@ -5,7 +5,9 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::build::{Object, ObjectId, matches};
+use super::ledger::Part;
 use super::watch::api;
+use crate::plan::Key;
 
 /// The one field manager of all that the operator writes.
 const MANAGER: &str = "mqlink-operator";
@@ -19,6 +21,16 @@ pub(super) enum Write {
     Status { id: ObjectId, body: Value },
     /// An object that should not be there, if it is still the one that was seen.
     Delete { id: ObjectId, uid: String },
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) id: ObjectId,
+    pub(super) part: Part,
+    /// The cluster whose object it is.
+    pub(super) cluster: Option<Key>,
+    pub(super) done: Result<(), WriteError>,
 }
 
 /// Why nothing was written.
@@ -41,7 +53,16 @@ impl Write {
     }
 
     /// Performs it.
-    pub(super) async fn perform(self, client: Client) -> Result<(), WriteError> {
+    pub(super) async fn perform(self, client: Client) -> Ended {
+        let (part, cluster) = match &self {
+            Write::Status { .. } => (Part::Status, None),
+            Write::Apply { object, .. } => (Part::Object, object.cluster.clone()),
+            Write::Delete { .. } => (Part::Object, None),
+        };
+        Ended { id: self.id().clone(), part, cluster, done: self.write(client).await }
+    }
+
+    async fn write(self, client: Client) -> Result<(), WriteError> {
         let id = self.id().clone();
         let api = api(&client, id.kind, Some(&id.namespace));
         let (verb, done) = match self {

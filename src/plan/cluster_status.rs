@@ -20,6 +20,8 @@ use crate::settings::report::NodeReport;
 struct Seen<'a> {
     cluster: &'a Cluster<'a>,
     nodes: Vec<Node<'a>>,
+    /// What keeps its objects from being brought about.
+    trouble: Option<&'a String>,
 }
 
 /// Everything that `Ready` is computed from, in the order of the conditions.
@@ -32,7 +34,8 @@ pub(super) fn status(
     link_statuses: &BTreeMap<Key, ClusterLinkStatus>,
     now: Timestamp,
 ) -> MqttClusterStatus {
-    let seen = Seen { cluster, nodes: reports::nodes(world, &cluster.key) };
+    let trouble = world.troubles.get(&cluster.key);
+    let seen = Seen { cluster, nodes: reports::nodes(world, &cluster.key), trouble };
     let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
     states.push(reports::ready(&states, ready_message(&seen)));
     let fresh: Vec<&NodeReport> =
@@ -70,6 +73,9 @@ fn resolved_refs(seen: &Seen<'_>) -> State {
 
 /// As for a Deployment: False when nodes cannot come up, True when they are there.
 fn progressing(seen: &Seen<'_>) -> State {
+    if let Some(trouble) = seen.trouble {
+        return State::no("ApplyFailed", trouble);
+    }
     let starting = || State::unknown("NodesStarting", "No node is known yet.");
     let states: Vec<State> = seen.nodes.iter().map(started).collect();
     decisive(&states).cloned().unwrap_or_else(starting)

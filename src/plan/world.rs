@@ -30,6 +30,8 @@ pub struct World {
     pub placements: BTreeMap<Key, Placement>,
     /// What the nodes of each cluster say, by the node's name.
     pub reports: BTreeMap<Key, BTreeMap<String, NodeView>>,
+    /// What keeps the objects of a cluster from being brought about, where something does.
+    pub troubles: BTreeMap<Key, String>,
     /// What each cluster ran before: stays in force where the new spec is refused.
     pub running: BTreeMap<Key, Settings>,
     /// [`super::Plan::minted`] of the last plan.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{ClusterLink, MqttCluster};
+use crate::plan::Key;
 
 /// A kind that the operator watches or writes, in the order in which writes begin: what others need comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +63,8 @@ impl fmt::Display for ObjectId {
 #[derive(Clone, Debug)]
 pub(in crate::operator) struct Object {
     pub(in crate::operator) id: ObjectId,
+    /// The cluster that it belongs to, if it is one.
+    pub(in crate::operator) cluster: Option<Key>,
     /// What is handed to server-side apply.
     pub(in crate::operator) body: Value,
 }
@@ -75,8 +78,10 @@ impl Object {
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
         };
+        let owner = meta.owner_references.iter().flatten().find(|owner| owner.kind == "MqttCluster");
+        let cluster = owner.map(|owner| Key::new(&id.namespace, &owner.name));
         let mut body = serde_json::to_value(object).expect("an object is plain data");
         super::meta::mark(&mut body);
-        Object { id, body }
+        Object { id, cluster, body }
     }
 }

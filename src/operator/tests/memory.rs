@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::operator::build::{Kind, ObjectId};
 use crate::operator::decide::Decider;
-use crate::operator::ledger::{Ledger, Part};
+use crate::operator::ledger::Part;
 use crate::operator::picture::Picture;
 use crate::operator::watch::{Scope, Source, sources};
-use crate::operator::write::Write;
+use crate::operator::write::{Ended, Write, WriteError};
+use crate::plan::Key;
 
 /// An API server as far as decisions need one, and an operator.
 struct World {
@@ -32,8 +33,7 @@ fn source(kind: Kind) -> Source {
 }
 
 fn new_decider() -> Decider {
-    let picture = Picture::new(&sources(&Scope::All));
-    Decider { picture, ledger: Ledger::default(), image: "example.org/mqlink:1".to_owned() }
+    Decider::new(Picture::new(&sources(&Scope::All)), "example.org/mqlink:1".to_owned())
 }
 
 impl World {
@@ -149,7 +149,32 @@ impl World {
                 Part::Object
             }
         };
-        self.decider.ledger.ended(&id, part, true, self.now);
+        self.end(id, part, Ok(()));
+    }
+
+    fn end(&mut self, id: ObjectId, part: Part, done: Result<(), WriteError>) {
+        let cluster = id.name.contains("us-east").then(|| Key::new("mqtt", "us-east"));
+        self.decider.ended(Ended { id, part, cluster, done }, self.now);
+    }
+
+    /// Lets time pass, and all writes of an object fail.
+    fn fail(&mut self, name: &str, times: usize) {
+        for _ in 0..times {
+            self.now += Duration::from_secs(60);
+            for write in self.decide() {
+                let id = write.id().clone();
+                match id.name == name {
+                    true => self.end(id.clone(), Part::Object, Err(WriteError::Taken(id, "Helm".to_owned()))),
+                    false => self.perform(write),
+                }
+            }
+        }
+    }
+
+    fn condition(&self, cluster: &str, type_: &str) -> String {
+        let conditions = &self.objects[&id(Kind::MqttCluster, cluster)]["status"]["conditions"];
+        let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == type_);
+        found.map(|it| format!("{} {}", it["reason"], it["message"])).unwrap_or_default()
     }
 
     /// Decides and performs until there is nothing more to do; returns the number of writes.
@@ -295,4 +320,18 @@ fn each_link_costs_one_secret_and_one_status() {
     let links = 45;
     // A settings document and a status more for each cluster, however many of its links are new.
     assert_eq!(world.settle(), 2 * links + 2 * names.len());
+}
+
+#[test]
+fn a_write_that_goes_on_failing_is_a_condition_of_its_cluster() {
+    let mut world = two_regions();
+    world.fail("us-east-mqtt", 2);
+    assert!(!world.condition("us-east", "Ready").contains("ApplyFailed"));
+    world.fail("us-east-mqtt", 4);
+    let ready = world.condition("us-east", "Ready");
+    assert!(ready.contains("ApplyFailed") && ready.contains("Service mqtt/us-east-mqtt"), "{ready}");
+    assert!(!world.condition("eu-west", "Ready").contains("ApplyFailed"));
+    world.now += Duration::from_secs(60);
+    world.settle();
+    assert!(!world.condition("us-east", "Ready").contains("ApplyFailed"));
 }

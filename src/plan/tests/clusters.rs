@@ -185,3 +185,14 @@ fn a_volume_is_not_used_yet_and_ready_says_so() {
     let message = cluster_condition(&plan, "us", "Ready").message;
     assert!(message.contains("in memory"), "{message}");
 }
+
+#[test]
+fn what_cannot_be_applied_is_said() {
+    let mut world = world(&cluster("{}"));
+    let trouble = "failed to apply Service default/us-mqtt: quota";
+    world.troubles.insert(key("us"), trouble.to_owned());
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "Progressing", "False/ApplyFailed");
+    check_cluster(&plan, "us", "Ready", "False/ApplyFailed");
+    assert_eq!(cluster_condition(&plan, "us", "Ready").message, trouble);
+}
