@@ -3,7 +3,7 @@
 //! One idea at three scales: *interest goes out, matching messages come in*. A shard, a node and a cluster
 //! each tell their peers which topic filters they want, and get only the messages that match.
 //!
-//! Read on in this order; imports run only upwards in this list (`tests/tidy.rs` keeps that):
+//! Read on in this order; imports run only upwards in this list (`tests/tidy` keeps that):
 //!
 //! - [`mqtt`]: packets, frames, topic filters. No sockets, no time.
 //! - [`store`]: what must survive a restart, behind one small interface.
