@@ -37,7 +37,6 @@ impl OperatorArgs {
             .await
             .map_err(|error| Failure::new(format!("failed to find Kubernetes: {error}; set KUBECONFIG")))?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let holder = format!("{}-{}", host_name(), std::process::id());
         let client = Client::try_from(config)
             .map_err(|error| Failure::new(format!("failed to connect to Kubernetes: {error}")))?;
         let options = Options {
@@ -46,7 +45,7 @@ impl OperatorArgs {
                 false => Scope::Namespaces(self.namespaces),
             },
             image: self.image,
-            lease: (!self.no_lease).then_some(Lease { namespace: lease_namespace, holder }),
+            lease: (!self.no_lease).then(|| Lease::new(lease_namespace, &host_name())),
         };
         let done = operator::run(client, options, interrupted()).await;
         done.map_err(|error| Failure::new(error.to_string()))

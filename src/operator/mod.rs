@@ -20,9 +20,11 @@ mod ledger;
 mod decide;
 mod write;
 mod watch;
+mod lease;
 mod run;
 #[cfg(test)]
 mod tests;
 
-pub use run::{Lease, OperatorError, Options, run};
+pub use lease::{Lease, Pace};
+pub use run::{OperatorError, Options, run};
 pub use watch::Scope;

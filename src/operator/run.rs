@@ -9,13 +9,12 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
-use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use super::build::Kind;
 use super::decide::Decider;
+use super::lease::{Fence, Keeper, Lease};
 use super::picture::Picture;
 use super::watch::{Scope, Sight, Source, api, open, sources};
 use super::write::{Ended, Write};
@@ -26,16 +25,12 @@ const CALM: Duration = Duration::from_millis(50);
 const REST: u32 = 4;
 /// The longest time between two: certificates are renewed although nothing happens.
 const LOOK: Duration = Duration::from_secs(600);
+/// The time between two looks whether the Lease is still ours.
+const FENCED: Duration = Duration::from_secs(1);
 /// Writes at a time.
 const WRITES_MAX: usize = 16;
-/// The name of the Lease.
-const LEASE: &str = "mqlink-operator";
-/// Life of the Lease: for so long nobody operates when an operator dies.
-const LEASE_S: u64 = 15;
-/// It is renewed so long before it ends.
-const LEASE_GRACE_S: u64 = 5;
-/// How long the end may wait for the Lease to be given back.
-const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// The time between two looks for an API server that is not there when the operator starts.
+const KNOCK: Duration = Duration::from_secs(2);
 
 /// What to operate, and how.
 #[derive(Clone, Debug)]
@@ -46,15 +41,6 @@ pub struct Options {
     pub image: String,
     /// How to make sure that there is one operator; `None`: somebody else does.
     pub lease: Option<Lease>,
-}
-
-/// The Lease that one operator holds at a time.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// Where it is.
-    pub namespace: String,
-    /// Who we are, unlike all others.
-    pub holder: String,
 }
 
 /// Why the operator ends.
@@ -69,12 +55,6 @@ pub enum OperatorError {
     /// The API server refuses, or is not there.
     #[error("failed to {0}: {1}")]
     Api(&'static str, #[source] Box<kube::Error>),
-    /// The Lease cannot be had.
-    #[error("failed to hold the Lease {LEASE}: {0}")]
-    Lease(#[source] Box<LeaseManagerError>),
-    /// Another operator has the Lease.
-    #[error("the Lease {LEASE} was lost; another operator has taken over")]
-    LeaseLost,
 }
 
 /// How far the loop has come.
@@ -103,40 +83,64 @@ pub(super) async fn operate(
     progress: watch::Sender<Progress>,
     end: impl Future<Output = ()>,
 ) -> Result<(), OperatorError> {
-    check_definitions(&client, &options.scope).await?;
-    let work = |client: &Client| follow(client.clone(), &options, progress);
+    tokio::pin!(end);
+    tokio::select! {
+        () = &mut end => return Ok(()),
+        found = await_definitions(&client, &options.scope) => found?,
+    }
     let Some(lease) = &options.lease else {
         return tokio::select! {
             () = end => Ok(()),
-            ended = work(&client) => ended,
+            ended = follow(client.clone(), &options, &progress, Fence::open()) => ended,
         };
     };
-    let (mut leads, keeper) = hold(&client, lease).await?;
+    let mut keeper = Keeper::new(&client, lease.clone());
     let ended = tokio::select! {
         () = end => Ok(()),
-        ended = lead(&mut leads, lease, work(&client)) => ended,
+        ended = lead(&client, &options, &progress, &mut keeper) => ended,
     };
-    // Without a receiver the keeper gives the Lease back, so that the next operator need not wait for it to expire.
-    drop(leads);
-    if tokio::time::timeout(RELEASE_MAX, keeper).await.is_err() {
-        tracing::warn!("the Lease {LEASE} was not given back in time; it expires");
-    }
+    keeper.release().await;
     ended
 }
 
-/// Works while the Lease is ours.
+/// Works whenever the Lease is ours.
 async fn lead(
-    leads: &mut watch::Receiver<bool>,
-    lease: &Lease,
-    work: impl Future<Output = Result<(), OperatorError>>,
+    client: &Client,
+    options: &Options,
+    progress: &watch::Sender<Progress>,
+    keeper: &mut Keeper,
 ) -> Result<(), OperatorError> {
-    tracing::info!(lease = LEASE, namespace = lease.namespace, "waiting for the Lease");
-    leads.wait_for(|leads| *leads).await.map_err(|_| OperatorError::LeaseLost)?;
-    tracing::info!(holder = lease.holder, "this operator leads");
-    tokio::select! {
-        // Whether the Lease was lost or its keeper ended: we do not know that we lead.
-        _ = leads.wait_for(|leads| !*leads) => Err(OperatorError::LeaseLost),
-        ended = work => ended,
+    loop {
+        keeper.acquire().await;
+        tracing::info!("this operator leads");
+        let fence = keeper.fence();
+        let lost = tokio::select! {
+            lost = keeper.keep() => lost,
+            ended = follow(client.clone(), options, progress, fence) => return ended,
+        };
+        tracing::warn!(%lost, "this operator leads no longer; what it knew is forgotten");
+    }
+}
+
+/// Waits for an API server that answers, and says so when it does not know what to operate.
+async fn await_definitions(client: &Client, scope: &Scope) -> Result<(), OperatorError> {
+    loop {
+        match check_definitions(client, scope).await {
+            Err(OperatorError::Api(verb, error)) if is_passing(&error) => {
+                tracing::warn!(%error, "failed to {verb}; waiting for the API server");
+            }
+            done => return done,
+        }
+        sleep(KNOCK).await;
+    }
+}
+
+/// Whether the API server is likely to answer otherwise soon.
+fn is_passing(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+        kube::Error::Service(_) | kube::Error::HyperError(_) => true,
+        _ => false,
     }
 }
 
@@ -157,33 +161,18 @@ async fn check_definitions(client: &Client, scope: &Scope) -> Result<(), Operato
     Ok(())
 }
 
-/// Starts who keeps the Lease: whether we lead, and the keeper, which ends after the last receiver is gone.
-async fn hold(
-    client: &Client,
-    lease: &Lease,
-) -> Result<(watch::Receiver<bool>, JoinHandle<Result<LeaseManager, LeaseManagerError>>), OperatorError> {
-    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
-        .with_namespace(&lease.namespace)
-        .with_identity(&lease.holder)
-        .with_duration(LEASE_S)
-        .with_grace(LEASE_GRACE_S)
-        .build()
-        .await
-        .map_err(|error| OperatorError::Lease(Box::new(error)))?;
-    Ok(manager.watch().await)
-}
-
 async fn follow(
     client: Client,
     options: &Options,
-    progress: watch::Sender<Progress>,
+    progress: &watch::Sender<Progress>,
+    fence: Fence,
 ) -> Result<(), OperatorError> {
     let sources = sources(&options.scope);
     let mut sights = open(&client, &sources);
     let picture = Picture::new(&sources);
     let decider = Decider::new(picture, options.image.clone());
     let mut operator =
-        Operator { client, decider, open: VecDeque::new(), under_way: FuturesUnordered::new() };
+        Operator { client, decider, fence, open: VecDeque::new(), under_way: FuturesUnordered::new() };
     let mut decide_at = None;
     let mut calm_until = Instant::now();
     loop {
@@ -212,6 +201,8 @@ async fn follow(
 struct Operator {
     client: Client,
     decider: Decider,
+    /// Closed once somebody else may operate.
+    fence: Fence,
     /// Writes that have not begun. At most one for each object and its status.
     open: VecDeque<Write>,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
@@ -238,6 +229,9 @@ impl Operator {
         if !self.decider.picture.is_complete() {
             return None;
         }
+        if !self.fence.is_open(now) {
+            return Some(now + FENCED);
+        }
         let writes = self.decider.decide(Timestamp::now(), now, &mut random);
         self.open.extend(writes);
         Some(self.decider.ledger.next(now).unwrap_or(now + LOOK))
@@ -249,6 +243,7 @@ impl Operator {
 
     fn begin_writes(&mut self) {
         while self.under_way.len() < WRITES_MAX
+            && self.fence.is_open(Instant::now())
             && let Some(write) = self.open.pop_front()
         {
             self.under_way.push(Box::pin(write.perform(self.client.clone())));
@@ -270,7 +265,8 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-fn random(bytes: &mut [u8]) {
+/// Random bytes that nobody can guess.
+pub(super) fn random(bytes: &mut [u8]) {
     rustls::crypto::aws_lc_rs::default_provider()
         .secure_random
         .fill(bytes)

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::operator::build::Kind;
 use crate::operator::run::{Progress, operate};
 use crate::operator::watch::api;
-use crate::operator::{Lease, OperatorError, Options, Scope};
+use crate::operator::{Lease, OperatorError, Options, Pace, Scope};
 use crate::testing::Server;
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -347,8 +347,13 @@ fn without_definitions_it_says_what_to_do() {
 fn one_operator_works_at_a_time() {
     play(async |scene| {
         scene.create_sample().await;
-        let lease =
-            |holder: &str| Some(Lease { namespace: scene.namespace.clone(), holder: holder.to_owned() });
+        let lease = |holder: &str| {
+            Some(Lease {
+                namespace: scene.namespace.clone(),
+                holder: holder.to_owned(),
+                pace: Pace::default(),
+            })
+        };
         let first = scene.operator_with(lease("first"));
         scene.until(Kind::StatefulSet, "us-east", exists).await;
         let mut second = scene.operator_with(lease("second"));
