@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 
-use super::core::Verdict;
+use super::core::{Proof, Verdict};
 use super::passwords;
 use crate::settings;
 
@@ -47,14 +47,17 @@ impl Authenticator {
     pub(super) fn apply(
         &mut self,
         settings: &settings::Authentication,
-    ) -> impl Fn(Option<&str>) -> bool + use<> {
+    ) -> impl Fn(Proof, Option<&str>) -> bool + use<> {
         let secrets =
             settings.users.iter().map(|user| (user.name.clone(), user.secret.as_str().into())).collect();
         let new = Rc::new(Users { is_anonymous_allowed: settings.anonymous, secrets });
         let old = std::mem::replace(&mut self.users, Rc::clone(&new));
-        move |username| match username {
-            None => !new.is_anonymous_allowed,
-            Some(name) => new.secrets.get(name).is_none_or(|secret| old.secrets.get(name) != Some(secret)),
+        move |proof, username| match (proof, username) {
+            (Proof::Nothing, _) | (_, None) => !new.is_anonymous_allowed,
+            (Proof::Certificate | Proof::Token, _) => false,
+            (Proof::Password, Some(name)) => {
+                new.secrets.get(name).is_none_or(|secret| old.secrets.get(name) != Some(secret))
+            }
         }
     }
 

@@ -86,6 +86,7 @@ impl Broker {
         let is_barred = shard.authenticator.borrow_mut().apply(&settings.authentication);
         shard.with_core(|core| {
             core.set_policy(settings.limits, settings.authentication.anonymous);
+            core.set_access(settings.authorization.as_ref(), false, Instant::now());
             core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
         });
         self.inner.listeners.borrow_mut().apply(shard, &settings.bind, &settings.listeners);

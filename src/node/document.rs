@@ -123,5 +123,14 @@ fn check_filters(settings: &Settings) -> Result<(), Invalid> {
             }
         }
     }
+    let rules = settings.authorization.iter().flat_map(|authorization| &authorization.rules);
+    for (index, rule) in rules.enumerate() {
+        for (at, filter) in rule.filters.iter().enumerate() {
+            if let Err(error) = Filter::parse(filter) {
+                let path = format!("authorization.rules[{index}].filters[{at}]");
+                problems.push(Problem { path, message: format!("`{filter}` is no topic filter: {error}") });
+            }
+        }
+    }
     if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
 }

@@ -11,7 +11,9 @@ use super::minted::{Minted, MintedCluster, tend_leaf};
 use super::secrets::Secrets;
 use super::users::parse_users;
 use super::world::{Key, Placement, World};
-use crate::api::cluster::{ClientAuth, LinkTlsMode, Listener, Protocol};
+use crate::api::cluster::{
+    AccessRule, Action, Authorization, ClientAuth, Effect, LinkTlsMode, Listener, Protocol,
+};
 use crate::api::conditions::State;
 use crate::api::{Finding, MqttCluster, check, values};
 use crate::pki::{LeafRequest, Random, Role, Usage};
@@ -53,7 +55,7 @@ pub(super) struct EndpointTls {
 
 /// The first that finds something refuses the spec.
 const ACCEPT: &[fn(&MqttCluster) -> Option<Finding>] =
-    &[spec_is_invalid, replicas_are_unsupported, listeners_are_unsupported, authorization_is_unsupported];
+    &[spec_is_invalid, replicas_are_unsupported, listeners_are_unsupported];
 
 pub(super) fn resolve_all<'a>(
     world: &'a World,
@@ -155,17 +157,6 @@ fn listeners_are_unsupported(object: &MqttCluster) -> Option<Finding> {
     })
 }
 
-fn authorization_is_unsupported(object: &MqttCluster) -> Option<Finding> {
-    object.spec.authorization.as_ref()?;
-    Some(Finding {
-        path: "spec.authorization".to_owned(),
-        reason: "AuthorizationUnsupported",
-        message: "is not enforced by this version, and rules that look enforced would be worse than none; remove it \
-                  and give only those a user whom you trust with every topic"
-            .to_owned(),
-    })
-}
-
 /// All findings as one: the reason of the first, every message.
 pub(super) fn joined(findings: Vec<Finding>) -> Option<Finding> {
     let reason = findings.first()?.reason;
@@ -193,6 +184,7 @@ fn render(
         settings.listeners.extend(render_listener(index, listener, placement, secrets)?);
     }
     settings.authentication = render_authentication(object, secrets)?;
+    settings.authorization = object.spec.authorization.as_ref().map(render_authorization);
     settings.limits = render_limits(object);
     let (listener, endpoint) = render_link_listener(object, key, placement, secrets, minted, now, random)?;
     settings.link_listener = listener;
@@ -260,6 +252,39 @@ fn render_authentication(
         anonymous: authentication.anonymous.unwrap_or(false),
         users: users.transpose()?.unwrap_or_default(),
     })
+}
+
+fn render_authorization(authorization: &Authorization) -> settings::Authorization {
+    settings::Authorization {
+        default_effect: render_effect(authorization.default_effect.unwrap_or_default()),
+        rules: authorization.rules.iter().flatten().map(render_rule).collect(),
+    }
+}
+
+fn render_rule(rule: &AccessRule) -> settings::AccessRule {
+    let principals = rule.principals.clone().unwrap_or_default();
+    settings::AccessRule {
+        principals: settings::Principals {
+            users: principals.users.unwrap_or_default(),
+            client_ids: principals.client_ids.unwrap_or_default(),
+            certificate_names: principals.certificate_names.unwrap_or_default(),
+            cidrs: principals.cidrs.unwrap_or_default(),
+        },
+        action: match rule.action {
+            Action::Publish => settings::Action::Publish,
+            Action::Subscribe => settings::Action::Subscribe,
+            Action::All => settings::Action::All,
+        },
+        filters: rule.filters.clone(),
+        effect: render_effect(rule.effect),
+    }
+}
+
+fn render_effect(effect: Effect) -> settings::Effect {
+    match effect {
+        Effect::Allow => settings::Effect::Allow,
+        Effect::Deny => settings::Effect::Deny,
+    }
 }
 
 fn render_limits(object: &MqttCluster) -> Limits {

@@ -6,6 +6,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use std::collections::HashSet;
 use std::fmt;
 
+use super::access::{Authorization, Cidr, RULES_MAX, has_known_placeholders};
 use super::{ClientAuth, ClientTls, Dial, Limits, Link, Protocol, SCHEMA, ServerTls, Settings};
 
 /// A mistake in a document: where it is, and what is expected.
@@ -47,6 +48,9 @@ impl Settings {
         self.check_head(&mut found);
         self.check_listeners(&mut found);
         self.check_users(&mut found);
+        if let Some(authorization) = &self.authorization {
+            check_authorization(authorization, &mut found);
+        }
         check_limits(&self.limits, &mut found);
         self.check_links(&mut found);
         if found.0.is_empty() { Ok(()) } else { Err(Invalid(found.0)) }
@@ -165,6 +169,33 @@ fn check_link(link: &Link, path: &str, found: &mut Problems) {
     }
     if link.forwarding.max_inflight == 0 {
         found.add(format!("{path}.forwarding.maxInflight"), "is 0; expected at least 1");
+    }
+}
+
+fn check_authorization(authorization: &Authorization, found: &mut Problems) {
+    let count = authorization.rules.len();
+    if count > RULES_MAX {
+        found.add(
+            "authorization.rules",
+            format!("has {count} rules; expected at most {RULES_MAX}: merge some"),
+        );
+    }
+    for (index, rule) in authorization.rules.iter().enumerate() {
+        let path = format!("authorization.rules[{index}]");
+        if rule.filters.is_empty() {
+            found.add(format!("{path}.filters"), "is empty; name a filter, such as `#`");
+        }
+        for (at, filter) in rule.filters.iter().enumerate() {
+            if !has_known_placeholders(filter) {
+                let message = "has a `${` that is neither ${username} nor ${clientid}; correct it";
+                found.add(format!("{path}.filters[{at}]"), message);
+            }
+        }
+        for (at, cidr) in rule.principals.cidrs.iter().enumerate() {
+            if let Err(error) = cidr.parse::<Cidr>() {
+                found.add(format!("{path}.principals.cidrs[{at}]"), format!("`{cidr}` {error}"));
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::Authorization;
+
 /// The version of the document's shape. A reader refuses other numbers: fields may come, meanings may not change.
 pub const SCHEMA: u32 = 1;
 
@@ -28,6 +30,9 @@ pub struct Settings {
     /// Who may connect.
     #[serde(default)]
     pub authentication: Authentication,
+    /// What those may do who connected; none: everything but what is the broker's own.
+    #[serde(default)]
+    pub authorization: Option<Authorization>,
     /// What one client may cost.
     #[serde(default)]
     pub limits: Limits,
@@ -46,6 +51,7 @@ impl Settings {
             listeners: Vec::new(),
             link_listener: None,
             authentication: Authentication::default(),
+            authorization: None,
             limits: Limits::default(),
             links: Vec::new(),
         }

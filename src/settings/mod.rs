@@ -12,6 +12,7 @@
 //!
 //! It knows nothing of brokers and of Kubernetes, reads no file and no clock.
 
+mod access;
 mod document;
 mod check;
 mod hash;
@@ -21,6 +22,10 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
+pub use access::{
+    AccessRule, Action, Authorization, CLIENT_ID, Cidr, CidrError, Effect, Principals, RULES_MAX, USERNAME,
+    has_known_placeholders,
+};
 pub use check::{Invalid, Problem};
 pub use document::{
     Acl, Authentication, ClientAuth, ClientTls, Credentials, Dial, Forwarding, Inbound, Limits, Link,

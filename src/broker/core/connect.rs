@@ -9,7 +9,7 @@ use super::connection::{Opening, State, Terms};
 use super::delivery::pass_on;
 use super::publish::may_publish;
 use super::session::{Session, Will};
-use super::{ConnectionId, Core, Effect, Fault, SessionId, Verdict};
+use super::{ConnectionId, Core, Effect, Fault, Proof, SessionId, Verdict};
 use crate::mqtt::{
     self, ConnAck, Connect, Message, Packet, PropertiesBuf, Property, ReasonCode, Version, Violation,
 };
@@ -41,14 +41,22 @@ impl Core {
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         connection.packet_bytes_max =
             connect.properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
-        let Some(username) = connect.username else {
+        if let Some(username) = connection.origin.certificate_user.take() {
+            // Whatever CONNECT says besides: the certificate is checked already.
+            connection.username = Some(username);
+            connection.proof = Proof::Certificate;
+            return self.accept_connection(id, *opening, now);
+        }
+        let shows_token = self.access.takes_tokens && connect.password.is_some();
+        if connect.username.is_none() && !shows_token {
             if !self.is_anonymous_allowed {
                 return Err(Fault::NotAuthorized);
             }
             return self.accept_connection(id, *opening, now);
-        };
-        let username: Arc<str> = username.into();
+        }
+        let username: Arc<str> = connect.username.unwrap_or_default().into();
         connection.username = Some(Arc::clone(&username));
+        connection.proof = Proof::Password;
         connection.state = State::AwaitVerdict(opening);
         let password = Bytes::copy_from_slice(connect.password.unwrap_or_default());
         self.wires.effects.push_back(Effect::Authenticate { connection: id, username, password });
@@ -65,6 +73,11 @@ impl Core {
             Verdict::Refused => return self.close(id, Fault::BadUserNameOrPassword, now),
             Verdict::Busy => return self.close(id, Fault::ServerBusy, now),
             Verdict::Accepted => {}
+            Verdict::Token { username, until } => {
+                connection.username = Some(username);
+                connection.proof = Proof::Token;
+                connection.until = until;
+            }
         }
         if let State::AwaitVerdict(opening) = std::mem::replace(&mut connection.state, State::AwaitConnect)
             && let Err(fault) = self.accept_connection(id, *opening, now)
@@ -106,6 +119,7 @@ impl Core {
 
     /// Lets a client in: takes over, resumes or makes its session, and answers.
     fn accept_connection(&mut self, id: ConnectionId, opening: Opening, now: Instant) -> Result<(), Fault> {
+        let who = self.admit(id, &opening)?;
         let is_new = !self.by_client.contains_key(&opening.client_id);
         if is_new && self.sessions.len() >= self.limits.sessions_max {
             return Err(Fault::QuotaExceeded);
@@ -119,6 +133,7 @@ impl Core {
         let keep_alive = Duration::from_millis(u64::from(opening.keep_alive_s) * 1500);
         connection.patience = (!keep_alive.is_zero()).then_some(keep_alive);
         self.attach(session, id, version, &opening);
+        self.settle_in(session, id, who);
         self.arm_connection(id, now);
         self.send_connack(id, &opening, is_present);
         let state = &mut self.sessions[session as usize];

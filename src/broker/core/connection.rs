@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SessionId;
+use super::access::{Origin, Principal, Proof};
 use super::recipients::Recipients;
 use super::session::Will;
 use crate::mqtt::{self, Version};
@@ -102,6 +103,15 @@ pub(super) struct Connection {
     /// One and a half times the keep alive.
     pub(super) patience: Option<Duration>,
     pub(super) username: Option<Arc<str>>,
+    pub(super) proof: Proof,
+    /// What is known of its other end, until it is let in.
+    pub(super) origin: Origin,
+    /// Who it is to the rules, from then on.
+    pub(super) who: Option<Rc<Principal>>,
+    /// When it ends whatever it does.
+    pub(super) until: Option<Instant>,
+    /// The last topic that the rules let it publish to.
+    pub(super) granted: String,
     /// The topics behind the aliases that the client set, by alias less one.
     pub(super) aliases: Vec<Option<Arc<str>>>,
     pub(super) aliases_bytes: usize,
@@ -130,6 +140,11 @@ impl Connection {
             last_seen: now,
             patience: None,
             username: None,
+            proof: Proof::Nothing,
+            origin: Origin::default(),
+            who: None,
+            until: None,
+            granted: String::new(),
             aliases: Vec::new(),
             aliases_bytes: 0,
             last_topic: None,
@@ -144,6 +159,11 @@ impl Connection {
             State::Open(session) => Some(session),
             State::AwaitConnect | State::AwaitVerdict(_) | State::Closed => None,
         }
+    }
+
+    /// True if it said who it is and is not closed.
+    pub(super) fn is_in(&self) -> bool {
+        matches!(self.state, State::AwaitVerdict(_) | State::Open(_))
     }
 
     /// True if bytes from the client may be handled now: not while it leaves our answers unread.

@@ -24,6 +24,9 @@ use crate::store::Partition;
 pub struct ExportedSession {
     /// Whose it is.
     pub client_id: String,
+    /// The user whose it is; none: anyone's.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// How long it outlives a connection, in seconds.
     pub expiry_s: u32,
     /// How long it still has, if nobody is connected.
@@ -122,6 +125,7 @@ impl Core {
         received.sort_unstable();
         Some(ExportedSession {
             client_id: session.client_id.to_string(),
+            owner: session.owner.as_deref().map(str::to_owned),
             expiry_s: session.expiry_s,
             ends_in_ms: session.ends_at.map(|at| left_ms(at, now)),
             subscriptions: export_subscriptions(session),
@@ -157,6 +161,7 @@ impl Core {
             .collect();
         let queue: Vec<_> = parsed.queue.into_iter().map(|arrived| self.rejoin(arrived)).collect();
         let session = &mut self.sessions[id as usize];
+        session.owner = exported.owner.as_deref().map(Into::into);
         session.expiry_s = exported.expiry_s;
         let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
         session.ends_at = now.checked_add(Duration::from_millis(ends_in));

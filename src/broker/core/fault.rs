@@ -26,6 +26,12 @@ pub enum Fault {
     /// The client may not do that, or may no longer be here.
     #[error("not authorized")]
     NotAuthorized,
+    /// The client id is that of another user's session.
+    #[error("the client id belongs to another user: use one of your own")]
+    ClientIdTaken,
+    /// What let the client in has ended.
+    #[error("the token has expired: connect with a new one")]
+    TokenExpired,
     /// [MQTT-4.12.0-1]: no authentication method is known to this broker.
     #[error("the authentication method is not supported: use a user name and a password")]
     BadAuthenticationMethod,
@@ -59,6 +65,8 @@ impl Fault {
             Fault::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
             Fault::BadUserNameOrPassword => ReasonCode::BadUserNameOrPassword,
             Fault::NotAuthorized => ReasonCode::NotAuthorized,
+            Fault::ClientIdTaken => ReasonCode::ClientIdentifierNotValid,
+            Fault::TokenExpired => ReasonCode::MaximumConnectTime,
             Fault::BadAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Fault::SessionTakenOver => ReasonCode::SessionTakenOver,
             Fault::QuotaExceeded => ReasonCode::QuotaExceeded,

@@ -62,22 +62,6 @@ impl Core {
         }
     }
 
-    /// Ends all connections that a rule no longer allows; the rule gets the user name. Who waits for a verdict is among
-    /// them: it would be one by the old rules.
-    pub fn close_where(&mut self, is_barred: impl Fn(Option<&str>) -> bool, fault: Fault, now: Instant) {
-        let ids: Vec<_> = self.wires.ids().collect();
-        for id in ids {
-            let connection = self.wires.get(id);
-            let is_in = connection.is_some_and(|connection| match connection.state {
-                State::AwaitVerdict(_) | State::Open(_) => true,
-                State::AwaitConnect | State::Closed => false,
-            });
-            if is_in && is_barred(connection.and_then(|connection| connection.username.as_deref())) {
-                self.close(id, fault, now);
-            }
-        }
-    }
-
     /// Ends all connections.
     pub fn close_all(&mut self, fault: Fault, now: Instant) {
         let ids: Vec<_> = self.wires.ids().collect();
@@ -108,6 +92,10 @@ impl Core {
         let session = &mut self.sessions[id as usize];
         session.will_at = None;
         let Some(will) = session.will.take() else { return };
+        if !self.is_will_granted(id, &will.message.topic) {
+            self.counters.dropped_not_authorized += 1;
+            return;
+        }
         let expires_at = will.expiry_s.and_then(|s| now.checked_add(Duration::from_secs(s.into())));
         let message = Message { expires_at, ..will.message };
         let recipients = self.routes.matches(&message.topic);
@@ -166,13 +154,19 @@ impl Core {
     fn connection_deadline(&self, id: ConnectionId) -> Option<(Instant, Fault)> {
         let connection = self.wires.get(id)?;
         let connect_timeout = Duration::from_secs(self.limits.connect_timeout_s.into());
-        let (patience, fault) = match connection.state {
-            State::AwaitConnect => (connect_timeout, Fault::ConnectTimeout),
-            State::Open(_) => (connection.patience?, Fault::KeepAliveTimeout),
-            State::AwaitVerdict(_) | State::Closed => return None,
-        };
-        let since = if connection.session().is_some() { connection.last_seen } else { connection.opened_at };
-        Some((since.checked_add(patience)?, fault))
+        match connection.state {
+            State::AwaitConnect => {
+                Some((connection.opened_at.checked_add(connect_timeout)?, Fault::ConnectTimeout))
+            }
+            State::Open(_) => {
+                let silent =
+                    connection.patience.and_then(|patience| connection.last_seen.checked_add(patience));
+                let silent = silent.map(|at| (at, Fault::KeepAliveTimeout));
+                let expired = connection.until.map(|at| (at, Fault::TokenExpired));
+                silent.into_iter().chain(expired).min_by_key(|&(at, _)| at)
+            }
+            State::AwaitVerdict(_) | State::Closed => None,
+        }
     }
 
     pub(super) fn arm_connection(&mut self, id: ConnectionId, now: Instant) {

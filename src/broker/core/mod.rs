@@ -16,6 +16,8 @@ mod recipients;
 mod routes;
 mod retained;
 mod fault;
+mod access;
+mod admission;
 mod delivery;
 mod ring;
 mod session;
@@ -40,6 +42,8 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::access::Access;
+pub use self::access::{Origin, Proof};
 use self::connection::{State, Terms};
 use self::delivery::Encoder;
 pub use self::export::{
@@ -92,10 +96,17 @@ pub enum Effect {
 }
 
 /// What the shell found out about a user name and password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// They belong together.
     Accepted,
+    /// The password is a token, and says who the client is.
+    Token {
+        /// The user that it names.
+        username: Arc<str>,
+        /// When it ends, and the connection with it.
+        until: Option<Instant>,
+    },
     /// They do not.
     Refused,
     /// Too many wait for an answer.
@@ -147,6 +158,7 @@ enum Timer {
 pub struct Core {
     limits: Limits,
     is_anonymous_allowed: bool,
+    access: Access,
     wires: Wires,
     sessions: Slab<Session>,
     by_client: HashMap<Arc<str>, SessionId, foldhash::fast::RandomState>,
@@ -169,6 +181,7 @@ impl Core {
         Core {
             limits,
             is_anonymous_allowed,
+            access: Access::default(),
             wires: Wires::new(),
             sessions: Slab::new(),
             by_client: HashMap::default(),
@@ -194,7 +207,15 @@ impl Core {
 
     /// A socket was accepted.
     pub fn open(&mut self, now: Instant) -> ConnectionId {
+        self.open_from(Origin::default(), now)
+    }
+
+    /// A socket was accepted, and something is known of its other end.
+    pub fn open_from(&mut self, origin: Origin, now: Instant) -> ConnectionId {
         let id = self.wires.open(Terms::of_stranger(&self.limits), now);
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.origin = origin;
+        }
         self.arm_connection(id, now);
         id
     }

@@ -93,7 +93,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         let Some(packet_id) = publish.packet_id else {
-            if may_publish(publish.topic) {
+            if may_publish(publish.topic) && self.is_granted(id, publish.topic) {
                 self.publish(id, session, publish, expires_at, now);
             } else {
                 self.counters.dropped_not_authorized += 1;
@@ -106,7 +106,7 @@ impl Core {
             return Ok(());
         }
         self.check_receive_maximum(id)?;
-        if !may_publish(publish.topic) {
+        if !may_publish(publish.topic) || !self.is_granted(id, publish.topic) {
             self.counters.dropped_not_authorized += 1;
             self.answer(id, packet_id, publish.qos, ReasonCode::NotAuthorized, false);
             return Ok(());

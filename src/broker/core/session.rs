@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::{HashMap, HashSet};
 
 use super::ConnectionId;
+use super::access::Principal;
 use super::delivery::Delivery;
 use super::ring::Ring;
 use crate::mqtt::{Filter, Message, PacketId, QoS, Version};
@@ -59,6 +61,10 @@ pub(super) struct Session {
     pub(super) partition: Partition,
     pub(super) version: Version,
     pub(super) connection: Option<ConnectionId>,
+    /// The user whose session it is; none: nobody's in particular.
+    pub(super) owner: Option<Arc<str>>,
+    /// Who it is to the rules; none after an import, until its client comes.
+    pub(super) who: Option<Rc<Principal>>,
     /// How long it outlives its connection; `u32::MAX` is forever (as far as the settings let it).
     pub(super) expiry_s: u32,
     /// Set while nobody is connected: when it ends.
@@ -90,6 +96,8 @@ impl Session {
             client_id,
             version,
             connection: None,
+            owner: None,
+            who: None,
             expiry_s: 0,
             ends_at: None,
             will: None,

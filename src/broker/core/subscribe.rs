@@ -64,6 +64,10 @@ impl Core {
     ) -> Result<Option<Filter>, ReasonCode> {
         let (group, filter) = parse_subscription(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         check_filter(&filter)?;
+        let who = self.sessions[id as usize].who.as_ref();
+        if !who.is_none_or(|who| self.access.may_subscribe(who, &filter)) {
+            return Err(ReasonCode::NotAuthorized);
+        }
         let session = &mut self.sessions[id as usize];
         let key = SubscriptionKey { filter: filter.clone(), group: group.clone() };
         let is_new = !session.subscriptions.contains_key(&key);
@@ -153,14 +157,21 @@ impl Core {
 
     fn unsubscribe(&mut self, id: SessionId, text: &str) -> ReasonCode {
         let Ok((group, filter)) = parse_subscription(text) else { return ReasonCode::TopicFilterInvalid };
-        let key = SubscriptionKey { filter, group };
+        match self.remove_subscription(id, &SubscriptionKey { filter, group }) {
+            true => ReasonCode::Success,
+            false => ReasonCode::NoSubscriptionExisted,
+        }
+    }
+
+    /// Takes a subscription out of its session and the routes. False if there is none.
+    pub(super) fn remove_subscription(&mut self, id: SessionId, key: &SubscriptionKey) -> bool {
         let session = &mut self.sessions[id as usize];
-        if session.subscriptions.remove(&key).is_none() {
-            return ReasonCode::NoSubscriptionExisted;
+        if session.subscriptions.remove(key).is_none() {
+            return false;
         }
         session.subscription_bytes -= key.bytes();
-        self.drop_subscription(id, &key);
-        ReasonCode::Success
+        self.drop_subscription(id, key);
+        true
     }
 
     /// Takes a subscription out of the routes that its session has no longer.

@@ -32,11 +32,6 @@ fn what_this_version_cannot_do_is_refused_and_never_ignored() {
             "ListenerUnsupported",
             "spec.listeners[0].protocol of `ws`",
         ),
-        (
-            "{authorization: {default: Allow}}",
-            "AuthorizationUnsupported",
-            "spec.authorization is not enforced",
-        ),
         ("{replicas: 0}", "InvalidSpec", "spec.replicas is 0"),
         ("{clusterName: a/b, image: x}", "InvalidSpec", "spec.clusterName must be letters"),
     ] {
@@ -66,6 +61,26 @@ fn secrets_that_are_missing_or_wrong_are_named() {
     ] {
         refused(&with_secret(spec, data), "ResolvedRefs", "False/SecretInvalid", message);
     }
+}
+
+#[test]
+fn rules_become_settings_as_they_are() {
+    use crate::settings::{AccessRule, Action, Effect, Principals};
+    let of = |spec: &str| planned(&world(&cluster(spec))).settings[&key("us")].authorization.clone();
+    assert_eq!(of("{}"), None);
+    assert_eq!(of("{authorization: {}}"), Some(Default::default()));
+    let rules = of("{authorization: {default: Allow, rules: [
+        {principals: {users: [ann], cidrs: ['10.0.0.0/8']}, action: Publish, filters: ['a/${username}'], effect: Deny}]}}");
+    let rules = rules.expect("it is given");
+    assert_eq!(rules.default_effect, Effect::Allow);
+    let principals = Principals {
+        users: vec!["ann".to_owned()],
+        cidrs: vec!["10.0.0.0/8".to_owned()],
+        ..Principals::default()
+    };
+    let (action, effect) = (Action::Publish, Effect::Deny);
+    let filters = vec!["a/${username}".to_owned()];
+    assert_eq!(rules.rules, [AccessRule { principals, action, filters, effect }]);
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_user_is_let_in_or_not_by_the_verdict() {
             let id = w.hello(&hello.user("ann", "secret"));
             assert_eq!(w.asked, [(id, "ann".to_owned(), b"secret".to_vec())]);
             assert!(!w.core.reads(id));
-            w.verdict(id, verdict);
+            w.verdict(id, verdict.clone());
             assert_eq!(w.heard(id), [expected]);
             assert_eq!(w.core.reads(id), verdict == Verdict::Accepted);
         }
@@ -144,7 +144,7 @@ fn clients_of_a_barred_user_are_sent_away() {
     let ann = w.hello(&v5("a").user("ann", "secret"));
     w.verdict(ann, Verdict::Accepted);
     let anonymous = w.connect(v5("b"));
-    w.core.close_where(|name| name == Some("ann"), Fault::NotAuthorized, w.now);
+    w.core.close_where(|_, name| name == Some("ann"), Fault::NotAuthorized, w.now);
     assert_eq!(w.heard(ann), ["CONNACK Success", "DISCONNECT NotAuthorized"]);
     assert!(w.heard(anonymous).is_empty());
 }
@@ -258,7 +258,7 @@ fn disconnect_ends_a_session_without_expiry() {
 fn a_user_who_is_barred_before_the_verdict_is_not_let_in() {
     let mut w = World::new();
     let ann = w.hello(&v5("a").user("ann", "secret"));
-    w.core.close_where(|name| name == Some("ann"), Fault::NotAuthorized, w.now);
+    w.core.close_where(|_, name| name == Some("ann"), Fault::NotAuthorized, w.now);
     w.verdict(ann, Verdict::Accepted); // by the old rules
     assert_eq!(w.heard(ann), ["CONNACK NotAuthorized"]);
     assert_eq!(w.core.levels().sessions, 0);

@@ -11,3 +11,4 @@ mod limits;
 mod linked;
 mod routing;
 mod hostile;
+mod access;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::broker::core::{ConnectionId, Core, Effect, Fault, PortEvent, Verdict};
+use crate::broker::core::{ConnectionId, Core, Effect, Fault, Origin, PortEvent, Verdict};
 use crate::mqtt::{
     Ack, Connect, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
     ReasonCode, RetainHandling, Subscribe, SubscribeFiltersBuf, SubscribeOptions, Unsubscribe,
@@ -123,7 +123,12 @@ impl World {
 
     /// Connects, and checks nothing.
     pub(super) fn hello(&mut self, hello: &Hello) -> ConnectionId {
-        let id = self.core.open(self.now);
+        self.hello_from(Origin::default(), hello)
+    }
+
+    /// Connects from somewhere.
+    pub(super) fn hello_from(&mut self, origin: Origin, hello: &Hello) -> ConnectionId {
+        let id = self.core.open_from(origin, self.now);
         self.versions.insert(id, hello.version);
         self.send_bytes(id, &hello.encode());
         id
