@@ -30,6 +30,8 @@ const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 pub struct Client {
     way: Way,
     patience: Patience,
+    /// Bytes of the longest line and the largest answer taken.
+    answer_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ pub enum ClientError {
 impl Client {
     /// A client of the node that serves this socket.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { way: Way::Socket(socket.into()), patience: Patience::default() }
+        Self::by(Way::Socket(socket.into()))
     }
 
     /// A client of a node in a pod. It shows `pass`, and talks to nobody but `node`.
@@ -87,12 +89,21 @@ impl Client {
     /// # Errors
     /// When the pass is of no use.
     pub fn over_tls(address: SocketAddr, node: NodeName, pass: &Pass) -> Result<Self, TrustError> {
-        Ok(Self { way: Way::Tls(Door::new(address, node, pass)?), patience: Patience::default() })
+        Ok(Self::by(Way::Tls(Door::new(address, node, pass)?)))
+    }
+
+    fn by(way: Way) -> Self {
+        Self { way, patience: Patience::default(), answer_max: ANSWER_BYTES_MAX }
     }
 
     /// The same client, waiting for as long as this.
     pub fn with_patience(self, patience: Patience) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same client, taking lines and answers of so many bytes at most.
+    pub fn with_answer_max(self, answer_max: usize) -> Self {
+        Self { answer_max, ..self }
     }
 
     /// Replaces the node's settings; returns when they are in force.
@@ -118,7 +129,7 @@ impl Client {
     /// When the node is not there, is stopping, or has its fill of streams.
     pub async fn status(&self) -> Result<StatusStream, ClientError> {
         let response = self.in_time(self.request(Method::GET, "/v1/status", Bytes::new())).await?;
-        Ok(StatusStream::new(response.into_body(), self.patience.silence))
+        Ok(StatusStream::new(response.into_body(), self.patience.silence, self.answer_max))
     }
 
     /// Whether the node serves.
@@ -143,7 +154,7 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let answer = async { read_json(self.request(method, path, body).await?).await };
+        let answer = async { read_json(self.request(method, path, body).await?, self.answer_max).await };
         self.in_time(answer).await
     }
 
@@ -170,7 +181,7 @@ impl Client {
         let response = sender.send_request(request).await.map_err(broken)?;
         match response.status() {
             StatusCode::OK => Ok(response),
-            status => Err(read_refusal(status, response).await),
+            status => Err(read_refusal(status, response, self.answer_max).await),
         }
     }
 }
@@ -211,14 +222,15 @@ pub struct StatusStream {
     /// How much of the buffer is known to hold no end of a line.
     searched: usize,
     silence_max: Duration,
-    /// When the silence has lasted too long.
+    /// When the silence has lasted too long: half a line is no sign of life.
     silent_at: Instant,
+    line_max: usize,
 }
 
 impl StatusStream {
-    fn new(body: Incoming, silence_max: Duration) -> Self {
+    fn new(body: Incoming, silence_max: Duration, line_max: usize) -> Self {
         let silent_at = Instant::now() + silence_max;
-        Self { body, buffer: BytesMut::new(), searched: 0, silence_max, silent_at }
+        Self { body, buffer: BytesMut::new(), searched: 0, silence_max, silent_at, line_max }
     }
 
     /// The next line; `None` when the node closed the stream.
@@ -231,9 +243,13 @@ impl StatusStream {
     pub async fn next(&mut self) -> Result<Option<StatusLine>, ClientError> {
         loop {
             if let Some(line) = self.take_line() {
+                if line.len() > self.line_max {
+                    return Err(broken("a line of the status stream is too long"));
+                }
+                self.silent_at = Instant::now() + self.silence_max;
                 return serde_json::from_slice(&line).map(Some).map_err(broken);
             }
-            if self.buffer.len() > ANSWER_BYTES_MAX {
+            if self.buffer.len() > self.line_max {
                 return Err(broken("a line of the status stream is too long"));
             }
             match timeout_at(self.silent_at, self.body.frame()).await {
@@ -241,7 +257,6 @@ impl StatusStream {
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => return Err(broken(error)),
                 Ok(Some(Ok(frame))) => {
-                    self.silent_at = Instant::now() + self.silence_max;
                     self.buffer.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
                 }
             }
@@ -261,8 +276,11 @@ impl StatusStream {
     }
 }
 
-async fn read_json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
+async fn read_json<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    bytes_max: usize,
+) -> Result<T, ClientError> {
+    let body = Limited::new(response.into_body(), bytes_max).collect().await.map_err(broken)?;
     serde_json::from_slice(&body.to_bytes()).map_err(broken)
 }
 
@@ -271,8 +289,8 @@ struct Refusal {
     error: String,
 }
 
-async fn read_refusal(status: StatusCode, response: Response<Incoming>) -> ClientError {
-    let why = match read_json::<Refusal>(response).await {
+async fn read_refusal(status: StatusCode, response: Response<Incoming>, bytes_max: usize) -> ClientError {
+    let why = match read_json::<Refusal>(response, bytes_max).await {
         Ok(refusal) => refusal.error,
         Err(_) => format!("it answers {status}"),
     };

@@ -31,6 +31,11 @@ impl<T: Send + 'static> Crowd<T> {
         self.order.push_back(self.tasks.spawn(task));
     }
 
+    /// Forgets how those ended that did.
+    pub(super) fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+    }
+
     /// How the next of them ended; `None` when there is none.
     ///
     /// # Cancel safety

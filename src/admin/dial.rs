@@ -20,11 +20,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::socket::notice_vanished;
 use super::trust::{TrustError, chain, private_key, roots};
 use crate::pki::{Role, inspect_der};
 
 /// What the operator shows, and whom it trusts.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pass {
     /// The authorities that nodes' certificates come from, PEM.
     pub ca_pem: String,
@@ -71,6 +72,7 @@ impl Door {
     pub(super) async fn open(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
+        notice_vanished(&tcp)?;
         let name = ServerName::IpAddress(self.address.ip().into());
         TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await
     }

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use super::crowd::Crowd;
 use super::http;
 use super::server::{Routes, refuse};
+use super::socket::notice_vanished;
 use super::trust::{Material, Trust};
 use crate::pki::{Inspection, Role, inspect_der};
 
@@ -70,6 +71,9 @@ struct Operator {
 
 /// Finds out who somebody is; who is not the operator is told so.
 async fn greet(tcp: TcpStream, trust: watch::Receiver<Arc<Material>>) -> Option<Operator> {
+    if let Err(error) = notice_vanished(&tcp) {
+        tracing::debug!(%error, "a socket that vanishes is not noticed");
+    }
     let material = Arc::clone(&trust.borrow());
     let stream = match material.acceptor.accept(tcp).await {
         Ok(stream) => stream,

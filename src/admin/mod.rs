@@ -10,7 +10,8 @@
 //!
 //! Invariants:
 //! - A slow subscriber costs one report: it gets the difference between what it last got and what is now, never a backlog.
-//! - At most [`SUBSCRIBERS_MAX`] subscribers, documents of at most [`DOCUMENT_BYTES_MAX`], one change of settings at a time.
+//! - At most [`SUBSCRIBERS_MAX`] subscribers, of whom the oldest gives way; a peer that vanished is noticed within seconds;
+//!   documents of at most [`DOCUMENT_BYTES_MAX`], one change of settings at a time.
 //! - Who may open the socket may do everything: it is made with mode 0600 ([`bind`]). Over TLS, only the operator may do
 //!   anything, by the role in its certificate; and the client shows itself to nobody but the node that it means.
 
@@ -45,8 +46,11 @@ pub const BEAT: Duration = Duration::from_secs(5);
 /// The time between two looks at the files that TLS stands on; the kubelet itself takes up to a minute to bring new ones.
 pub const LOOK: Duration = Duration::from_secs(5);
 
-/// Status streams served at a time.
+/// Status streams served at a time; beyond that the oldest ends: who asked for it may have vanished without a word.
 pub const SUBSCRIBERS_MAX: usize = 32;
+
+/// How long a peer over TCP may leave unanswered what is sent to it: three beats.
+const VANISHED: Duration = Duration::from_secs(15);
 
 /// The largest settings document taken: three times what Kubernetes can hold of one cluster's users and links.
 pub const DOCUMENT_BYTES_MAX: usize = 8 * 1_024 * 1_024;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Json;
@@ -15,9 +15,10 @@ use axum::routing::{get, put};
 use http_body_util::channel::{Channel, Sender};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::crowd::Crowd;
 use super::{DOCUMENT_BYTES_MAX, SUBSCRIBERS_MAX, StatusLine};
 use crate::settings::report::NodeReport;
 
@@ -44,7 +45,7 @@ pub struct Applied {
 struct Node {
     reports: watch::Receiver<Arc<NodeReport>>,
     commands: mpsc::Sender<Command>,
-    subscribers: Arc<Semaphore>,
+    subscribers: Arc<Mutex<Crowd<()>>>,
     beat: Duration,
 }
 
@@ -60,7 +61,8 @@ pub fn routes(
     commands: mpsc::Sender<Command>,
     beat: Duration,
 ) -> Routes {
-    let node = Node { reports, commands, subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)), beat };
+    let subscribers = Arc::new(Mutex::new(Crowd::new(SUBSCRIBERS_MAX)));
+    let node = Node { reports, commands, subscribers, beat };
     let routes = Router::new()
         .route("/v1/settings", put(put_settings))
         .route("/v1/status", get(get_status))
@@ -100,19 +102,15 @@ async fn get_healthz(State(node): State<Node>) -> Response {
 }
 
 async fn get_status(State(node): State<Node>) -> Response {
-    let Ok(permit) = Arc::clone(&node.subscribers).try_acquire_owned() else {
-        let error = format!("{SUBSCRIBERS_MAX} status streams are open already; close one");
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, error);
-    };
     let (reply, refreshed) = oneshot::channel();
     if node.commands.send(Command::Refresh(reply)).await.is_err() || refreshed.await.is_err() {
         return stopping();
     }
     let (lines, body) = Channel::<Bytes, Infallible>::new(1);
-    tokio::spawn(async move {
-        stream(node.reports, node.beat, lines).await;
-        drop(permit);
-    });
+    let mut subscribers = node.subscribers.lock().expect("nobody panics while holding it");
+    subscribers.forget_ended();
+    subscribers.admit(stream(node.reports, node.beat, lines));
+    drop(subscribers);
     ([("content-type", "application/x-ndjson")], Body::new(body)).into_response()
 }
 

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use tokio::net::{TcpListener, UnixListener};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use super::VANISHED;
 
 /// The longest path that a socket may have on Linux.
 const PATH_BYTES_MAX: usize = 107;
@@ -44,6 +47,17 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
 /// When the address is taken, or none of this machine.
 pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError { place: address.to_string(), cause })
+}
+
+/// Has the system notice when the other side is gone without a word, whether or not there is something to say to it.
+///
+/// # Errors
+/// When the system does not know how.
+pub(super) fn notice_vanished(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    let keepalive = TcpKeepalive::new().with_time(VANISHED / 3).with_interval(VANISHED / 3).with_retries(2);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(VANISHED))
 }
 
 fn remove_dead(path: &Path) -> io::Result<()> {

@@ -166,8 +166,8 @@ impl Picture {
             listener_ports,
             link_port: port(LINK),
             link_address: port(LINK).as_ref().map(address),
-            admin: false,
             nodes: vec![node_name(&key)],
+            ..Placement::default()
         }
     }
 
@@ -200,6 +200,7 @@ fn views(cluster: &Key, seen: &Seen, now: Instant) -> BTreeMap<String, NodeView>
         report: seen.report.clone(),
         age: seen.heard.map(|heard| now.saturating_duration_since(heard)).unwrap_or_default(),
         trouble: seen.trouble.clone(),
+        ..NodeView::default()
     };
     BTreeMap::from([(node_name(cluster), view)])
 }

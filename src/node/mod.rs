@@ -84,17 +84,29 @@ pub enum NodeError {
 /// # Errors
 /// When it cannot start, or the broker's thread panics.
 pub fn run(options: &Options) -> Result<(), NodeError> {
+    run_until(options, told_to_end(options.end_with_stdin))
+}
+
+/// The same, where somebody else says when to end, and why.
+pub(crate) fn run_until(
+    options: &Options,
+    end: impl Future<Output = Result<&'static str, NodeError>>,
+) -> Result<(), NodeError> {
     let document = Document::read(&options.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| NodeError::Io("start the runtime", error))?;
-    let done = runtime.block_on(serve(options, document));
+    let done = runtime.block_on(serve(options, document, end));
     runtime.shutdown_background();
     done
 }
 
-async fn serve(options: &Options, document: Document) -> Result<(), NodeError> {
+async fn serve(
+    options: &Options,
+    document: Document,
+    end: impl Future<Output = Result<&'static str, NodeError>>,
+) -> Result<(), NodeError> {
     let doors = Doors::open(options).await?;
     let vitals = Arc::new(Vitals::new());
     let start = shard::Start { node: options.node.clone(), incarnation: now_ms(), document };
@@ -106,7 +118,7 @@ async fn serve(options: &Options, document: Document) -> Result<(), NodeError> {
     doors.serve(admin::routes(reports.clone(), commands, admin::BEAT), reports, &vitals);
     tokio::select! {
         ended = &mut shard => return ended.map_err(|_| NodeError::Panicked),
-        why = told_to_end(options.end_with_stdin) => tracing::info!(why = why?, "the node ends"),
+        why = end => tracing::info!(why = why?, "the node ends"),
     }
     vitals.drain();
     // A shard that is gone meanwhile shows in the next line.

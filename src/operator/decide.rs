@@ -1,7 +1,8 @@
 //! What to write: the plan for the picture, and what differs from it. Synchronous, and pure but for what it remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -9,11 +10,14 @@ use serde_json::{Value, json};
 
 use super::build::{self, Kind, Object, ObjectId, matches};
 use super::ledger::{Ledger, Part};
+use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
 use super::picture::Picture;
 use super::write::{Ended, Write};
+use crate::admin::Pass;
 use crate::api::conditions::{self, ACCEPTED};
 use crate::api::{API_VERSION, MqttCluster};
-use crate::plan::{self, Key, Plan, Random};
+use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random};
+use crate::settings::Settings;
 
 /// Decides, and remembers what was decided.
 #[derive(Debug)]
@@ -23,7 +27,16 @@ pub(super) struct Decider {
     /// Why an object cannot be written, for those where that goes on.
     troubles: BTreeMap<ObjectId, (Key, String)>,
     image: String,
+    pub(super) heard: Heard,
+    /// What is to be done with each node that can be reached.
+    pub(super) orders: BTreeMap<NodeId, Order>,
+    /// Until when statuses wait for nodes that have not been heard by this operator, once it decides at all.
+    acquaint_until: Option<Instant>,
 }
+
+/// How long statuses wait for the first word of nodes: an operator that starts over what another one left does not know yet
+/// what is true, and what is written there is the best that anybody knows.
+const ACQUAINT_MAX: Duration = Duration::from_secs(3);
 
 /// From so many failures in a row on, one is worth a condition; before, the next try is likely to do.
 const FAILURES: u32 = 3;
@@ -39,19 +52,31 @@ struct Wanted {
 impl Decider {
     /// Decides on a picture; `image` is that of clusters that name none.
     pub(super) fn new(picture: Picture, image: String) -> Decider {
-        Decider { picture, ledger: Ledger::default(), troubles: BTreeMap::new(), image }
+        Decider {
+            picture,
+            ledger: Ledger::default(),
+            troubles: BTreeMap::new(),
+            image,
+            heard: Heard::default(),
+            orders: BTreeMap::new(),
+            acquaint_until: None,
+        }
     }
 
     /// Makes the plan for what is known; returns the writes that bring it about.
     pub(super) fn decide(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Vec<Write> {
         let mut world = self.picture.world();
         world.troubles = self.troubles_by_cluster();
+        world.reports = self.reports(instant);
         let plan = plan::plan(&world, now, random);
         self.picture.remember(&plan);
+        self.give_orders(&plan);
         let wanted = self.wanted(&plan);
         let mut writes = self.differing(&wanted, instant);
         writes.extend(self.needless(&wanted, instant));
-        writes.extend(self.statuses(&plan, instant));
+        if self.knows_enough(instant) {
+            writes.extend(self.statuses(&plan, instant));
+        }
         self.troubles.retain(|id, _| wanted.objects.contains_key(id));
         let picture = &self.picture;
         self.ledger.retain(|id| match id.kind {
@@ -75,6 +100,56 @@ impl Decider {
                 self.troubles.remove(&id);
             }
         }
+    }
+
+    /// When to decide again although nobody tells anything: a write may be tried again then.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Instant> {
+        let acquainted = self.acquaint_until.filter(|until| *until > now);
+        self.ledger.next(now).into_iter().chain(acquainted).min()
+    }
+
+    fn knows_enough(&mut self, now: Instant) -> bool {
+        let until = *self.acquaint_until.get_or_insert(now + ACQUAINT_MAX);
+        if self.heard.is_acquainted() && until > now {
+            self.acquaint_until = Some(now);
+        }
+        self.acquaint_until <= Some(now)
+    }
+
+    fn reports(&self, now: Instant) -> BTreeMap<Key, BTreeMap<String, NodeView>> {
+        let mut reports: BTreeMap<Key, BTreeMap<String, NodeView>> = BTreeMap::new();
+        for (id, pod) in self.picture.pods() {
+            let view = self.heard.view(&id, pod, now);
+            reports.entry(id.cluster).or_default().insert(id.node, view);
+        }
+        reports
+    }
+
+    /// Orders for every pod that has an address, ready or not.
+    fn give_orders(&mut self, plan: &Plan) {
+        let mut orders = BTreeMap::new();
+        let mut renderings: BTreeMap<&Key, Arc<Rendering>> = BTreeMap::new();
+        for (id, pod) in self.picture.pods() {
+            let Some(address) = pod.admin else { continue };
+            let Some((key, settings)) = plan.settings.get_key_value(&id.cluster) else { continue };
+            let Some(pass) = plan.minted.clusters.get(key).and_then(pass) else { continue };
+            let last = self.orders.get(&id);
+            let rendering = renderings.entry(key).or_insert_with(|| rendering(plan, key, settings, last));
+            let pass = match last {
+                Some(last) if *last.pass == pass => Arc::clone(&last.pass),
+                _ => Arc::new(pass),
+            };
+            orders.insert(id, Order { address, pass, rendering: Arc::clone(rendering) });
+            if orders.len() == NODES_MAX {
+                tracing::error!(
+                    NODES_MAX,
+                    "there are more pods than an operator follows; run one for each part of the namespaces"
+                );
+                break;
+            }
+        }
+        self.heard.expect(&orders.iter().map(|(id, order)| (id.clone(), order.rendering.links)).collect());
+        self.orders = orders;
     }
 
     /// The first trouble of each cluster.
@@ -158,6 +233,26 @@ impl Decider {
         }
         writes
     }
+}
+
+/// What opens the admin ports of a cluster's nodes.
+fn pass(minted: &MintedCluster) -> Option<Pass> {
+    let leaf = minted.admin_client.as_ref()?;
+    Some(Pass {
+        ca_pem: minted.authorities.bundle_pem(),
+        certificate_pem: leaf.certificate_pem.clone(),
+        key_pem: leaf.key_pem.clone(),
+    })
+}
+
+/// Settings ready to be sent; those of before, where nothing changed.
+fn rendering(plan: &Plan, cluster: &Key, settings: &Settings, last: Option<&Order>) -> Arc<Rendering> {
+    let hash = plan.hashes.get(cluster).cloned().unwrap_or_default();
+    if let Some(last) = last.filter(|last| last.rendering.hash == hash) {
+        return Arc::clone(&last.rendering);
+    }
+    let json = serde_json::to_vec(settings).expect("settings are plain data").into();
+    Arc::new(Rendering { hash, json, links: settings.links.len() })
 }
 
 impl Wanted {

@@ -12,9 +12,12 @@
 //! - A refused spec touches nothing that runs. An object that cannot be read stops no other, and loses nothing that it has.
 //! - Deletion needs no finalizer: children are owned by their object, and what lost its owner is swept.
 //!
-//! Does not know what links send, and does not yet talk to the nodes: conditions that need a node's word are `Unknown`.
+//! - What nodes say is theirs: it is verified whose word it is, bounded, and counts for as long as it is fresh.
+//!
+//! Does not know what links send.
 
 mod build;
+mod nodes;
 mod picture;
 mod ledger;
 mod decide;

@@ -17,8 +17,9 @@ use serde_json::Value;
 
 use super::build::{
     Kind, MANAGED_BY, MINTED, OWN, ObjectId, SETTINGS, link_secret, link_service, listener_service,
-    minted_secret, node_name, settings_secret,
+    minted_secret, node_name, selector_text, settings_secret,
 };
+use super::nodes::{NodeId, Pod};
 use super::watch::Source;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
 use crate::plan::{Key, Minted, Placement, Plan, Secret, World};
@@ -48,6 +49,8 @@ pub(super) struct Picture {
     secrets: BTreeMap<Key, Secret>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) children: BTreeMap<ObjectId, Found>,
+    /// By namespace and name.
+    pods: BTreeMap<Key, Pod>,
     minted: Minted,
     running: BTreeMap<Key, Settings>,
     /// The lists that are being told, by source: what was in them so far.
@@ -125,6 +128,10 @@ impl Picture {
             Kind::Namespace => {
                 self.namespaces.insert(id.name, object.metadata.labels.unwrap_or_default());
             }
+            Kind::Pod => match object.try_parse() {
+                Ok(pod) => drop(self.pods.insert(key, Pod::of(&pod))),
+                Err(error) => tracing::warn!(pod = %id, %error, "this pod cannot be read"),
+            },
             _ if object.labels().get(MANAGED_BY).is_some_and(|by| by == OWN) => {
                 self.children.insert(id, found(object));
             }
@@ -160,6 +167,7 @@ impl Picture {
             Kind::ClusterLink => drop(self.links.remove(&key)),
             Kind::Namespace => drop(self.namespaces.remove(&id.name)),
             Kind::Secret => drop(self.secrets.remove(&key)),
+            Kind::Pod => drop(self.pods.remove(&key)),
             _ => {}
         }
         self.children.remove(id);
@@ -177,10 +185,12 @@ impl Picture {
         let clusters = self.clusters.keys().map(|key| named(Kind::MqttCluster, key));
         let links = self.links.keys().map(|key| named(Kind::ClusterLink, key));
         let secrets = self.secrets.keys().map(|key| named(Kind::Secret, key));
+        let pods = self.pods.keys().map(|key| named(Kind::Pod, key));
         let others = self.children.keys().chain(self.untouched.keys()).cloned();
         clusters
             .chain(links)
             .chain(secrets)
+            .chain(pods)
             .chain(self.namespaces.keys().map(namespace))
             .chain(others)
             .collect()
@@ -274,9 +284,39 @@ impl Picture {
             listener_addresses: listeners.iter().filter_map(of_listener).collect(),
             link_address: link_port.and_then(|port| address(link_service(&key.name), port)),
             admin: true,
-            nodes: (0..cluster.spec.replicas.unwrap_or(1)).map(|index| node_name(&key.name, index)).collect(),
+            nodes: self.node_names(key, cluster),
+            selector: Some(selector_text(cluster)),
             ..Placement::default()
         }
+    }
+
+    /// The nodes that there should be: as many as were asked for when the spec was last accepted.
+    fn node_names(&self, key: &Key, cluster: &MqttCluster) -> Vec<String> {
+        let applied = self.stateful_set(key).and_then(|found| found.body["spec"]["replicas"].as_i64());
+        let wanted = cluster.spec.replicas.unwrap_or(1);
+        let count = applied.and_then(|count| i32::try_from(count).ok()).unwrap_or(wanted);
+        (0..count).map(|index| node_name(&key.name, index)).collect()
+    }
+
+    fn stateful_set(&self, cluster: &Key) -> Option<&Found> {
+        let id = ObjectId {
+            kind: Kind::StatefulSet,
+            namespace: cluster.namespace.clone(),
+            name: cluster.name.clone(),
+        };
+        self.children.get(&id)
+    }
+
+    /// The pods that the StatefulSets of clusters made, with the nodes in them.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (NodeId, &Pod)> {
+        self.clusters.iter().flat_map(move |(key, cluster)| {
+            let own = self.stateful_set(key).map(|found| &found.uid);
+            self.node_names(key, cluster).into_iter().filter_map(move |node| {
+                let pod = self.pods.get(&Key::new(&key.namespace, &node))?;
+                let id = NodeId { cluster: key.clone(), node, uid: pod.uid.clone() };
+                (pod.owner.is_some() && pod.owner.as_ref() == own).then_some((id, pod))
+            })
+        })
     }
 
     /// Where a Service is reached: behind a load balancer once that has an address, else by its name.

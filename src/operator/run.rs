@@ -1,6 +1,6 @@
 //! The loop, and what has to be true before it begins.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -15,6 +15,7 @@ use tokio::time::{sleep, sleep_until};
 use super::build::Kind;
 use super::decide::Decider;
 use super::lease::{Fence, Keeper, Lease};
+use super::nodes::Nodes;
 use super::picture::Picture;
 use super::watch::{Scope, Sight, Source, api, open, sources};
 use super::write::{Ended, Write};
@@ -171,23 +172,41 @@ async fn follow(
     let mut sights = open(&client, &sources);
     let picture = Picture::new(&sources);
     let decider = Decider::new(picture, options.image.clone());
+    let (nodes, mut said) = Nodes::new();
     let mut operator =
-        Operator { client, decider, fence, open: VecDeque::new(), under_way: FuturesUnordered::new() };
+        Operator { client, decider, nodes, fence, open: VecDeque::new(), under_way: FuturesUnordered::new() };
     let mut decide_at = None;
     let mut calm_until = Instant::now();
+    // When a report grows old, unless something is heard before.
+    let mut turn_at = None;
+    let mut decided_at = Instant::now();
     loop {
         tokio::select! {
             Some(sight) = sights.next() => {
                 operator.see(sight);
                 decide_at = Some(calm_until);
             }
+            Some((node, sight)) = said.recv() => {
+                if operator.decider.heard.hear(&node, sight, Instant::now()) {
+                    decide_at = Some(calm_until);
+                }
+            }
             Some(ended) = operator.under_way.next() => {
                 operator.note(ended);
                 decide_at = Some(calm_until);
             }
+            () = at(turn_at) => {
+                let now = Instant::now();
+                if operator.decider.heard.has_turned(decided_at, now) {
+                    decide_at = Some(calm_until);
+                }
+                turn_at = operator.decider.heard.next_turn(now);
+            }
             () = at(decide_at) => {
                 let begun = Instant::now();
                 decide_at = operator.decide(begun);
+                decided_at = begun;
+                turn_at = operator.decider.heard.next_turn(begun);
                 calm_until = Instant::now() + CALM.max(begun.elapsed() * REST);
                 if operator.is_settled() {
                     progress.send_modify(|progress| progress.settled += 1);
@@ -203,6 +222,7 @@ struct Operator {
     decider: Decider,
     /// Closed once somebody else may operate.
     fence: Fence,
+    nodes: Nodes,
     /// Writes that have not begun. At most one for each object and its status.
     open: VecDeque<Write>,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
@@ -230,11 +250,13 @@ impl Operator {
             return None;
         }
         if !self.fence.is_open(now) {
+            self.nodes.keep(&BTreeMap::new());
             return Some(now + FENCED);
         }
         let writes = self.decider.decide(Timestamp::now(), now, &mut random);
         self.open.extend(writes);
-        Some(self.decider.ledger.next(now).unwrap_or(now + LOOK))
+        self.nodes.keep(&self.decider.orders);
+        Some(self.decider.next(now).unwrap_or(now + LOOK))
     }
 
     fn is_settled(&self) -> bool {

@@ -36,7 +36,7 @@ const OTHER_SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/servic
 
 /// The watches that a scope needs.
 pub(super) fn sources(scope: &Scope) -> Vec<Source> {
-    let kinds = [Kind::MqttCluster, Kind::ClusterLink].into_iter().chain(Kind::CHILDREN);
+    let kinds = [Kind::MqttCluster, Kind::ClusterLink, Kind::Pod].into_iter().chain(Kind::CHILDREN);
     let source = |kind, namespace: Option<&String>| Source { kind, namespace: namespace.cloned() };
     match scope {
         Scope::All => kinds.chain([Kind::Namespace]).map(|kind| source(kind, None)).collect(),

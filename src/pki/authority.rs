@@ -82,12 +82,26 @@ impl Authority {
         now: Timestamp,
         random: Random<'_>,
     ) -> Result<Leaf, Unreadable> {
+        self.issue_for(LEAF_LIFE, request, now, random)
+    }
+
+    /// As [`Authority::issue`], with another life than usual.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn issue_for(
+        &self,
+        life: Duration,
+        request: &LeafRequest,
+        now: Timestamp,
+        random: Random<'_>,
+    ) -> Result<Leaf, Unreadable> {
         let own = inspect(&self.certificate_pem)?;
         let own_key = KeyPair::from_pem(&self.key_pem).map_err(|_| Unreadable::Key)?;
         let issuer = Issuer::new(authority_params(&own.common_name), own_key);
         let key = mint_key(random);
         let mut params = leaf_params(request)?;
-        valid_for(&mut params, now, LEAF_LIFE);
+        valid_for(&mut params, now, life);
         params.serial_number = Some(SerialNumber::from_slice(&mint_serial(random)));
         let certificate = params.signed_by(&key, &issuer).map_err(|_| Unreadable::Key)?;
         Ok(Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })

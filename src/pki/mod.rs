@@ -33,6 +33,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Life of a leaf.
 pub const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Life of the operator's own leaf: it is kept in memory alone, so a new one costs nothing.
+pub const OPERATOR_LEAF_LIFE: Duration = DAY;
 /// How far the clocks of two machines may be apart: certificates are valid from so long before they were made.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 /// How long a new authority is trusted before it signs: time for every peer to learn of it.

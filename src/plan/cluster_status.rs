@@ -16,6 +16,9 @@ use crate::api::values;
 use crate::settings;
 use crate::settings::report::NodeReport;
 
+/// The longest version that is shown.
+const VERSION_CHARS_MAX: usize = 64;
+
 /// One cluster with everything that is known of it.
 struct Seen<'a> {
     cluster: &'a Cluster<'a>,
@@ -38,17 +41,17 @@ pub(super) fn status(
     let seen = Seen { cluster, nodes: reports::nodes(world, &cluster.key), trouble };
     let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
     states.push(reports::ready(&states, ready_message(&seen)));
-    let fresh: Vec<&NodeReport> =
-        seen.nodes.iter().filter_map(|node| node.report.as_ref().ok().copied()).collect();
     let count = |nodes: usize| Some(i32::try_from(nodes).unwrap_or(i32::MAX));
     MqttClusterStatus {
         observed_generation: cluster.object.metadata.generation,
         conditions: Some(conditions_of(cluster, states, now)),
-        replicas: count(seen.nodes.len()),
-        ready_replicas: count(fresh.iter().filter(|report| listener_errors(report).is_empty()).count()),
-        selector: None,
+        replicas: count(world.reports.get(&cluster.key).map_or(0, BTreeMap::len)),
+        ready_replicas: count(
+            seen.nodes.iter().filter(|node| listening(node).status == Status::True).count(),
+        ),
+        selector: world.placements.get(&cluster.key).and_then(|placement| placement.selector.clone()),
         cluster_name: Some(cluster.name.clone()),
-        version: fresh.first().map(|report| report.version.clone()),
+        version: seen.nodes.iter().find_map(|node| Some(bounded(&node.report.as_ref().ok()?.version))),
         listeners: Some(listeners(world, cluster)),
         link_listener: link_listener(cluster),
         links: Some(link_counts(cluster, links, link_statuses)),
@@ -83,7 +86,7 @@ fn progressing(seen: &Seen<'_>) -> State {
 
 fn started(node: &Node<'_>) -> State {
     match &node.report {
-        Ok(_) => State::yes("Complete", "Every node is up."),
+        Ok(_) => node.not_ready().unwrap_or_else(|| State::yes("Complete", "Every node is up.")),
         Err(state) => state.clone(),
     }
 }
@@ -99,12 +102,19 @@ fn available(seen: &Seen<'_>) -> State {
 fn listening(node: &Node<'_>) -> State {
     let report = match &node.report {
         Ok(report) => report,
+        Err(state) if state.reason == "PodsPending" => return state.clone(),
         Err(state) => return State { status: Status::Unknown, ..state.clone() },
     };
-    match &listener_errors(report)[..] {
-        [] => State::yes("Available", "Every listener accepts connections."),
-        errors => State::no("ListenerFailed", format!("Node {}: {}.", node.name, errors.join("; "))),
+    match (&listener_errors(report)[..], node.not_ready()) {
+        ([], None) => State::yes("Available", "Every listener accepts connections."),
+        ([], Some(state)) => state,
+        (errors, _) => State::no("ListenerFailed", format!("Node {}: {}.", node.name, errors.join("; "))),
     }
+}
+
+/// A version is short; what a node calls one may not be.
+fn bounded(version: &str) -> String {
+    version.chars().take(VERSION_CHARS_MAX).collect()
 }
 
 fn listener_errors(report: &NodeReport) -> Vec<String> {
@@ -117,11 +127,10 @@ fn listener_errors(report: &NodeReport) -> Vec<String> {
 
 /// Every node runs the settings that follow from this spec.
 fn config_applied(seen: &Seen<'_>) -> State {
-    let Some(settings) = &seen.cluster.settings else {
+    let Some(hash) = &seen.cluster.hash else {
         return State::unknown("NotAccepted", "There are no settings to run; see the conditions before.");
     };
-    let hash = settings.hash();
-    let states: Vec<State> = seen.nodes.iter().map(|node| applied(node, &hash)).collect();
+    let states: Vec<State> = seen.nodes.iter().map(|node| applied(node, hash)).collect();
     let starting = || State::unknown("NoReport", "No node has reported yet.");
     decisive(&states).cloned().unwrap_or_else(starting)
 }
@@ -131,19 +140,15 @@ fn applied(node: &Node<'_>, hash: &str) -> State {
         Ok(report) => report,
         Err(state) => return State { status: Status::Unknown, ..state.clone() },
     };
-    if report.settings_hash == hash {
+    if node.runs(report, hash) {
         let message = match report.unknown_fields.is_empty() {
             true => "Every node runs these settings.".to_owned(),
             false => format!("Node {} does not know {}.", node.name, report.unknown_fields.join(", ")),
         };
         return State::yes("Applied", message);
     }
-    match &report.refused {
-        Some(problem) => {
-            State::no("PushFailed", format!("Node {} refused its settings: {problem}", node.name))
-        }
-        None => State::no("PodsPending", format!("Node {} does not run these settings yet.", node.name)),
-    }
+    let waits = || State::no("PodsPending", format!("Node {} does not run these settings yet.", node.name));
+    node.push_failure(Some(hash)).unwrap_or_else(waits)
 }
 
 /// What a person should know although nothing is wrong.

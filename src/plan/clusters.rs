@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::links::Link;
-use super::minted::{Minted, MintedCluster, tend_leaf};
+use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
 use super::secrets::Secrets;
 use super::users::parse_users;
 use super::world::{Key, Placement, World};
@@ -16,7 +16,7 @@ use crate::api::cluster::{
 };
 use crate::api::conditions::State;
 use crate::api::{Finding, MqttCluster, check, values};
-use crate::pki::{LeafRequest, Random, Role, Usage};
+use crate::pki::{LeafRequest, OPERATOR_LEAF_LIFE, Random, Role, Usage};
 use crate::settings::{self, Limits, LinkListener, ServerTls, Settings};
 
 /// A cluster, and what became of its spec.
@@ -29,6 +29,8 @@ pub(super) struct Cluster<'a> {
     pub(super) resolved: State,
     /// What its nodes should run; `None` where it is refused and never ran.
     pub(super) settings: Option<Settings>,
+    /// The hash of these, links included.
+    pub(super) hash: Option<String>,
     /// How peers reach its link listener.
     pub(super) endpoint: Endpoint,
 }
@@ -86,6 +88,9 @@ pub(super) fn add_links(clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link
             settings.links.sort_by(|one, two| one.id.cmp(&two.id));
         }
     }
+    for cluster in clusters.values_mut() {
+        cluster.hash = cluster.settings.as_ref().map(Settings::hash);
+    }
 }
 
 fn resolve<'a>(
@@ -123,7 +128,16 @@ fn resolve<'a>(
         }
         (_, None) => (None, Endpoint::default()),
     };
-    Cluster { name: object.cluster_name().to_owned(), key, object, accepted, resolved, settings, endpoint }
+    Cluster {
+        name: object.cluster_name().to_owned(),
+        key,
+        object,
+        accepted,
+        resolved,
+        settings,
+        hash: None,
+        endpoint,
+    }
 }
 
 fn spec_is_invalid(object: &MqttCluster) -> Option<Finding> {
@@ -414,7 +428,8 @@ fn tend_admin(key: &Key, minted: &mut MintedCluster, now: Timestamp, random: Ran
     let MintedCluster { authorities, admin_server, admin_client, .. } = minted;
     let server = request(nodes_role(key), Usage::Server);
     tend_leaf(admin_server, &server, authorities, now, &mut *random);
-    tend_leaf(admin_client, &request(Role::Operator, Usage::Client), authorities, now, random);
+    let client = request(Role::Operator, Usage::Client);
+    tend_leaf_for(OPERATOR_LEAF_LIFE, admin_client, &client, authorities, now, random);
 }
 
 fn nodes_role(key: &Key) -> Role {

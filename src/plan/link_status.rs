@@ -15,6 +15,11 @@ use crate::api::link::{ClusterLinkStatus, Dial, Dialect, Effective, Invitation, 
 use crate::settings;
 use crate::settings::report::{LinkReport, Verdict};
 
+/// What of a peer's words is shown: as much as a spec of ours could say.
+const NAME_CHARS_MAX: usize = 63;
+const FILTERS_MAX: usize = 32;
+const FILTER_BYTES_MAX: usize = 1_024;
+
 /// One link with everything that is known of it.
 struct Seen<'a> {
     link: &'a Link<'a>,
@@ -27,6 +32,8 @@ struct Side<'a> {
     /// The name of the cluster.
     cluster: &'a str,
     nodes: Vec<Node<'a>>,
+    /// The hash of the settings that these should run.
+    settings_hash: Option<&'a str>,
 }
 
 /// Everything that `Ready` is computed from, in the order of the conditions.
@@ -42,7 +49,12 @@ pub(super) fn status(
     let side = |half| -> Option<Side<'_>> {
         let half: &Half = half;
         let cluster = clusters.get(&half.cluster)?;
-        Some(Side { half, cluster: &cluster.name, nodes: reports::nodes(world, &half.cluster) })
+        Some(Side {
+            half,
+            cluster: &cluster.name,
+            nodes: reports::nodes(world, &half.cluster),
+            settings_hash: cluster.hash.as_deref(),
+        })
     };
     let seen = Seen { link, sides: link.halves.iter().filter_map(side).collect() };
     let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
@@ -86,7 +98,7 @@ fn resolved_refs(seen: &Seen<'_>) -> State {
     seen.link.resolved.clone()
 }
 
-/// Every node on both sides runs this revision.
+/// Every ready node on both sides runs this revision.
 fn programmed(seen: &Seen<'_>) -> State {
     if let Some(state) = not_in_force(seen) {
         return state;
@@ -94,7 +106,7 @@ fn programmed(seen: &Seen<'_>) -> State {
     let states: Vec<State> = seen
         .sides
         .iter()
-        .flat_map(|side| side.nodes.iter().map(move |node| programmed_on(side, node)))
+        .flat_map(|side| side.counting().into_iter().map(move |node| programmed_on(side, node)))
         .collect();
     let no_nodes = || State::unknown("PodsPending", "No node of either cluster is known yet.");
     decisive(&states).cloned().unwrap_or_else(no_nodes)
@@ -103,18 +115,18 @@ fn programmed(seen: &Seen<'_>) -> State {
 fn programmed_on(side: &Side<'_>, node: &Node<'_>) -> State {
     let report = match &node.report {
         Ok(report) => report,
+        Err(state) if state.reason == "PodsPending" => return state.clone(),
         Err(state) => return State { status: Status::Unknown, ..state.clone() },
     };
+    if let Some(state) = node.not_ready() {
+        return state;
+    }
     let runs = report.links.iter().find(|link| link.id == side.half.settings.id);
     if runs.is_some_and(|link| link.revision == side.half.settings.revision) {
-        return State::yes("Programmed", "Every node runs this revision of the link.");
+        return State::yes("Programmed", "Every ready node runs this revision of the link.");
     }
-    match &report.refused {
-        Some(problem) => {
-            State::no("PushFailed", format!("Node {} refused its settings: {problem}", node.name))
-        }
-        None => State::no("PodsPending", format!("Node {} does not run this revision yet.", node.name)),
-    }
+    let waits = || State::no("PodsPending", format!("Node {} does not run this revision yet.", node.name));
+    node.push_failure(side.settings_hash).unwrap_or_else(waits)
 }
 
 fn connected(seen: &Seen<'_>) -> State {
@@ -151,8 +163,11 @@ fn verdict(seen: &Seen<'_>, pick: fn(&LinkReport) -> &Verdict) -> State {
         }
         Err(state) => state,
     };
-    let states: Vec<State> =
-        seen.sides.iter().flat_map(|side| side.nodes.iter().map(move |node| on(side, node))).collect();
+    let states: Vec<State> = seen
+        .sides
+        .iter()
+        .flat_map(|side| side.counting().into_iter().map(move |node| on(side, node)))
+        .collect();
     let no_nodes = || State::unknown("PodsPending", "No node of either cluster is known yet.");
     decisive(&states).cloned().unwrap_or_else(no_nodes)
 }
@@ -178,6 +193,12 @@ fn ready_message(seen: &Seen<'_>, states: &[State]) -> State {
 }
 
 impl<'a> Side<'a> {
+    /// The nodes that are ready; all of them where none is.
+    fn counting(&self) -> Vec<&Node<'a>> {
+        let ready: Vec<&Node<'a>> = self.nodes.iter().filter(|node| node.not_ready().is_none()).collect();
+        if ready.is_empty() { self.nodes.iter().collect() } else { ready }
+    }
+
     fn reports(&self) -> Vec<&LinkReport> {
         self.nodes.iter().filter_map(|node| node.link(&self.half.settings.id).ok()).collect()
     }
@@ -189,8 +210,8 @@ fn connections(reports: &[&LinkReport]) -> Option<String> {
     (!reports.is_empty()).then(|| format!("{open}/{wanted}"))
 }
 
-/// Coarse, so that a status is not written for every probe.
-fn rtt_bucket(ms: u32) -> &'static str {
+/// How a round trip time is shown: coarse, so that a status is not written for every probe.
+pub fn rtt_bucket(ms: u32) -> &'static str {
     match ms {
         0..5 => "<5ms",
         5..20 => "5-20ms",
@@ -207,9 +228,11 @@ fn remote_status(link: &Link<'_>, near: &[&LinkReport]) -> Option<RemoteStatus> 
     let said = near.iter().find_map(|report| report.peer.as_ref());
     let known = RemoteStatus { cluster_name: link.peer.clone(), ..RemoteStatus::default() };
     Some(said.map_or(known, |half| RemoteStatus {
-        cluster_name: Some(half.cluster.clone()),
+        cluster_name: Some(half.cluster.chars().take(NAME_CHARS_MAX).collect()),
         enabled: Some(half.enabled),
-        topics: Some(half.topics.clone()),
+        topics: Some(
+            half.topics.iter().filter(|it| it.len() <= FILTER_BYTES_MAX).take(FILTERS_MAX).cloned().collect(),
+        ),
         nodes: i32::try_from(half.nodes).ok(),
     }))
 }

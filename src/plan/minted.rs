@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::world::{Key, World};
-use crate::pki::{Authorities, Leaf, LeafRequest, Random};
+use crate::pki::{Authorities, LEAF_LIFE, Leaf, LeafRequest, Random};
 
 /// Everything minted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,7 +33,8 @@ pub struct MintedCluster {
     pub link_server: Option<Leaf>,
     /// The certificate of its nodes' admin ports, where [`super::Placement::admin`] asks for one.
     pub admin_server: Option<Leaf>,
-    /// What the operator shows to these nodes, and to no others.
+    /// What the operator shows to these nodes, and to no others. Short-lived, so not kept: who starts anew makes a new one.
+    #[serde(skip)]
     pub admin_client: Option<Leaf>,
 }
 
@@ -98,9 +100,21 @@ pub(super) fn tend_leaf<'a>(
     now: Timestamp,
     random: Random<'_>,
 ) -> Option<&'a Leaf> {
+    tend_leaf_for(LEAF_LIFE, slot, request, by, now, random)
+}
+
+/// The same, of another life than usual.
+pub(super) fn tend_leaf_for<'a>(
+    life: Duration,
+    slot: &'a mut Option<Leaf>,
+    request: &LeafRequest,
+    by: &Authorities,
+    now: Timestamp,
+    random: Random<'_>,
+) -> Option<&'a Leaf> {
     let signer = by.signer(now)?;
     if !slot.as_ref().is_some_and(|leaf| leaf.serves(request, signer, now)) {
-        *slot = signer.issue(request, now, random).ok();
+        *slot = signer.issue_for(life, request, now, random).ok();
     }
     slot.as_ref()
 }

@@ -36,15 +36,18 @@ use crate::api::link::ClusterLinkStatus;
 pub use crate::pki::Random;
 use crate::settings::Settings;
 
+pub use link_status::rtt_bucket;
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
 pub use users::{UsersError, parse_users};
-pub use world::{Key, NodeView, Placement, REPORT_AGE_MAX, Secret, World};
+pub use world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Secret, World};
 
 /// What should run, and what is true.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// What each cluster's nodes should run. A cluster that is refused and never ran has none.
     pub settings: BTreeMap<Key, Settings>,
+    /// The hash of each of these.
+    pub hashes: BTreeMap<Key, String>,
     /// Everything minted so far: keep it, and hand it in with the next world.
     pub minted: Minted,
     /// The Secret to keep for each link to an external peer: copied to the other side, it makes the other half.
@@ -71,7 +74,9 @@ pub fn plan(world: &World, now: Timestamp, random: Random<'_>) -> Plan {
             (cluster.key.clone(), cluster_status::status(world, cluster, &links, &link_statuses, now))
         })
         .collect();
+    let hashes = clusters.iter().filter_map(|(key, own)| Some((key.clone(), own.hash.clone()?))).collect();
     Plan {
+        hashes,
         settings: clusters.into_iter().filter_map(|(key, cluster)| Some((key, cluster.settings?))).collect(),
         minted,
         invitations: links.into_iter().filter_map(|link| Some((link.key, link.invitation?))).collect(),

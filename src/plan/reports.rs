@@ -1,42 +1,70 @@
 //! What nodes say, and for how long it counts.
 //!
 //! A node that was never heard, or is silent for too long, gives no answer: it gives the reason why there is none.
+//! What nodes say is theirs, and some of it their peers': it is cut to what an object can hold.
 
-use super::world::{Key, NodeView, REPORT_AGE_MAX, World};
+use super::world::{Key, NodeView, Pushed, REPORT_AGE_MAX, World};
 use crate::api::conditions::{State, Status};
 use crate::settings::report::{LinkReport, NodeReport, Verdict, VerdictStatus};
+
+/// The longest word that is taken for a reason.
+const REASON_BYTES_MAX: usize = 64;
 
 /// One node of a cluster: its report, or why there is none that counts.
 pub(super) struct Node<'a> {
     pub(super) name: String,
     pub(super) report: Result<&'a NodeReport, State>,
+    /// Why it is not ready, where somebody else than itself says so.
+    pending: Option<&'a str>,
+    /// What became of the settings that it was last given.
+    pushed: Option<&'a Pushed>,
 }
 
 /// The nodes that a cluster should have; those that report, where nobody says how many there should be.
 pub(super) fn nodes<'a>(world: &'a World, cluster: &Key) -> Vec<Node<'a>> {
     let views = world.reports.get(cluster);
-    let placed = world.placements.get(cluster).map(|placement| placement.nodes.clone()).unwrap_or_default();
+    let placement = world.placements.get(cluster);
+    let placed = placement.map(|placement| placement.nodes.clone()).unwrap_or_default();
+    let are_pods = placement.is_some_and(|placement| placement.selector.is_some());
     let names = match placed.is_empty() {
         true => views.into_iter().flat_map(|views| views.keys().cloned()).collect(),
         false => placed,
     };
     let view = |name: &String| views.and_then(|views| views.get(name));
-    names.into_iter().map(|name| Node { report: report_of(&name, view(&name)), name }).collect()
+    names.into_iter().map(|name| node(view(&name), name, are_pods)).collect()
 }
 
-fn report_of<'a>(name: &str, view: Option<&'a NodeView>) -> Result<&'a NodeReport, State> {
-    let not_yet = || State::unknown("NoReport", format!("Node {name} has not reported yet."));
-    let view = view.ok_or_else(not_yet)?;
+fn node(view: Option<&NodeView>, name: String, are_pods: bool) -> Node<'_> {
+    let report = match view {
+        Some(view) => report_of(&name, view),
+        None if are_pods => Err(State::no("PodsPending", format!("Node {name} has no pod yet."))),
+        None => Err(not_yet(&name)),
+    };
+    let pending = view.and_then(|view| view.pending.as_deref());
+    Node { name, report, pending, pushed: view.and_then(|view| view.pushed.as_ref()) }
+}
+
+fn not_yet(name: &str) -> State {
+    State::unknown("NoReport", format!("Node {name} has not reported yet."))
+}
+
+fn report_of<'a>(name: &str, view: &'a NodeView) -> Result<&'a NodeReport, State> {
     if let Some(trouble) = &view.trouble {
         return Err(State::no("NodeFailing", format!("Node {name} does not run: {trouble}")));
     }
-    let report = view.report.as_ref().ok_or_else(not_yet)?;
-    match view.age > REPORT_AGE_MAX {
-        true => {
-            let seconds = REPORT_AGE_MAX.as_secs();
-            Err(State::unknown("NoReport", format!("Node {name} has been silent for more than {seconds} s.")))
+    let why = view.unreachable.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    match (&view.report, &view.pending) {
+        (Some(report), _) if view.age <= REPORT_AGE_MAX => Ok(report),
+        (_, Some(pending)) => {
+            Err(State::no("PodsPending", format!("Node {name} is not ready: {pending}{why}.")))
         }
-        false => Ok(report),
+        (Some(_), None) => {
+            let seconds = REPORT_AGE_MAX.as_secs();
+            let message = format!("Node {name} has been silent for more than {seconds} s{why}.");
+            Err(State::unknown("NoReport", message))
+        }
+        (None, None) if why.is_empty() => Err(not_yet(name)),
+        (None, None) => Err(State::unknown("NoReport", format!("Node {name} does not report{why}."))),
     }
 }
 
@@ -45,9 +73,36 @@ impl Node<'_> {
     pub(super) fn link(&self, id: &str) -> Result<&LinkReport, State> {
         let report =
             self.report.as_ref().map_err(|state| State { status: Status::Unknown, ..state.clone() })?;
+        if let Some(state) = self.not_ready() {
+            return Err(State { status: Status::Unknown, ..state });
+        }
         let waiting =
             || State::unknown("PodsPending", format!("Node {} does not run the link yet.", self.name));
         report.links.iter().find(|link| link.id == id).ok_or_else(waiting)
+    }
+
+    /// Why it does not count as ready, where somebody else than itself says so.
+    pub(super) fn not_ready(&self) -> Option<State> {
+        let pending = self.pending?;
+        Some(State::no("PodsPending", format!("Node {} is not ready: {pending}.", self.name)))
+    }
+
+    /// Why it does not run the settings of this hash, where it was told to.
+    pub(super) fn push_failure(&self, hash: Option<&str>) -> Option<State> {
+        let own = self.report.as_ref().ok().and_then(|report| report.refused.clone());
+        let pushed = self.pushed.filter(|pushed| hash.is_none_or(|hash| pushed.settings_hash == hash));
+        let answer = pushed.and_then(|pushed| pushed.outcome.clone().err());
+        let problem = answer.or(own)?;
+        let message = format!("Node {} did not take its settings: {problem}", self.name);
+        Some(State::no("PushFailed", message))
+    }
+
+    /// Whether the settings of this hash are those it calls by another.
+    pub(super) fn runs(&self, report: &NodeReport, hash: &str) -> bool {
+        let confirms = |pushed: &Pushed| {
+            pushed.settings_hash == hash && pushed.outcome.as_ref() == Ok(&report.settings_hash)
+        };
+        report.settings_hash == hash || self.pushed.is_some_and(confirms)
     }
 }
 
@@ -58,11 +113,19 @@ pub(super) fn state_of(verdict: &Verdict) -> State {
         VerdictStatus::False => Status::False,
         VerdictStatus::Unknown => Status::Unknown,
     };
-    let reason = match verdict.reason.is_empty() {
-        true => "Pending".to_owned(),
-        false => verdict.reason.clone(),
+    let reason = match is_reason(&verdict.reason) {
+        true => verdict.reason.clone(),
+        false if verdict.reason.is_empty() => "Pending".to_owned(),
+        // An object with such a reason would be refused as a whole.
+        false => "Other".to_owned(),
     };
     State { status, reason, message: verdict.message.clone() }
+}
+
+fn is_reason(word: &str) -> bool {
+    word.len() <= REASON_BYTES_MAX
+        && word.starts_with(|first: char| first.is_ascii_alphabetic())
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// The reason that is Unknown for good and stands in nobody's way: the peer's dialect has no answer to it.

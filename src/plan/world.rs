@@ -134,6 +134,8 @@ pub struct Placement {
     pub admin: bool,
     /// Names of the nodes that there should be.
     pub nodes: Vec<String>,
+    /// By what the pods of these nodes are found, where nodes are pods.
+    pub selector: Option<String>,
 }
 
 /// What is known of one node.
@@ -145,4 +147,19 @@ pub struct NodeView {
     pub age: Duration,
     /// Why it does not run, where that is known.
     pub trouble: Option<String>,
+    /// Why it is not ready, where somebody else than itself says so.
+    pub pending: Option<String>,
+    /// Why it could not be asked when that was last tried.
+    pub unreachable: Option<String>,
+    /// What became of the settings that it was last given.
+    pub pushed: Option<Pushed>,
+}
+
+/// Settings that a node was given while it ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Their hash.
+    pub settings_hash: String,
+    /// The hash by which the node calls them, which differs where it does not know every field; or why it did not take them.
+    pub outcome: Result<String, String>,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::*;
@@ -156,14 +157,46 @@ async fn silence_is_broken_by_beats() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_in_number() {
+async fn of_too_many_streams_the_oldest_ends() {
     let node = FakeNode::start();
     let mut streams = Vec::new();
     for _ in 0..SUBSCRIBERS_MAX {
         streams.push(node.client.status().await.unwrap());
     }
-    let refused = node.client.status().await.unwrap_err();
-    assert!(matches!(&refused, ClientError::Refused(error) if error.contains("close one")), "{refused}");
+    let mut newest = node.client.status().await.unwrap();
+    assert!(matches!(newest.next().await, Ok(Some(StatusLine::Snapshot(_)))));
+    let mut oldest = streams.remove(0);
+    while let Ok(Some(_)) = oldest.next().await {}
+    assert!(matches!(streams[0].next().await, Ok(Some(StatusLine::Snapshot(_)))));
+}
+
+#[tokio::test]
+async fn half_a_line_is_no_sign_of_life() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("dripping.sock");
+    let listener = bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        let mut drip = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            drip.tick().await;
+            if socket.write_all(b"1\r\n \r\n").await.is_err() {
+                return;
+            }
+        }
+    });
+    let patience = Patience { silence: Duration::from_millis(50), ..Patience::default() };
+    let mut stream = Client::new(path).with_patience(patience).status().await.unwrap();
+    assert!(matches!(stream.next().await, Err(ClientError::Silent(..))));
+}
+
+#[tokio::test]
+async fn a_line_longer_than_asked_for_is_not_read() {
+    let node = FakeNode::start();
+    let mut stream = node.client.clone().with_answer_max(64).status().await.unwrap();
+    let error = stream.next().await.unwrap_err().to_string();
+    assert!(error.contains("too long"), "{error}");
 }
 
 #[tokio::test]

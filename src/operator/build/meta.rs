@@ -32,6 +32,12 @@ pub(super) fn cluster_labels(cluster: &MqttCluster) -> Labels {
     labels([NAME, (CLUSTER, name(cluster)), (MANAGED_BY, OWN)])
 }
 
+/// The same, as a text.
+pub(in crate::operator) fn selector_text(cluster: &MqttCluster) -> String {
+    let labels = selector_labels(cluster);
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
 pub(super) fn selector(cluster: &MqttCluster) -> LabelSelector {
     LabelSelector { match_labels: Some(selector_labels(cluster)), ..LabelSelector::default() }
 }

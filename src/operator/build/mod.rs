@@ -25,7 +25,7 @@ use crate::api::{ClusterLink, MqttCluster};
 use crate::plan::{MintedCluster, MintedLink};
 use crate::settings::Settings;
 
-pub(super) use meta::{MANAGED_BY, OWN, matches};
+pub(super) use meta::{MANAGED_BY, OWN, matches, selector_text};
 pub(super) use names::{
     link_secret, link_service, listener_service, minted_secret, node_name, settings_secret,
 };

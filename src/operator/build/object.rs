@@ -3,7 +3,7 @@
 use std::fmt;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ApiResource;
 use serde::Serialize;
@@ -18,6 +18,7 @@ pub(in crate::operator) enum Kind {
     MqttCluster,
     ClusterLink,
     Namespace,
+    Pod,
     Secret,
     ServiceAccount,
     Service,
@@ -35,6 +36,7 @@ impl Kind {
             Kind::MqttCluster => ApiResource::erase::<MqttCluster>(&()),
             Kind::ClusterLink => ApiResource::erase::<ClusterLink>(&()),
             Kind::Namespace => ApiResource::erase::<Namespace>(&()),
+            Kind::Pod => ApiResource::erase::<Pod>(&()),
             Kind::Secret => ApiResource::erase::<Secret>(&()),
             Kind::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
             Kind::Service => ApiResource::erase::<Service>(&()),

@@ -16,15 +16,15 @@ use crate::operator::write::{Ended, Write, WriteError};
 use crate::plan::Key;
 
 /// An API server as far as decisions need one, and an operator.
-struct World {
-    objects: BTreeMap<ObjectId, Value>,
-    decider: Decider,
-    now: Instant,
+pub(super) struct World {
+    pub(super) objects: BTreeMap<ObjectId, Value>,
+    pub(super) decider: Decider,
+    pub(super) now: Instant,
     version: u64,
     random: u64,
 }
 
-fn id(kind: Kind, name: &str) -> ObjectId {
+pub(super) fn id(kind: Kind, name: &str) -> ObjectId {
     ObjectId { kind, namespace: "mqtt".to_owned(), name: name.to_owned() }
 }
 
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// An operator that knows nothing sees everything there is.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.decider = new_decider();
         for source in sources(&Scope::All) {
             self.decider.picture.see(&source, Event::Init);
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    fn put(&mut self, id: ObjectId, mut object: Value) {
+    pub(super) fn put(&mut self, id: ObjectId, mut object: Value) {
         self.version += 1;
         let uid = match self.objects.get(&id) {
             Some(before) => before["metadata"]["uid"].clone(),
@@ -76,14 +76,14 @@ impl World {
         self.decider.ledger.seen(&id);
     }
 
-    fn delete(&mut self, id: &ObjectId) {
+    pub(super) fn delete(&mut self, id: &ObjectId) {
         let object = self.objects.remove(id).unwrap_or_else(|| panic!("there is no {id}"));
         let object = serde_json::from_value(object).expect("an object");
         self.decider.picture.see(&source(id.kind), Event::Delete(object));
         self.decider.ledger.seen(id);
     }
 
-    fn change(&mut self, id: &ObjectId, change: impl FnOnce(&mut Value)) {
+    pub(super) fn change(&mut self, id: &ObjectId, change: impl FnOnce(&mut Value)) {
         let mut object = self.objects.get(id).unwrap_or_else(|| panic!("there is no {id}")).clone();
         change(&mut object);
         self.put(id.clone(), object);
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// What is decided now.
-    fn decide(&mut self) -> Vec<Write> {
+    pub(super) fn decide(&mut self) -> Vec<Write> {
         let mut state = self.random;
         let mut random = |bytes: &mut [u8]| {
             for byte in bytes {
@@ -129,7 +129,7 @@ impl World {
         writes
     }
 
-    fn perform(&mut self, write: Write) {
+    pub(super) fn perform(&mut self, write: Write) {
         let id = write.id().clone();
         let part = match write {
             Write::Apply { object, .. } => {
@@ -178,7 +178,7 @@ impl World {
     }
 
     /// Decides and performs until there is nothing more to do; returns the number of writes.
-    fn settle(&mut self) -> usize {
+    pub(super) fn settle(&mut self) -> usize {
         let mut count = 0;
         for _ in 0..10 {
             let writes = self.decide();
@@ -197,7 +197,7 @@ impl World {
     }
 }
 
-fn two_regions() -> World {
+pub(super) fn two_regions() -> World {
     let mut world = World::new();
     world.cluster("us-east");
     world.cluster("eu-west");

@@ -1,4 +1,6 @@
-//! The operator in memory, where every step can be looked at, and against a real API server.
+//! The operator without a server, and against a real one.
 
+mod heard;
 mod memory;
+mod nodes;
 mod real;

@@ -19,13 +19,13 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const SAMPLE: &str = include_str!("../../../config/samples/two-regions.yaml");
 
 /// A namespace, and who works in it.
-struct Scene {
-    client: Client,
-    namespace: String,
+pub(super) struct Scene {
+    pub(super) client: Client,
+    pub(super) namespace: String,
 }
 
 /// An operator at work; it ends with the value.
-struct Operator {
+pub(super) struct Operator {
     task: JoinHandle<Result<(), OperatorError>>,
     progress: watch::Receiver<Progress>,
 }
@@ -38,7 +38,7 @@ impl Drop for Operator {
 
 impl Operator {
     /// Waits for a decision that leaves nothing to write.
-    async fn settles(&mut self) {
+    pub(super) async fn settles(&mut self) {
         self.progress.mark_unchanged();
         let settled = tokio::time::timeout(WAIT_MAX, self.progress.changed()).await;
         settled.expect("it settles in time").expect("it goes on");
@@ -60,7 +60,7 @@ impl Operator {
 }
 
 impl Scene {
-    fn operator(&self) -> Operator {
+    pub(super) fn operator(&self) -> Operator {
         self.operator_with(None)
     }
 
@@ -77,7 +77,7 @@ impl Scene {
         }
     }
 
-    async fn create(&self, kind: Kind, manifest: Value) {
+    pub(super) async fn create(&self, kind: Kind, manifest: Value) {
         let object: DynamicObject = serde_json::from_value(manifest).expect("an object");
         let created =
             api(&self.client, kind, Some(&self.namespace)).create(&PostParams::default(), &object).await;
@@ -94,20 +94,20 @@ impl Scene {
         }
     }
 
-    async fn merge(&self, kind: Kind, name: &str, patch: Value) {
+    pub(super) async fn merge(&self, kind: Kind, name: &str, patch: Value) {
         let api = api(&self.client, kind, Some(&self.namespace));
         let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    async fn delete(&self, kind: Kind, name: &str) {
+    pub(super) async fn delete(&self, kind: Kind, name: &str) {
         let deleted = api(&self.client, kind, Some(&self.namespace)).delete(name, &Default::default()).await;
         deleted.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Waits until an object is as it should be; `None` when there is none.
     #[track_caller]
-    fn until<'a>(
+    pub(super) fn until<'a>(
         &'a self,
         kind: Kind,
         name: &'a str,
@@ -132,7 +132,7 @@ impl Scene {
     }
 
     /// Everything in the namespace, as `Kind name resourceVersion`.
-    async fn versions(&self) -> Vec<String> {
+    pub(super) async fn versions(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for kind in [Kind::MqttCluster, Kind::ClusterLink].into_iter().chain(Kind::CHILDREN) {
             let list = api(&self.client, kind, Some(&self.namespace)).list(&ListParams::default()).await;
@@ -148,7 +148,7 @@ impl Scene {
 }
 
 /// Plays a scene, where a server is at hand.
-fn play(scene: impl AsyncFnOnce(Scene)) {
+pub(super) fn play(scene: impl AsyncFnOnce(Scene)) {
     let Some(server) = Server::shared() else { return };
     server.block_on(async |client| {
         let namespace = server.namespace().await;
@@ -156,13 +156,13 @@ fn play(scene: impl AsyncFnOnce(Scene)) {
     });
 }
 
-fn condition<'a>(object: Option<&'a Value>, type_: &str) -> Option<(&'a str, &'a str)> {
+pub(super) fn condition<'a>(object: Option<&'a Value>, type_: &str) -> Option<(&'a str, &'a str)> {
     let conditions = object?["status"]["conditions"].as_array()?;
     let found = conditions.iter().find(|condition| condition["type"] == type_)?;
     Some((found["status"].as_str()?, found["reason"].as_str()?))
 }
 
-fn exists(object: Option<&Value>) -> bool {
+pub(super) fn exists(object: Option<&Value>) -> bool {
     object.is_some()
 }
 
@@ -179,8 +179,8 @@ fn the_sample_becomes_objects_and_conditions() {
         let resolved =
             |object: Option<&Value>| condition(object, "ResolvedRefs") == Some(("True", "Resolved"));
         scene.until(Kind::ClusterLink, "us-eu", resolved).await;
-        let unknown = |object: Option<&Value>| condition(object, "Ready").is_some_and(|it| it.0 == "Unknown");
-        scene.until(Kind::ClusterLink, "us-eu", unknown).await;
+        let pending = |object: Option<&Value>| condition(object, "Ready") == Some(("False", "PodsPending"));
+        scene.until(Kind::ClusterLink, "us-eu", pending).await;
         scene
             .until(Kind::MqttCluster, "us-east", |object| {
                 object.is_some_and(|object| object["status"]["linkListener"]["address"].is_string())

@@ -1,0 +1,103 @@
+//! A pod, as far as it matters: whose it is, where it is reached, and how it is.
+//!
+//! What Kubernetes says of a pod counts in its messages: what is taken of it does not tick.
+
+use std::net::{IpAddr, SocketAddr};
+
+use k8s_openapi::api::core::v1::{self as core, ContainerStatus, PodStatus};
+use kube::ResourceExt;
+
+/// The name of the port on which nodes serve the admin protocol.
+const ADMIN: &str = "admin";
+/// What of Kubernetes' words is passed on.
+const WORDS_CHARS_MAX: usize = 1_024;
+
+/// One pod that may run a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::operator) struct Pod {
+    pub(in crate::operator) uid: String,
+    /// The uid of the StatefulSet that made it.
+    pub(in crate::operator) owner: Option<String>,
+    /// Where its node serves the admin protocol; `None` before it has an address.
+    pub(in crate::operator) admin: Option<SocketAddr>,
+    /// By the kubelet's word.
+    is_ready: bool,
+    /// Why it does not run.
+    pub(in crate::operator) trouble: Option<String>,
+}
+
+impl Pod {
+    /// What matters of a pod.
+    pub(in crate::operator) fn of(pod: &core::Pod) -> Pod {
+        let status = pod.status.clone().unwrap_or_default();
+        let is_set = |owner: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
+            owner.controller == Some(true) && owner.kind == "StatefulSet"
+        };
+        let ip: Option<IpAddr> = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
+        Pod {
+            uid: pod.uid().unwrap_or_default(),
+            owner: pod.owner_references().iter().find(is_set).map(|owner| owner.uid.clone()),
+            admin: ip.zip(admin_port(pod)).map(SocketAddr::from),
+            is_ready: has_condition(&status, "Ready"),
+            trouble: trouble(&status),
+        }
+    }
+
+    /// Why it is not ready.
+    pub(in crate::operator) fn pending(&self) -> Option<String> {
+        let why = if self.admin.is_none() { "its pod has no address yet" } else { "its pod is not ready" };
+        (!self.is_ready).then(|| why.to_owned())
+    }
+}
+
+fn admin_port(pod: &core::Pod) -> Option<u16> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    u16::try_from(ports.find(|port| port.name.as_deref() == Some(ADMIN))?.container_port).ok()
+}
+
+fn has_condition(status: &PodStatus, type_: &str) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+fn trouble(status: &PodStatus) -> Option<String> {
+    let statuses = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let trouble = statuses.filter_map(container_trouble).next().or_else(|| unschedulable(status));
+    trouble.map(|words| words.chars().take(WORDS_CHARS_MAX).collect())
+}
+
+fn container_trouble(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    let message = waiting.message.clone().unwrap_or_default();
+    match reason {
+        "ContainerCreating" | "PodInitializing" => None,
+        // Kubernetes takes turns between these two, with other words each time.
+        "ErrImagePull" | "ImagePullBackOff" => {
+            Some(format!("its image {} cannot be pulled (ImagePullBackOff)", container.image))
+        }
+        // Its message counts the seconds to the next attempt.
+        "CrashLoopBackOff" => {
+            Some(format!("it ends again and again (CrashLoopBackOff){}", last_words(container)))
+        }
+        reason => Some(format!("{reason}: {message}")),
+    }
+}
+
+fn last_words(container: &ContainerStatus) -> String {
+    let Some(ended) = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()) else {
+        return String::new();
+    };
+    let reason = ended.reason.as_deref().unwrap_or("Error");
+    let words = ended.message.as_deref().unwrap_or_default().trim();
+    let words = words.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+    format!("; the last time {reason}, exit code {}{words}", ended.exit_code)
+}
+
+fn unschedulable(status: &PodStatus) -> Option<String> {
+    let conditions = status.conditions.iter().flatten();
+    let mut scheduled = conditions.filter(|it| it.type_ == "PodScheduled" && it.status == "False");
+    let why = scheduled.next()?;
+    let message = why.message.clone().unwrap_or_default();
+    Some(format!("it cannot be scheduled ({}): {message}", why.reason.as_deref().unwrap_or_default()))
+}
