@@ -40,6 +40,13 @@ pub enum DocumentError {
     Invalid(#[from] Invalid),
 }
 
+impl DocumentError {
+    /// Whether a later look may find the document whole: its pieces are being replaced.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, DocumentError::Merge(MergeError::Mixed { .. }))
+    }
+}
+
 impl Document {
     /// Reads a document from files and directories.
     ///
@@ -50,7 +57,7 @@ impl Document {
         let texts = read_files(&files)?;
         match &texts[..] {
             // As it is: then errors name its lines.
-            [json] => Self::parse(json),
+            [json] if !settings::names_others(json) => Self::parse(json),
             _ => {
                 let names = files.iter().map(|path| path.display().to_string());
                 Self::parse(&settings::merge(names.zip(texts.iter().map(Vec::as_slice)))?)

@@ -8,6 +8,7 @@
 //! standard input (if asked to heed that) links say Bye, clients are told, and the process ends with 0.
 
 pub mod document;
+mod unsettled;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -92,7 +93,10 @@ pub(crate) fn run_until(
     options: &Options,
     end: impl Future<Output = Result<&'static str, NodeError>>,
 ) -> Result<(), NodeError> {
-    let document = Document::read(&options.config)?;
+    let document = match Document::read(&options.config) {
+        Err(error) if !error.is_passing() => return Err(error.into()),
+        document => document,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,21 +108,36 @@ pub(crate) fn run_until(
 
 async fn serve(
     options: &Options,
-    document: Document,
+    document: Result<Document, DocumentError>,
     end: impl Future<Output = Result<&'static str, NodeError>>,
 ) -> Result<(), NodeError> {
     let doors = Doors::open(options).await?;
     let vitals = Arc::new(Vitals::new());
-    let start = shard::Start { node: options.node.clone(), incarnation: now_ms(), document };
+    let incarnation = now_ms();
     let (report, reports) = watch::channel(Arc::new(NodeReport::default()));
-    let (commands, taken) = mpsc::channel(1);
+    let (commands, mut taken) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel();
+    doors.serve(admin::routes(reports.clone(), commands, admin::BEAT), reports, &vitals);
+    tokio::pin!(end);
+    let document = match document {
+        Ok(document) => document,
+        Err(problem) => {
+            let base = shard::base_report(&options.node, incarnation);
+            tokio::select! {
+                why = &mut end => {
+                    tracing::info!(why = why?, "the node ends");
+                    return Ok(());
+                }
+                settled = unsettled::settle(&options.config, problem, &vitals, &mut taken, &report, base) => settled?,
+            }
+        }
+    };
+    let start = shard::Start { node: options.node.clone(), incarnation, document };
     let mut shard = shard::spawn(start, Arc::clone(&vitals), taken, report, stopped)
         .map_err(|error| NodeError::Io("start the broker's thread", error))?;
-    doors.serve(admin::routes(reports.clone(), commands, admin::BEAT), reports, &vitals);
     tokio::select! {
         ended = &mut shard => return ended.map_err(|_| NodeError::Panicked),
-        why = end => tracing::info!(why = why?, "the node ends"),
+        why = &mut end => tracing::info!(why = why?, "the node ends"),
     }
     vitals.drain();
     // A shard that is gone meanwhile shows in the next line.

@@ -49,6 +49,12 @@ pub(super) fn spawn(
     Ok(end)
 }
 
+/// What a node says of itself whatever it runs.
+pub(super) fn base_report(node: &str, incarnation: u64) -> NodeReport {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    NodeReport { node: node.to_owned(), version, incarnation, ..NodeReport::default() }
+}
+
 struct Shard {
     broker: Broker,
     links: Links,
@@ -65,8 +71,7 @@ impl Shard {
         let own = Identity { cluster: document.settings.cluster.clone(), node: node.clone(), incarnation };
         let links = Links::start(broker.clone(), own, incarnation);
         links.apply_settings(&document.settings);
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let base = NodeReport { node, version, incarnation, ..NodeReport::default() };
+        let base = base_report(&node, incarnation);
         let mut shard = Self { broker, links, base, cluster: document.settings.cluster.clone(), reports };
         shard.note(&document);
         shard.publish();

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::document::Document;
+use crate::settings::{Pieces, Settings, User};
 
 #[track_caller]
 fn check(json: &str, expected: &str) {
@@ -76,4 +77,27 @@ fn a_document_may_lie_in_several_files() {
     assert!(twice.contains("links[1].id: `a/b` is used twice"), "{twice}");
     let gone = read(&["base.json", "gone.json"]).unwrap_err().to_string();
     assert!(gone.contains("failed to read") && gone.contains("gone.json"), "{gone}");
+}
+
+#[test]
+fn pieces_of_two_renderings_are_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |settings: &Settings, files: &[&str]| {
+        for (name, json) in Pieces::of(settings).named() {
+            if files.contains(&name) {
+                std::fs::write(dir.path().join(name), json).unwrap();
+            }
+        }
+    };
+    let mut settings = Settings::new("us");
+    write(&settings, &["base.json", "users.json", "links.json"]);
+    assert_eq!(Document::read(&[dir.path().into()]).unwrap().settings, settings);
+    settings.authentication.users = vec![User { name: "ann".into(), secret: "plain:a".into() }];
+    write(&settings, &["users.json"]);
+    let mixed = Document::read(&[dir.path().into()]).unwrap_err();
+    assert!(mixed.is_passing() && mixed.to_string().contains("base.json and users.json"), "{mixed}");
+    write(&settings, &["base.json"]);
+    assert_eq!(Document::read(&[dir.path().into()]).unwrap().settings, settings);
+    std::fs::remove_file(dir.path().join("links.json")).unwrap();
+    assert!(Document::read(&[dir.path().into()]).unwrap_err().is_passing(), "one is missing");
 }

@@ -172,7 +172,7 @@ impl Decider {
                     .flat_map(|minted| build::build_minted_cluster(cluster, minted)),
             );
             let settings = plan.settings.get(key);
-            wanted.add(settings.map(|settings| build::build_settings(cluster, settings)));
+            wanted.add(settings.into_iter().flat_map(|settings| build::build_settings(cluster, settings)));
             if settings.is_some() && is_accepted(plan, key) {
                 wanted.add(build::build_cluster(cluster, &self.image));
             } else {

@@ -16,14 +16,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::{
-    Kind, MANAGED_BY, MINTED, OWN, ObjectId, SETTINGS, link_secret, link_service, listener_service,
-    minted_secret, node_name, selector_text, settings_secret,
+    Kind, MANAGED_BY, MINTED, OWN, ObjectId, link_secret, link_service, listener_service, minted_secret,
+    node_name, selector_text, settings_secrets,
 };
 use super::nodes::{NodeId, Pod};
 use super::watch::Source;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
 use crate::plan::{Key, Minted, Placement, Plan, Secret, World};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// The address that listeners bind in pods: every one, of both families.
 const BIND: &str = "::";
@@ -244,7 +244,7 @@ impl Picture {
                 self.minted.clusters.insert(key.clone(), minted);
             }
             if !self.running.contains_key(key)
-                && let Some(settings) = self.read(cluster, settings_secret(&key.name), SETTINGS)
+                && let Some(settings) = self.read_settings(cluster, &key.name)
             {
                 self.running.insert(key.clone(), settings);
             }
@@ -258,12 +258,27 @@ impl Picture {
         }
     }
 
+    /// What a cluster's nodes run: nothing where its Secrets are of two renderings, which the next decision mends.
+    fn read_settings(&self, owner: &MqttCluster, name: &str) -> Option<Settings> {
+        let found = settings_secrets(name).map(|secret| self.child_of(owner, Kind::Secret, secret));
+        let found: Vec<&Found> = found.into_iter().collect::<Option<_>>()?;
+        let pieces = found.iter().flat_map(|found| found.body["data"].as_object().into_iter().flatten());
+        let decoded = pieces.map(|(file, text)| Some((file.clone(), STANDARD.decode(text.as_str()?).ok()?)));
+        let pieces: Vec<(String, Vec<u8>)> = decoded.collect::<Option<_>>()?;
+        let named = pieces.iter().map(|(file, json)| (file.clone(), json.as_slice()));
+        serde_json::from_slice(&settings::merge(named).ok()?).ok()
+    }
+
+    fn child_of(&self, owner: &impl kube::Resource, kind: Kind, name: String) -> Option<&Found> {
+        let meta = owner.meta();
+        let id = ObjectId { kind, namespace: meta.namespace.clone()?, name };
+        self.children.get(&id).filter(|found| found.owner == meta.uid)
+    }
+
     /// The content of an object's Secret; nothing where it is lost, or was changed beyond recognition, or belonged to an
     /// object of the same name before this one.
     fn read<T: DeserializeOwned>(&self, owner: &impl kube::Resource, name: String, key: &str) -> Option<T> {
-        let meta = owner.meta();
-        let id = ObjectId { kind: Kind::Secret, namespace: meta.namespace.clone()?, name };
-        let found = self.children.get(&id).filter(|found| found.owner == meta.uid)?;
+        let found = self.child_of(owner, Kind::Secret, name)?;
         let text = found.body["data"][key].as_str()?;
         serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
     }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::links::Link;
 use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
+use super::room;
 use super::secrets::Secrets;
 use super::users::parse_users;
 use super::world::{Key, Placement, World};
@@ -103,10 +104,12 @@ fn resolve<'a>(
 ) -> Cluster<'a> {
     let refusal = ACCEPT.iter().find_map(|check| check(object));
     let mut rendered = render(world, object, &key, minted, now, random);
-    if let (None, Ok((settings, _))) = (&refusal, &rendered)
-        && let Err(finding) = check_settings(settings)
-    {
-        rendered = Err(finding);
+    if let (None, Ok((settings, _))) = (&refusal, &rendered) {
+        let lie_in_secrets = world.placements.get(&key).is_some_and(|placement| placement.selector.is_some());
+        let room = || if lie_in_secrets { room::check_cluster(&key, settings) } else { Ok(()) };
+        if let Err(finding) = check_settings(settings).and_then(|()| room()) {
+            rendered = Err(finding);
+        }
     }
     let accepted = match &refusal {
         Some(finding) => State::no(finding.reason, finding.message_with_path()),

@@ -58,7 +58,7 @@ fn render_managed(
     let mut near = half(object, mint.key.to_string(), &remote.name);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
-    let mut far = half(object, format!("{}.remote", mint.key), &local.name);
+    let mut far = half(object, remote_id(mint.key), &local.name);
     far.topics = merged(object.spec.remote.topics.as_deref().unwrap_or_default());
     present(&mut near, remote, &outward);
     present(&mut far, local, &inward);
@@ -72,6 +72,11 @@ fn render_managed(
         (false, false) => (Dial::In, Dial::In),
     };
     vec![finished(&local.key, near), finished(&remote.key, far)]
+}
+
+/// The id of the half on the other side of a managed link.
+pub(super) fn remote_id(link: &Key) -> String {
+    format!("{link}.remote")
 }
 
 fn render_external(

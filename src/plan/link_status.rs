@@ -81,8 +81,9 @@ pub(super) fn status(
 
 fn conditions_of(link: &Link<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
     let previous = link.object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    // The first two are a person's to put right, the third is what nodes are working on.
-    let mut passing = conditions::kstatus(&states[..2], &states[2..3]);
+    // The first two are a person's to put right, the third is what nodes are working on, unless there is no room for it.
+    let mistakes = if link.too_large.is_some() { 3 } else { 2 };
+    let mut passing = conditions::kstatus(&states[..mistakes], &states[mistakes..3]);
     if !link.enabled() {
         let message = "The link is disabled (spec.enabled: false).";
         passing.push((conditions::SUSPENDED, State::yes("Disabled", message)));
@@ -102,6 +103,9 @@ fn resolved_refs(seen: &Seen<'_>) -> State {
 fn programmed(seen: &Seen<'_>) -> State {
     if let Some(state) = not_in_force(seen) {
         return state;
+    }
+    if let Some(finding) = &seen.link.too_large {
+        return State::no(finding.reason, finding.message_with_path());
     }
     let states: Vec<State> = seen
         .sides

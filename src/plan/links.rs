@@ -12,6 +12,7 @@ use super::clusters::{Cluster, check_settings, joined};
 use super::consent;
 use super::halves::{self, Half};
 use super::minted::Minted;
+use super::room::Rooms;
 use super::world::{Key, World};
 use crate::api::conditions::State;
 use crate::api::link::{Compression, Dialect, External};
@@ -31,6 +32,8 @@ pub(super) struct Link<'a> {
     pub(super) peer: Option<String>,
     /// What goes into the settings of its clusters; empty unless it is in force.
     pub(super) halves: Vec<Half>,
+    /// Why its settings stay as they run.
+    pub(super) too_large: Option<Finding>,
     /// What to copy to an external peer.
     pub(super) invitation: Option<BTreeMap<String, String>>,
 }
@@ -88,9 +91,15 @@ pub(super) fn resolve_all<'w>(
     random: Random<'_>,
 ) -> Vec<Link<'w>> {
     let mut claims = Claims::new();
+    let mut rooms = Rooms::of(world);
     let mut links = Vec::new();
     for object in oldest_first(&world.links) {
-        links.push(resolve(world, clusters, object, &mut claims, minted, now, &mut *random));
+        let mut link = resolve(world, clusters, object, &mut claims, minted, now, &mut *random);
+        (link.halves, link.too_large) = match rooms.admit(link.halves) {
+            Ok(halves) => (halves, None),
+            Err((finding, halves)) => (halves, Some(finding)),
+        };
+        links.push(link);
     }
     links.sort_by(|one, two| one.key.cmp(&two.key));
     links
@@ -146,6 +155,7 @@ fn resolve<'w>(
         local: clusters.contains_key(&local).then_some(local),
         peer: peer_name(clusters, object, &key),
         halves,
+        too_large: None,
         invitation,
         key,
     }

@@ -21,6 +21,7 @@ mod clusters;
 mod consent;
 mod links;
 mod halves;
+mod room;
 mod reports;
 mod link_status;
 mod cluster_status;

@@ -4,6 +4,8 @@
 //! another, in the order of the pieces; any other value may be given once, or several times alike. So no piece can quietly
 //! overrule another, and a list that is too long for one Secret may go on in the next.
 //!
+//! A piece may name others by their hashes; then these have to be there as they are meant ([`super::Pieces`]).
+//!
 //! Messages name pieces and paths, never values: they may be secrets.
 
 use serde_json::map::Entry;
@@ -11,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::Settings;
 use super::parse::without_values;
+use super::pieces::{PIECES, hash};
 
 /// Why pieces make no document.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,16 @@ pub enum MergeError {
     /// A piece is no JSON object, or a field in it has the wrong type.
     #[error("failed to parse {0}: {1}")]
     Piece(String, String),
+    /// A piece is not the one that another means.
+    #[error(
+        "failed to merge {piece} and {other}: they are of different renderings, one of them is about to be replaced"
+    )]
+    Mixed {
+        /// The one that names the other.
+        piece: String,
+        /// The other, which may be missing.
+        other: String,
+    },
     /// Two pieces do not agree.
     #[error("failed to merge {piece}: {path} has another value already; give it once")]
     Conflict {
@@ -33,12 +46,30 @@ pub enum MergeError {
 /// # Errors
 /// When a piece is bad by itself, or two do not agree.
 pub fn merge<'a>(pieces: impl IntoIterator<Item = (String, &'a [u8])>) -> Result<Vec<u8>, MergeError> {
+    let pieces: Vec<(String, &[u8])> = pieces.into_iter().collect();
     let mut whole = Map::new();
-    for (name, json) in pieces {
-        let piece = read(json).map_err(|error| MergeError::Piece(name.clone(), without_values(&error)))?;
+    for (name, json) in &pieces {
+        let name = name.clone();
+        let mut piece =
+            read(json).map_err(|error| MergeError::Piece(name.clone(), without_values(&error)))?;
+        if let Some(others) = piece.remove(PIECES) {
+            check_others(&name, &others, &pieces)?;
+        }
         merge_into(&mut whole, piece, "").map_err(|path| MergeError::Conflict { piece: name, path })?;
     }
     Ok(Value::Object(whole).to_string().into_bytes())
+}
+
+/// Holds the pieces that one names by their hashes against those that are there, by file name.
+fn check_others(name: &str, others: &Value, pieces: &[(String, &[u8])]) -> Result<(), MergeError> {
+    for (other, wanted) in others.as_object().into_iter().flatten() {
+        let is_it = |(path, _): &&(String, &[u8])| path.rsplit('/').next() == Some(other);
+        let found = pieces.iter().find(is_it).map(|(_, json)| hash(json));
+        if found.as_deref() != wanted.as_str() || found.is_none() {
+            return Err(MergeError::Mixed { piece: name.to_owned(), other: other.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// A piece whose fields have the right types: with a `cluster`, it must be a document.

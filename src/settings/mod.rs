@@ -17,6 +17,7 @@ mod document;
 mod check;
 mod hash;
 mod parse;
+mod pieces;
 mod merge;
 pub mod report;
 #[cfg(test)]
@@ -34,3 +35,4 @@ pub use document::{
 pub use hash::canonical_sha256;
 pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};
+pub use pieces::{Pieces, names_others};

@@ -243,3 +243,28 @@ fn errors_show_no_value_that_may_be_secret() {
         }
     }
 }
+
+#[test]
+fn a_document_in_pieces_is_the_same_document() {
+    let settings = full();
+    let whole = |pieces: &[(&str, Vec<u8>)]| {
+        merge(pieces.iter().map(|(name, json)| (format!("/etc/{name}"), json.as_slice())))
+    };
+    let pieces = Pieces::of(&settings).named();
+    let Parsed { settings: read, unknown_fields } = parse(&whole(&pieces).unwrap()).unwrap();
+    assert_eq!((read.hash(), unknown_fields), (settings.hash(), vec![]));
+    assert_eq!(read, settings);
+
+    let mut other = settings.clone();
+    other.links.clear();
+    let newer = Pieces::of(&other).named();
+    let mixed = "failed to merge /etc/base.json and links.json: they are of different renderings";
+    for (base, links) in [(&pieces, &newer), (&newer, &pieces)] {
+        let mixture = [base[0].clone(), base[1].clone(), links[2].clone()];
+        let error = whole(&mixture).unwrap_err().to_string();
+        assert!(error.starts_with(mixed), "{error}");
+    }
+    let error = whole(&pieces[..2]).unwrap_err().to_string();
+    assert!(error.starts_with(mixed), "one is missing: {error}");
+    assert!(names_others(&pieces[0].1) && !names_others(&pieces[1].1));
+}

@@ -27,10 +27,10 @@ use crate::settings::Settings;
 
 pub(super) use meta::{MANAGED_BY, OWN, matches, selector_text};
 pub(super) use names::{
-    link_secret, link_service, listener_service, minted_secret, node_name, settings_secret,
+    link_secret, link_service, listener_service, minted_secret, node_name, settings_secrets,
 };
 pub(super) use object::{Kind, Object, ObjectId};
-pub(super) use secrets::{MINTED, SETTINGS};
+pub(super) use secrets::MINTED;
 
 /// Everything that runs a cluster; the settings and what was minted apart, which outlive a spec that is refused.
 pub(super) fn build_cluster(cluster: &MqttCluster, default_image: &str) -> Vec<Object> {
@@ -45,8 +45,8 @@ pub(super) fn build_cluster(cluster: &MqttCluster, default_image: &str) -> Vec<O
     objects
 }
 
-/// What the nodes of a cluster run on.
-pub(super) fn build_settings(cluster: &MqttCluster, settings: &Settings) -> Object {
+/// What the nodes of a cluster run on, in pieces.
+pub(super) fn build_settings(cluster: &MqttCluster, settings: &Settings) -> Vec<Object> {
     secrets::build_settings(cluster, settings)
 }
 

@@ -1,5 +1,6 @@
 //! What children are called. `us-east` has the StatefulSet `us-east` with the pod `us-east-0`, the Services `us-east-nodes`,
-//! `us-east-link` and `us-east-LISTENER`, and the Secrets `mqlink-us-east-settings`, `-admin` and `-minted`.
+//! `us-east-link` and `us-east-LISTENER`, and the Secrets `mqlink-us-east-settings`, `-users`, `-links`,
+//! `-admin` and `-minted`.
 //!
 //! Secrets have a prefix because people make Secrets beside them, and a last word of their own per use: with a fixed word
 //! before and behind, two names are only the same when the objects' names are.
@@ -19,9 +20,9 @@ pub(in crate::operator) fn listener_service(cluster: &str, listener: &str) -> St
     format!("{cluster}-{listener}")
 }
 
-/// The Secret with the settings document.
-pub(in crate::operator) fn settings_secret(cluster: &str) -> String {
-    format!("mqlink-{cluster}-settings")
+/// The Secrets with the settings document: one for each of its pieces.
+pub(in crate::operator) fn settings_secrets(cluster: &str) -> [String; 3] {
+    ["settings", "users", "links"].map(|piece| format!("mqlink-{cluster}-{piece}"))
 }
 
 /// The Secret with the certificate of the admin port.

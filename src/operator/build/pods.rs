@@ -5,8 +5,9 @@
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext,
-    ServiceAccount, TopologySpreadConstraint, Volume, VolumeMount,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile,
+    SecretProjection, SecretVolumeSource, SecurityContext, ServiceAccount, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -88,7 +89,7 @@ fn build_pod(cluster: &MqttCluster, default_image: &str) -> PodTemplateSpec {
         ),
         containers: vec![build_broker(cluster, template, default_image)],
         volumes: Some(vec![
-            volume("settings", names::settings_secret(meta::name(cluster))),
+            settings_volume(cluster),
             volume("admin", names::admin_secret(meta::name(cluster))),
         ]),
         ..PodSpec::default()
@@ -116,6 +117,8 @@ fn build_broker(cluster: &MqttCluster, template: PodTemplate, default_image: &st
         startup_probe: Some(probe("/livez", 2, 60)),
         liveness_probe: Some(probe("/livez", 10, 6)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
+        // Why it does not start shows in the conditions of its cluster.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(container_security()),
         volume_mounts: Some(vec![mount("settings", SETTINGS_DIR), mount("admin", ADMIN_DIR)]),
         ..Container::default()
@@ -196,6 +199,18 @@ fn default_spread(cluster: &MqttCluster) -> Vec<TopologySpreadConstraint> {
 fn volume(name: &str, secret: String) -> Volume {
     let secret = SecretVolumeSource { secret_name: Some(secret), ..SecretVolumeSource::default() };
     Volume { name: name.to_owned(), secret: Some(secret), ..Volume::default() }
+}
+
+/// All pieces in one folder.
+fn settings_volume(cluster: &MqttCluster) -> Volume {
+    let source = |name| {
+        let secret = SecretProjection { name, ..SecretProjection::default() };
+        VolumeProjection { secret: Some(secret), ..VolumeProjection::default() }
+    };
+    let sources = names::settings_secrets(meta::name(cluster)).map(source);
+    let projected =
+        ProjectedVolumeSource { sources: Some(sources.into()), ..ProjectedVolumeSource::default() };
+    Volume { name: "settings".to_owned(), projected: Some(projected), ..Volume::default() }
 }
 
 fn mount(volume: &str, path: &str) -> VolumeMount {

@@ -11,15 +11,19 @@ use super::object::{Kind, Object};
 use super::{meta, names};
 use crate::api::{ClusterLink, MqttCluster};
 use crate::plan::{MintedCluster, MintedLink};
-use crate::settings::Settings;
+use crate::settings::{Pieces, Settings};
 
-/// The key of the settings document, and its file name in the pods.
-pub(in crate::operator) const SETTINGS: &str = "settings.json";
 /// The key of what was minted.
 pub(in crate::operator) const MINTED: &str = "minted.json";
 
-pub(super) fn build_settings(cluster: &MqttCluster, settings: &Settings) -> Object {
-    secret(meta::of_cluster(cluster, names::settings_secret(meta::name(cluster))), SETTINGS, settings)
+/// One Secret for each piece; the key is the name of the file in the pods.
+pub(super) fn build_settings(cluster: &MqttCluster, settings: &Settings) -> Vec<Object> {
+    let names = names::settings_secrets(meta::name(cluster));
+    let pieces = Pieces::of(settings).named();
+    let build = |(name, (file, content)): (String, (&str, Vec<u8>))| {
+        opaque(meta::of_cluster(cluster, name), BTreeMap::from([(file.to_owned(), ByteString(content))]))
+    };
+    names.into_iter().zip(pieces).map(build).collect()
 }
 
 pub(super) fn build_minted_cluster(cluster: &MqttCluster, minted: &MintedCluster) -> Object {

@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plan::Key;
 
 fn cluster(spec: &str) -> MqttCluster {
     let spec: Value = serde_saphyr::from_str(spec).expect("valid YAML");
@@ -103,13 +102,20 @@ fn nobody_gets_the_labels_of_the_users_object() {
 }
 
 #[test]
-fn a_secret_holds_what_nodes_read() {
+fn secrets_hold_what_nodes_read() {
     let settings = Settings::new("us-east");
-    let object = build_settings(&cluster("{}"), &settings);
-    assert_eq!(Key::new(object.id.namespace, object.id.name), Key::new("mqtt", "mqlink-us-east-settings"));
-    let typed: k8s_openapi::api::core::v1::Secret = serde_json::from_value(object.body).expect("a Secret");
-    let text = &typed.data.expect("it has data")[SETTINGS].0;
-    assert_eq!(serde_json::from_slice::<Settings>(text).expect("the document"), settings);
+    let objects = build_settings(&cluster("{}"), &settings);
+    let names: Vec<&str> = objects.iter().map(|object| object.id.name.as_str()).collect();
+    assert_eq!(names, ["mqlink-us-east-settings", "mqlink-us-east-users", "mqlink-us-east-links"]);
+    let mut pieces = Vec::new();
+    for object in objects {
+        let typed: k8s_openapi::api::core::v1::Secret =
+            serde_json::from_value(object.body).expect("a Secret");
+        pieces.extend(typed.data.expect("it has data").into_iter().map(|(file, bytes)| (file, bytes.0)));
+    }
+    let named = pieces.iter().map(|(file, json)| (file.clone(), json.as_slice()));
+    let merged = crate::settings::merge(named).expect("they are of one rendering");
+    assert_eq!(serde_json::from_slice::<Settings>(&merged).expect("the document"), settings);
 }
 
 #[test]

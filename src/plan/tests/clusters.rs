@@ -211,3 +211,25 @@ fn what_cannot_be_applied_is_said() {
     check_cluster(&plan, "us", "Ready", "False/ApplyFailed");
     assert_eq!(cluster_condition(&plan, "us", "Ready").message, trouble);
 }
+
+#[test]
+fn users_that_no_secret_can_hold_are_refused() {
+    let users: String = (0..40_000).map(|number| format!("user-{number}:plain:x\n")).collect();
+    let mut world = world(
+        "kind: MqttCluster\nmetadata: {name: us}\nspec: {authentication: {usersSecretRef: {name: people}}}",
+    );
+    let data = BTreeMap::from([("users".to_owned(), b"ann:plain:x".to_vec())]);
+    world.secrets.push(Secret { namespace: "default".into(), name: "people".into(), data });
+    world.placements.get_mut(&key("us")).unwrap().selector = Some("a=b".into());
+    let first = planned(&world);
+    publish(&mut world, first.clone());
+    world.secrets[0].data.insert("users".into(), users.into_bytes());
+    let second = planned(&world);
+    check_cluster(&second, "us", "Stalled", "True/SettingsTooLarge");
+    let message = cluster_condition(&second, "us", "Ready").message;
+    assert!(
+        message.contains("bytes in users.json, and a Secret holds 1048576; have fewer users"),
+        "{message}"
+    );
+    assert_eq!(second.settings, first.settings, "what runs runs on");
+}

@@ -247,3 +247,38 @@ fn a_link_that_is_gone_leaves_the_settings() {
     assert!(plan.settings.values().all(|settings| settings.links.is_empty()));
     assert!(plan.minted.links.is_empty() && plan.links.is_empty());
 }
+
+#[test]
+fn what_no_secret_can_hold_stays_as_it_runs() {
+    let large: Vec<String> = (0..32).map(|number| format!("{number}/{}", "x".repeat(1_000))).collect();
+    let mut manifests = "kind: MqttCluster\nmetadata: {name: us}\n".to_owned();
+    for number in 0..40 {
+        let topics = if number == 0 { vec!["small".to_owned()] } else { large.clone() };
+        manifests += &format!(
+            "---\nkind: ClusterLink\nmetadata: {{name: to-{number:02}}}\nspec:\n  clusterRef: {{name: us}}\n  topics: {topics:?}\n  \
+             remote: {{external: {{clusterName: peer-{number}, dial: In}}}}\n"
+        );
+    }
+    let mut world = world(&manifests);
+    world.placements.get_mut(&key("us")).unwrap().selector = Some("a=b".into());
+    let first = planned(&world);
+    let bytes = |plan: &Plan| crate::settings::Pieces::of(&plan.settings[&key("us")]).links.len();
+    assert!((1_000_000..=1_048_576).contains(&bytes(&first)), "{}", bytes(&first));
+    let count = first.settings[&key("us")].links.len();
+    assert!((25..40).contains(&count), "{count}");
+    check_link(&first, "to-01", "Programmed", "False/PodsPending");
+    check_link(&first, "to-39", "Ready", "False/SettingsTooLarge");
+    check_link(&first, "to-39", "Stalled", "True/SettingsTooLarge");
+    let message = link_condition(&first, "to-39", "Ready").message;
+    assert!(message.contains("default/us would have 10") && message.contains("delete links"), "{message}");
+
+    publish(&mut world, first.clone());
+    world.links[0].spec.topics = large;
+    let second = planned(&world);
+    check_link(&second, "to-00", "Ready", "False/SettingsTooLarge");
+    assert_eq!(second.settings, first.settings, "what runs runs on");
+    world.links.truncate(20);
+    let third = planned(&world);
+    check_link(&third, "to-00", "Programmed", "False/PodsPending");
+    assert_eq!(third.settings[&key("us")].links[0].topics.len(), 32);
+}

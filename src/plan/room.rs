@@ -1,0 +1,135 @@
+//! Room for the settings of clusters whose nodes read them from Secrets: each piece has its own, and a Secret has an end.
+//!
+//! What runs has its place: a link that is new, or grew, takes what is left, and where that is not enough it stays as it runs.
+
+use std::collections::BTreeMap;
+
+use super::halves::Half;
+use super::world::{Key, World};
+use crate::api::Finding;
+use crate::settings::{Link, Pieces, Settings};
+
+/// What Kubernetes keeps in one Secret.
+pub(super) const PIECE_BYTES_MAX: usize = 1_024 * 1_024;
+/// What a piece has around its links.
+const FRAME_BYTES: usize = 64;
+
+const REASON: &str = "SettingsTooLarge";
+
+/// The links of all clusters, by size.
+pub(super) struct Rooms<'w> {
+    world: &'w World,
+    taken: BTreeMap<Key, Room>,
+}
+
+#[derive(Default)]
+struct Room {
+    /// By id.
+    links: BTreeMap<String, usize>,
+    sum: usize,
+}
+
+impl<'w> Rooms<'w> {
+    /// The room that is taken by what runs of the links that there are.
+    pub(super) fn of(world: &'w World) -> Rooms<'w> {
+        let mut taken: BTreeMap<Key, Room> = BTreeMap::new();
+        let placed = world.placements.iter().filter(|(_, placement)| placement.selector.is_some());
+        for (key, _) in placed {
+            let room = taken.entry(key.clone()).or_default();
+            let running = world.running.get(key).into_iter().flat_map(|settings| &settings.links);
+            let ids: BTreeMap<String, &Link> = running.map(|link| (link.id.clone(), link)).collect();
+            for object in &world.links {
+                for id in ids_of(&Key::of(object)) {
+                    if let Some(link) = ids.get(&id) {
+                        room.put(id, bytes(link));
+                    }
+                }
+            }
+        }
+        Rooms { world, taken }
+    }
+
+    /// Takes room for all halves of a link.
+    ///
+    /// # Errors
+    /// When one finds none: why, and the halves as they run.
+    pub(super) fn admit(&mut self, halves: Vec<Half>) -> Result<Vec<Half>, (Finding, Vec<Half>)> {
+        for half in &halves {
+            let Some(room) = self.taken.get(&half.cluster) else { continue };
+            let needed = room.with(&half.settings.id, bytes(&half.settings));
+            if needed > PIECE_BYTES_MAX {
+                let finding =
+                    too_large("links.json", &half.cluster, needed, "delete links, or shorten their topics");
+                return Err((finding, self.as_it_runs(&halves)));
+            }
+        }
+        for half in &halves {
+            if let Some(room) = self.taken.get_mut(&half.cluster) {
+                room.put(half.settings.id.clone(), bytes(&half.settings));
+            }
+        }
+        Ok(halves)
+    }
+
+    fn as_it_runs(&self, halves: &[Half]) -> Vec<Half> {
+        let runs = |half: &Half| {
+            let links = &self.world.running.get(&half.cluster)?.links;
+            let settings = links.iter().find(|link| link.id == half.settings.id)?.clone();
+            Some(Half { cluster: half.cluster.clone(), settings })
+        };
+        halves.iter().filter_map(runs).collect()
+    }
+}
+
+impl Room {
+    fn with(&self, id: &str, bytes: usize) -> usize {
+        FRAME_BYTES + self.sum - self.links.get(id).copied().unwrap_or_default() + bytes
+    }
+
+    fn put(&mut self, id: String, bytes: usize) {
+        let before = self.links.insert(id, bytes).unwrap_or_default();
+        self.sum = self.sum - before + bytes;
+    }
+}
+
+/// Holds what is not links against its room.
+pub(super) fn check_cluster(key: &Key, settings: &Settings) -> Result<(), Finding> {
+    let Pieces { base, users, .. } = Pieces::of(settings);
+    if users.len() > PIECE_BYTES_MAX {
+        return Err(too_large(
+            "users.json",
+            key,
+            users.len(),
+            "have fewer users, or shorter hashes of their passwords",
+        ));
+    }
+    if base.len() > PIECE_BYTES_MAX {
+        return Err(too_large(
+            "base.json",
+            key,
+            base.len(),
+            "shorten the certificate chains of its listeners",
+        ));
+    }
+    Ok(())
+}
+
+/// The ids of a link's halves.
+fn ids_of(link: &Key) -> [String; 2] {
+    [link.to_string(), super::halves::remote_id(link)]
+}
+
+fn bytes(link: &Link) -> usize {
+    serde_json::to_vec(link).map_or(0, |json| json.len() + 1)
+}
+
+fn too_large(piece: &str, cluster: &Key, bytes: usize, remedy: &str) -> Finding {
+    Finding {
+        path: String::new(),
+        reason: REASON,
+        message: format!(
+            "The settings of {cluster} would have {bytes} bytes in {piece}, and a Secret holds {PIECE_BYTES_MAX}; {remedy}. What \
+             runs runs on"
+        ),
+    }
+}
