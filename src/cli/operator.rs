@@ -10,9 +10,10 @@ use crate::operator::{self, Lease, Options, Scope};
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(super) struct OperatorArgs {
-    /// The image that clusters run unless their spec names one: this version's.
+    /// The image that clusters run unless their spec names one: this version's [default: that of the own pod, which the
+    /// variable POD_NAME names].
     #[arg(long, value_name = "IMAGE")]
-    image: String,
+    image: Option<String>,
     /// Work in this namespace only; may be given several times [default: all namespaces].
     #[arg(long = "namespace", value_name = "NAME")]
     namespaces: Vec<String>,
@@ -36,20 +37,32 @@ impl OperatorArgs {
         let config = kube::Config::infer()
             .await
             .map_err(|error| Failure::new(format!("failed to find Kubernetes: {error}; set KUBECONFIG")))?;
-        let lease_namespace = self.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = config.default_namespace.clone();
+        let lease_namespace = self.lease_namespace.unwrap_or_else(|| namespace.clone());
         let client = Client::try_from(config)
             .map_err(|error| Failure::new(format!("failed to connect to Kubernetes: {error}")))?;
+        let image = match self.image {
+            Some(image) => image,
+            None => image_of_own_pod(&client, &namespace).await?,
+        };
         let options = Options {
             scope: match self.namespaces.is_empty() {
                 true => Scope::All,
                 false => Scope::Namespaces(self.namespaces),
             },
-            image: self.image,
+            image,
             lease: (!self.no_lease).then(|| Lease::new(lease_namespace, &host_name())),
         };
         let done = operator::run(client, options, interrupted()).await;
         done.map_err(|error| Failure::new(error.to_string()))
     }
+}
+
+async fn image_of_own_pod(client: &Client, namespace: &str) -> Result<String, Failure> {
+    let pod = std::env::var("POD_NAME").map_err(|_| {
+        Failure::usage("the image for clusters is not known: give --image, or in a pod its name as POD_NAME")
+    })?;
+    operator::own_image(client, namespace, &pod).await.map_err(|error| Failure::new(error.to_string()))
 }
 
 /// The pod's name, in a pod.

@@ -23,11 +23,13 @@ mod ledger;
 mod decide;
 mod write;
 mod watch;
+mod image;
 mod lease;
 mod run;
 #[cfg(test)]
 mod tests;
 
+pub use image::own_image;
 pub use lease::{Lease, Pace};
 pub use run::{OperatorError, Options, run};
 pub use watch::Scope;

@@ -4,6 +4,9 @@
 //! One server serves the whole test process. Both programs run under a shell that ends them when its standard
 //! input closes, which the kernel does for us however the tests end. etcd listens on a socket in a temporary
 //! folder, the API server on a port that was free a moment ago; a port that was taken meanwhile is a new attempt.
+//!
+//! Who comes with the token of an account is that account, with its rights; what it asks is kept in a log. With the other token
+//! one may do everything.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,13 +23,17 @@ use crate::api::API_VERSION;
 use crate::api::crd::{self, Kind};
 
 const ATTEMPTS: u32 = 5;
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 const TOKEN: &str = "the-tests-own-server-on-loopback";
+const ACCOUNT_TOKEN: &str = "an-account-that-has-only-its-rights";
+/// The account that the other token stands for: the operator's in `config/`.
+const ACCOUNT: &str = "system:serviceaccount:mqlink-system:mqlink-operator";
 
 /// A `kube-apiserver` with the two definitions, and its `etcd`. The children end when this process does.
 pub(crate) struct Server {
     port: u16,
+    folder: PathBuf,
     children: [Child; 2],
 }
 
@@ -34,8 +41,20 @@ impl Server {
     /// The server of this test process, started on first use; `None` where none is at hand.
     pub(crate) fn shared() -> Option<&'static Server> {
         static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-        let start = || Some(Server::start(Path::new(&std::env::var_os("KUBEBUILDER_ASSETS")?)));
-        SERVER.get_or_init(start).as_ref()
+        SERVER.get_or_init(Server::own).as_ref()
+    }
+
+    /// A server for one test, which looks at more than a namespace.
+    ///
+    /// # Panics
+    /// In CI, where none is at hand: there, a test that abstains would count as one that passed.
+    pub(crate) fn own() -> Option<Server> {
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS");
+        assert!(
+            assets.is_some() || std::env::var_os("CI").is_none(),
+            "set KUBEBUILDER_ASSETS, for example to $(e2e/cluster/tools.sh api): in CI no test abstains"
+        );
+        Some(Server::start(Path::new(&assets?)))
     }
 
     /// A client that may do everything; it lives on the runtime that it is made on.
@@ -43,12 +62,27 @@ impl Server {
         self.client_below("")
     }
 
+    /// A client with the rights of the operator's account.
+    pub(crate) fn client_of_account(&self) -> Client {
+        self.client_as(ACCOUNT_TOKEN, "")
+    }
+
+    /// All that came from the operator's account: the server's audit events.
+    pub(crate) fn requests_of_account(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.folder.join("audit.log")).expect("the server writes a log");
+        log.lines().map(|line| serde_json::from_str(line).expect("an event is JSON")).collect()
+    }
+
     /// A client for whom all addresses begin with a path: below one that the server does not know, it knows no kind.
     pub(crate) fn client_below(&self, path: &str) -> Client {
+        self.client_as(TOKEN, path)
+    }
+
+    fn client_as(&self, token: &str, path: &str) -> Client {
         let url = format!("https://127.0.0.1:{}{path}", self.port);
         let mut config = Config::new(url.parse().expect("a URL"));
         config.accept_invalid_certs = true;
-        config.auth_info.token = Some(TOKEN.to_owned().into());
+        config.auth_info.token = Some(token.to_owned().into());
         Client::try_from(config).expect("a client")
     }
 
@@ -86,7 +120,13 @@ impl Server {
         let folder = tempfile::tempdir().expect("a temporary folder can be made").keep(); // the shells remove it
         let path = |name: &str| folder.join(name).display().to_string();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-        std::fs::write(path("tokens"), format!("{TOKEN},admin,admin,system:masters\n")).expect("writable");
+        let tokens = format!("{TOKEN},admin,admin,system:masters\n{ACCOUNT_TOKEN},{ACCOUNT},account\n");
+        std::fs::write(path("tokens"), tokens).expect("writable");
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata", "users": [ACCOUNT]}, {"level": "None"}],
+        });
+        std::fs::write(path("audit.json"), policy.to_string()).expect("writable");
         let key = rcgen::KeyPair::generate().expect("a key can be made");
         std::fs::write(path("sa.key"), key.serialize_pem()).expect("writable");
         std::fs::write(path("sa.pub"), key.public_key_pem()).expect("writable");
@@ -117,9 +157,11 @@ impl Server {
                 format!("--service-account-key-file={}", path("sa.pub")),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
                 "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+                format!("--audit-policy-file={}", path("audit.json")),
+                format!("--audit-log-path={}", path("audit.log")),
             ],
         );
-        let mut server = Server { port, children: [etcd, api] };
+        let mut server = Server { port, folder, children: [etcd, api] };
         server.becomes_ready().then_some(server)
     }
 

@@ -4,3 +4,4 @@ mod heard;
 mod memory;
 mod nodes;
 mod real;
+mod rights;

@@ -84,7 +84,7 @@ impl Scene {
         created.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    async fn create_sample(&self) {
+    pub(super) async fn create_sample(&self) {
         for manifest in serde_saphyr::from_multiple::<Value>(SAMPLE).expect("the sample is YAML") {
             let kind = match manifest["kind"].as_str() {
                 Some("MqttCluster") => Kind::MqttCluster,
@@ -166,7 +166,7 @@ pub(super) fn exists(object: Option<&Value>) -> bool {
     object.is_some()
 }
 
-fn is_gone(object: Option<&Value>) -> bool {
+pub(super) fn is_gone(object: Option<&Value>) -> bool {
     object.is_none()
 }
 
