@@ -5,6 +5,8 @@ SHELL       := /bin/bash
 
 CARGO ?= cargo
 STAGE := .ci/stage
+# Where Cargo puts what it builds.
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## tells what can be made
@@ -33,12 +35,17 @@ check: ## format, lints, dependencies' licences and sources
 	@$(STAGE) deny tests/deny.sh
 
 .PHONY: test
-test: setup check ## all that CI runs
+test: setup check ## all tests that need no pods; those of the operator with a real API server
+	@$(STAGE) apiserver e2e/cluster/tools.sh api
 	@$(STAGE) build $(CARGO) test --locked --no-run --quiet
-	@$(STAGE) unit $(CARGO) test --locked --lib --bins
-	@$(STAGE) outside $(CARGO) test --locked --test '*'
+	@export KUBEBUILDER_ASSETS=$$(e2e/cluster/tools.sh api); $(STAGE) tests $(CARGO) test --locked --tests
 	@$(STAGE) doctest $(CARGO) test --locked --doc
 	@$(STAGE) doc env RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
+
+.PHONY: e2e
+e2e: ## mqlink on Kubernetes, end to end, on a cluster of its own or that of KUBECONFIG (docs/e2e.md)
+	@[ -n "$${KUBECONFIG-}" ] || $(STAGE) release $(CARGO) build --release --locked --quiet
+	@e2e/run.sh $(TARGET)/release/mqlink $(E2E)
 
 .PHONY: crds
 crds: ## writes crds/ from the Rust types
@@ -47,9 +54,6 @@ crds: ## writes crds/ from the Rust types
 .PHONY: bench
 bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 10 minutes)
 	@benches/run.sh
-
-# Where Cargo puts what it builds.
-TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: image
 image: build ## the image of broker and operator without Docker, target/mqlink-image.tar

@@ -7,6 +7,7 @@ umask 022
 binary=$1 root=$2
 mkdir -p "$root/etc"
 install -D -m 755 "$binary" "$root/usr/bin/mqlink"
+strip --strip-debug "$root/usr/bin/mqlink" # backtraces keep the names
 
 # The libraries and the loader, each at the path where the program looks for it.
 ldd "$binary" | grep -o '/[^ ]*' | while read -r library; do

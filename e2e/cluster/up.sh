@@ -3,6 +3,7 @@
 #
 #   LEVEL=full   pods run (the default);   LEVEL=api   only etcd and kube-apiserver, in seconds
 #   NODES=3      nodes, 1 to 3 (default 1)
+#   OWNER=PID    the cluster ends when that process does, however it ends
 #
 # One that is up already is used again. With KUBECONFIG set, that cluster is meant and nothing is started here.
 # Nothing of the cluster is outside network, mount and process namespaces of its own, its folder and its cgroups;

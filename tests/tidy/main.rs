@@ -125,7 +125,7 @@ fn pure_parts_exist() {
 fn every_file_is_in_a_mod_list() {
     let mut reached = BTreeSet::new();
     let mut open: Vec<PathBuf> = ["src/lib.rs", "src/main.rs"].map(PathBuf::from).to_vec();
-    for folder in ["tests", "benches", "examples"] {
+    for folder in ["tests", "e2e", "benches", "examples"] {
         open.extend(source::target_roots(folder));
     }
     while let Some(path) = open.pop() {
@@ -133,7 +133,7 @@ fn every_file_is_in_a_mod_list() {
             open.extend(source.child_files());
         }
     }
-    let dead = ["src", "tests", "benches", "examples"]
+    let dead = ["src", "tests", "e2e", "benches", "examples"]
         .iter()
         .flat_map(|folder| source::rust_files(folder))
         .filter(|path| !reached.contains(path))
@@ -144,7 +144,7 @@ fn every_file_is_in_a_mod_list() {
 #[test]
 fn every_file_says_what_it_is_and_is_short() {
     let mut violations = Vec::new();
-    for source in ["src", "tests", "benches"].iter().flat_map(|folder| sources(folder)) {
+    for source in ["src", "tests", "e2e", "benches"].iter().flat_map(|folder| sources(folder)) {
         let header = source.raw.lines().take_while(|line| line.starts_with("//!")).count();
         let least = match source.path.rsplit('/').next() {
             Some("tests.rs") => 0, // its name says it all
@@ -165,7 +165,7 @@ fn every_file_says_what_it_is_and_is_short() {
 #[test]
 fn tests_never_sleep() {
     let mut violations = Vec::new();
-    for source in ["src", "tests"].iter().flat_map(|folder| sources(folder)) {
+    for source in ["src", "tests", "e2e"].iter().flat_map(|folder| sources(folder)) {
         for name in ["thread::sleep", "time::sleep"] {
             for line in source.test_lines_naming(name) {
                 violations.push(format!("{}:{line}: a test names `{name}`", source.path));

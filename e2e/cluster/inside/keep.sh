@@ -23,10 +23,20 @@ echo "$1" >"$dir/bin"
 
 setpriv --pdeathsig KILL \
     unshare --net --mount --pid --fork --mount-proc --kill-child "$(dirname "$0")/control.sh" "$name" "$@" &
-echo $! >"$dir/pid"
-trap 'kill -9 $(cat "$dir/pid") 2>/dev/null' TERM INT
-wait $! || true
-wait || true # again, should a signal have interrupted it
+root=$!
+echo $root >"$dir/pid"
+trap 'kill -9 $root 2>/dev/null' TERM INT
+if [ -n "${OWNER-}" ]; then
+    (
+        exec 8>&- 9>&- # locks are the cluster's
+        while kill -0 "$OWNER"; do sleep 1; done
+        kill $$
+    ) 2>/dev/null &
+    watch=$!
+fi
+wait $root || true
+wait $root || true # again, should a signal have interrupted it
+[ -z "${watch-}" ] || kill $watch 2>/dev/null || true
 
 remove_cgroup "$cgroup"
 rm -rf "$dir/run" "$dir/data" "$dir/ready" "$dir/pid" "$base/.block-$number"

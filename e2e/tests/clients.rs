@@ -1,0 +1,150 @@
+//! MQTT clients: in pods, where they find brokers by name, and outside, through `kubectl port-forward`. All are `mqlink pub` and
+//! `mqlink sub`; what must *not* arrive is shown by a marker that was published after it and did.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::process::{Ended, Running, WAIT_MAX, run};
+use crate::scene::{Kind, Scene};
+
+const MQLINK: &str = env!("CARGO_BIN_EXE_mqlink");
+/// After so long without an echo a message is sent again: it came before the other side's wish for it.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// A client in a pod of its own.
+pub(crate) struct PodClient<'a> {
+    scene: &'a Scene,
+    name: String,
+}
+
+impl<'a> PodClient<'a> {
+    /// Runs `mqlink` with these arguments in a pod.
+    pub(crate) async fn start(scene: &'a Scene, name: &str, arguments: &[&str]) -> PodClient<'a> {
+        let container = json!({
+            "name": "mqlink", "image": scene.image, "args": arguments,
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+            },
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+                "automountServiceAccountToken": false, "containers": [container],
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            },
+        });
+        scene.apply(&pod.to_string()).await;
+        PodClient { scene, name: name.to_owned() }
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self) {
+        let has_begun = |pod: Option<&Value>| {
+            pod.is_some_and(|pod| pod["status"]["phase"] != "Pending" && !pod["status"]["phase"].is_null())
+        };
+        self.scene.until(Kind::Pod, &self.name, "begun", has_begun).await;
+        let mut log = Running::start("kubectl", &["-n", &self.scene.namespace, "logs", "-f", &self.name]);
+        while log.line().await != "ready" {}
+    }
+
+    /// Waits for its end: its exit code, and all that it said.
+    pub(crate) async fn ends(self) -> (i64, String) {
+        let has_ended = |pod: Option<&Value>| pod.is_some_and(|pod| exit_code(pod).is_some());
+        let pod = self.scene.until(Kind::Pod, &self.name, "ended", has_ended).await;
+        let said = self.scene.kubectl(&["logs", &self.name]).await;
+        self.scene.kubectl(&["delete", "pod", &self.name, "--wait=false"]).await;
+        (exit_code(&pod).expect("it has ended"), said)
+    }
+}
+
+fn exit_code(pod: &Value) -> Option<i64> {
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].as_i64()
+}
+
+/// A way from outside to a cluster's listener.
+pub(crate) struct Door {
+    _forward: Running,
+    pub(crate) port: u16,
+    login: Vec<String>,
+}
+
+impl Door {
+    /// Opens a way to a port of an object, as `service/us-east-mqtt`.
+    pub(crate) async fn open(scene: &Scene, object: &str, port: u16) -> Door {
+        let wanted = format!(":{port}");
+        let arguments = ["-n", &scene.namespace, "port-forward", "--address=127.0.0.1", object, &wanted];
+        let mut forward = Running::start("kubectl", &arguments);
+        let line = forward.line().await;
+        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        Door { _forward: forward, port: port.unwrap_or_else(|| panic!("{line}")), login: Vec::new() }
+    }
+
+    /// The same, for a user.
+    pub(crate) fn of(mut self, user: &str, password: &str) -> Door {
+        self.login = ["-u", user, "-P", password].map(str::to_owned).to_vec();
+        self
+    }
+
+    fn arguments<'a>(&'a self, verb: &'a str, port: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let login = self.login.iter().map(String::as_str);
+        [verb, "-p", port].into_iter().chain(login).chain(more.iter().copied()).collect()
+    }
+
+    /// Publishes a message and waits for the broker's word.
+    pub(crate) async fn publish(&self, topic: &str, message: &str) -> Ended {
+        let port = self.port.to_string();
+        run(MQLINK, &self.arguments("pub", &port, &["-t", topic, "-m", message, "-q", "1", "-W", "20s"]), "")
+            .await
+    }
+
+    /// Subscribes to filters; the broker has granted them when this returns.
+    pub(crate) async fn listen(&self, filters: &[&str]) -> Running {
+        let port = self.port.to_string();
+        let filters = filters.iter().flat_map(|filter| ["-t", filter]);
+        let more: Vec<&str> = filters.chain(["-q", "1", "--ready"]).collect();
+        let mut listener = Running::start(MQLINK, &self.arguments("sub", &port, &more));
+        listener.ready().await;
+        listener
+    }
+}
+
+/// Shows that a message crosses from one cluster to another.
+pub(crate) async fn crosses(from: &Door, to: &Door, topic: &str) {
+    let mut listener = to.listen(&[topic]).await;
+    let line = publish_until_heard(from, &mut listener, topic).await;
+    assert!(line.starts_with(&format!("{topic} ")), "{line}");
+}
+
+/// Shows that a message does not cross, where one of another topic does.
+pub(crate) async fn stays(from: &Door, to: &Door, topic: &str, other: &str) {
+    let mut listener = to.listen(&[topic, other]).await;
+    publish_until_heard(from, &mut listener, other).await;
+    let published = from.publish(topic, "stays").await;
+    assert!(published.is_ok(), "{}", published.stderr);
+    let published = from.publish(other, "marker").await;
+    assert!(published.is_ok(), "{}", published.stderr);
+    loop {
+        let line = listener.line().await;
+        assert!(line.starts_with(other), "{line} has crossed");
+        if line == format!("{other} marker") {
+            return;
+        }
+    }
+}
+
+async fn publish_until_heard(from: &Door, listener: &mut Running, topic: &str) -> String {
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut number = 0;
+    while Instant::now() < deadline {
+        number += 1;
+        let published = from.publish(topic, &number.to_string()).await;
+        assert!(published.is_ok(), "{}", published.stderr);
+        if let Some(line) = listener.line_within(AGAIN).await {
+            return line;
+        }
+    }
+    panic!("{topic} was published {number} times and not heard");
+}

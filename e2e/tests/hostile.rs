@@ -1,0 +1,254 @@
+//! A hostile pod on the network: it reaches every port of the brokers, and gets nothing. Each door is tried with everything that a
+//! stranger can have, and with what belongs to another door; that the right key opens it is shown beside.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use mqlink::admin::{Client, ClientError, NodeName, Pass};
+use mqlink::pki::{Authority, Leaf, LeafRequest, Role, Usage};
+use mqlink::plan::{MintedCluster, MintedLink};
+use mqlink::settings::Settings;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::clients::{Door, PodClient, crosses};
+use crate::process::run;
+use crate::regions::{doors, two_regions};
+use crate::scene::{Kind, Scene, play};
+
+const ADMIN_PORT: u16 = 11_884;
+const HEALTH_PORT: u16 = 11_885;
+const LINK_PORT: u16 = 11_883;
+
+/// A value of a Secret, as somebody has it who may read Secrets.
+async fn secret(scene: &Scene, name: &str, key: &str) -> Vec<u8> {
+    let secret = scene.api(Kind::Secret).get(name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let text = secret.data["data"][key].as_str().unwrap_or_else(|| panic!("{name} has no {key}"));
+    STANDARD.decode(text).expect("a Secret is base64")
+}
+
+async fn minted<T: DeserializeOwned>(scene: &Scene, name: &str) -> T {
+    serde_json::from_slice(&secret(scene, name, "minted.json").await).expect("what was minted is JSON")
+}
+
+async fn text(scene: &Scene, name: &str, key: &str) -> String {
+    String::from_utf8(secret(scene, name, key).await).expect("it is text")
+}
+
+fn random(bytes: &mut [u8]) {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.secure_random.fill(bytes).expect("the system gives random numbers");
+}
+
+fn issued(by: &Authority, role: Role) -> Leaf {
+    let request = LeafRequest { role: Some(role), usage: Usage::Both, dns: vec![], ips: vec![] };
+    by.issue(&request, Timestamp::now(), &mut random).expect("a leaf")
+}
+
+/// A certificate that a stranger makes.
+fn forged(role: Role) -> Leaf {
+    issued(&Authority::mint("us-east", Timestamp::now(), &mut random), role)
+}
+
+/// The operator's certificate for the nodes of a cluster; it keeps its own to itself.
+fn operator_of(cluster: &MintedCluster) -> Leaf {
+    let signer = cluster.authorities.signer(Timestamp::now()).expect("a cluster has an authority");
+    issued(signer, Role::Operator)
+}
+
+/// Who knocks at the admin port of `us-east-0`.
+struct Knock<'a> {
+    door: &'a Door,
+    node: NodeName,
+    /// The authority of the node, which is no secret.
+    ca_pem: String,
+}
+
+impl Knock<'_> {
+    fn with(&self, certificate_pem: String, key_pem: String) -> Client {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.door.port));
+        let pass = Pass { ca_pem: self.ca_pem.clone(), certificate_pem, key_pem };
+        Client::over_tls(address, self.node.clone(), &pass).expect("a pass")
+    }
+
+    /// Neither status nor settings for this one.
+    async fn is_refused(&self, who: &str, certificate_pem: String, key_pem: String) {
+        let client = self.with(certificate_pem, key_pem);
+        let status = client.status().await.map(drop).expect_err(who);
+        assert!(!matches!(status, ClientError::Silent(..)), "{who}: {status}");
+        let mut settings = Settings::new("us-east");
+        settings.authentication.anonymous = true;
+        let pushed = client.put_settings(&settings).await.map(drop).expect_err(who);
+        assert!(!matches!(pushed, ClientError::Refused(_)), "{who} was heard: {pushed}");
+    }
+}
+
+#[test]
+fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
+    play("hostile-admin", async |scene| {
+        two_regions(scene).await;
+        let door = Door::open(scene, "pod/us-east-0", ADMIN_PORT).await;
+        let knock = Knock {
+            door: &door,
+            node: NodeName {
+                namespace: scene.namespace.clone(),
+                cluster: "us-east".to_owned(),
+                node: "us-east-0".to_owned(),
+            },
+            ca_pem: text(scene, "mqlink-us-east-admin", "ca.crt").await,
+        };
+        let own: MintedCluster = minted(scene, "mqlink-us-east-minted").await;
+        let other: MintedCluster = minted(scene, "mqlink-eu-west-minted").await;
+        let link: MintedLink = minted(scene, "mqlink-us-eu-link").await;
+
+        let right = operator_of(&own);
+        let mut stream =
+            knock.with(right.certificate_pem, right.key_pem).status().await.expect("the operator");
+        assert!(stream.next().await.expect("a line").is_some());
+        drop(stream);
+
+        let stranger = forged(Role::Operator);
+        knock.is_refused("a forged operator", stranger.certificate_pem, stranger.key_pem).await;
+        let right_elsewhere = operator_of(&other);
+        knock
+            .is_refused("the other's operator", right_elsewhere.certificate_pem, right_elsewhere.key_pem)
+            .await;
+        for cluster in ["us-east", "eu-west"] {
+            let name = format!("mqlink-{cluster}-admin");
+            let (certificate, key) =
+                (text(scene, &name, "tls.crt").await, text(scene, &name, "tls.key").await);
+            knock.is_refused(&format!("a node of {cluster}"), certificate, key).await;
+        }
+        for credential in [link.inward, link.outward] {
+            let leaf = credential.leaf.expect("links speak TLS");
+            knock.is_refused("a link", leaf.certificate_pem, leaf.key_pem).await;
+        }
+        let said = ask_plainly(door.port, "/v1/status").await;
+        assert!(!said.contains("200"), "{said}");
+        let health = Door::open(scene, "pod/us-east-0", HEALTH_PORT).await;
+        for path in ["/v1/status", "/v1/settings", "/etc/mqlink/settings/settings.json"] {
+            let said = ask_plainly(health.port, path).await;
+            assert!(said.starts_with("HTTP/1.1 404"), "{path}: {said}");
+        }
+        scene.condition(Kind::Cluster, "us-east", "ConfigApplied", "True").await;
+        scene.ready(Kind::Link, "us-eu").await;
+    });
+}
+
+/// What a port answers to a request in the clear.
+async fn ask_plainly(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("somebody listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it is sent");
+    let mut answer = Vec::new();
+    // It may be cut off.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn nobody_poses_as_a_link_peer() {
+    play("hostile-link", async |scene| {
+        two_regions(scene).await;
+        // In the clear, from a pod.
+        let listen =
+            ["sub", "-h", "us-east-link", "-p", "11883", "-t", "#", "-C", "1", "-W", "10s", "--no-reconnect"];
+        let (code, said) = PodClient::start(scene, "plain", &listen).await.ends().await;
+        assert_eq!(code, 1, "{said}");
+
+        let door = Door::open(scene, "service/us-east-link", LINK_PORT).await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ca = folder.path().join("ca.crt");
+        let own: MintedCluster = minted(scene, "mqlink-us-east-minted").await;
+        std::fs::write(&ca, own.authorities.bundle_pem()).expect("writable");
+        let link: MintedLink = minted(scene, "mqlink-us-eu-link").await;
+        let role = Role::Link {
+            namespace: scene.namespace.clone(),
+            link: "us-eu".to_owned(),
+            from: "eu-west".to_owned(),
+            to: "us-east".to_owned(),
+        };
+        let node = Leaf {
+            certificate_pem: text(scene, "mqlink-us-east-admin", "tls.crt").await,
+            key_pem: text(scene, "mqlink-us-east-admin", "tls.key").await,
+        };
+        let wrong = [
+            ("without a certificate", None),
+            ("with a forged one", Some(forged(role))),
+            ("with a node's", Some(node)),
+            ("with that of the other direction", link.outward.leaf),
+        ];
+        for (how, leaf) in wrong {
+            let said = knock_as_link(scene, &door, folder.path(), leaf).await;
+            assert!(!said.contains("ready"), "{how}: {said}");
+        }
+        scene.ready(Kind::Link, "us-eu").await;
+        let (us, eu) = doors(scene).await;
+        crosses(&us, &eu, "untouched/1").await;
+    });
+}
+
+/// What a client is told that comes to the link listener as `eu-west`.
+async fn knock_as_link(scene: &Scene, door: &Door, folder: &Path, leaf: Option<Leaf>) -> String {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (ca, certificate, key) = (path("ca.crt"), path("tls.crt"), path("tls.key"));
+    let (port, name) = (door.port.to_string(), format!("us-east.{}.mqlink.internal", scene.namespace));
+    let mut arguments = vec![
+        "sub",
+        "-p",
+        &port,
+        "-t",
+        "#",
+        "-i",
+        "eu-west",
+        "-u",
+        "eu-west",
+        "-P",
+        "guessed",
+        "-C",
+        "1",
+        "-W",
+        "10s",
+        "--ready",
+        "--no-reconnect",
+        "--cafile",
+        &ca,
+        "--server-name",
+        &name,
+    ];
+    if let Some(leaf) = leaf {
+        std::fs::write(&certificate, leaf.certificate_pem).expect("writable");
+        std::fs::write(&key, leaf.key_pem).expect("writable");
+        arguments.extend(["--cert", &certificate, "--key", &key]);
+    }
+    let ended = run(env!("CARGO_BIN_EXE_mqlink"), &arguments, "").await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        !ended.stderr.contains("UnknownIssuer"),
+        "it is the client that does not trust: {}",
+        ended.stderr
+    );
+    ended.stderr
+}
+
+#[test]
+fn a_broker_has_no_rights_in_kubernetes() {
+    play("hostile-api", async |scene| {
+        two_regions(scene).await;
+        let account = format!("system:serviceaccount:{}:us-east", scene.namespace);
+        let asked = scene.try_kubectl(&["auth", "can-i", "get", "secrets", "--as", &account], "").await;
+        assert_eq!(asked.stdout.trim(), "no");
+        let read = scene.try_kubectl(&["get", "secrets", "--as", &account], "").await;
+        assert!(read.stderr.contains("Forbidden"), "{}", read.stderr);
+        let pod = scene.pod("us-east").await;
+        let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        let names: Vec<&str> = volumes.filter_map(|volume| volume["name"].as_str()).collect();
+        assert!(names.iter().all(|name| !name.starts_with("kube-api-access")), "{names:?}");
+        assert_eq!(pod["spec"]["automountServiceAccountToken"], Value::Bool(false));
+    });
+}

@@ -1,0 +1,81 @@
+//! The samples, as a user meets them.
+
+use crate::clients::{Door, PodClient, crosses};
+use crate::process::Running;
+use crate::scene::{Kind, Scene, play};
+
+pub(crate) const TWO_REGIONS: &str = include_str!("../../config/samples/two-regions.yaml");
+const ONE_WAY: &str = include_str!("../../config/samples/one-way.yaml");
+
+/// The sample with two clusters and a link, all of them ready.
+pub(crate) async fn two_regions(scene: &Scene) {
+    scene.apply(TWO_REGIONS).await;
+    scene.ready(Kind::Cluster, "us-east").await;
+    scene.ready(Kind::Cluster, "eu-west").await;
+    scene.ready(Kind::Link, "us-eu").await;
+}
+
+/// The ways from outside to both.
+pub(crate) async fn doors(scene: &Scene) -> (Door, Door) {
+    let us = Door::open(scene, "service/us-east-mqtt", 1883).await;
+    (us, Door::open(scene, "service/eu-west-mqtt", 2883).await)
+}
+
+const US: [&str; 4] = ["-h", "us-east-mqtt", "-p", "1883"];
+const EU: [&str; 4] = ["-h", "eu-west-mqtt", "-p", "2883"];
+
+/// A client in a pod hears what another one says to the other cluster.
+async fn crosses_between_pods(scene: &Scene, from: [&str; 4], to: [&str; 4], names: [&str; 2]) {
+    let [says, hears] = names;
+    let listen = [&["sub"][..], &to, &["-t", "linked/#", "-C", "1", "-W", "60s", "--ready"]].concat();
+    let listener = PodClient::start(scene, hears, &listen).await;
+    listener.ready().await;
+    // The wish reaches the other side a moment after it was granted here; who says it three times is heard once.
+    let say = [&["pub"][..], &from, &["-t", "linked/42", "-m", "hello", "-q", "1", "-C", "3"]].concat();
+    let speaker = PodClient::start(scene, says, &say).await;
+    let (code, said) = speaker.ends().await;
+    assert_eq!(code, 0, "{said}");
+    let (code, heard) = listener.ends().await;
+    assert_eq!((code, heard.as_str()), (0, "ready\nlinked/42 hello\n"));
+}
+
+#[test]
+fn two_regions_exchange_messages() {
+    play("two-regions", async |scene| {
+        two_regions(scene).await;
+        crosses_between_pods(scene, US, EU, ["us-says", "eu-hears"]).await;
+        crosses_between_pods(scene, EU, US, ["eu-says", "us-hears"]).await;
+        let (us, eu) = doors(scene).await;
+        crosses(&us, &eu, "from/outside").await;
+        crosses(&eu, &us, "from/outside").await;
+        let table = scene.kubectl(&["get", "clusterlinks"]).await;
+        let (head, row) = table.split_once('\n').expect("a table");
+        for column in ["NAME", "LOCAL", "REMOTE", "CONNECTED", "SYNCED", "READY", "AGE"] {
+            assert!(head.contains(column), "{table}");
+        }
+        assert_eq!(row.matches("True").count(), 3, "{table}");
+    });
+}
+
+#[test]
+fn a_one_way_link_carries_one_way() {
+    play("one-way", async |scene| {
+        scene.apply(ONE_WAY).await;
+        scene.ready(Kind::Link, "us-eu").await;
+        let (us, eu) = doors(scene).await;
+        let mut listener: Running = eu.listen(&["#"]).await;
+        let published = us.publish("us/only", "stays").await;
+        assert!(published.is_ok(), "{}", published.stderr);
+        crosses(&eu, &us, "eu/for-all").await;
+        // What was said over there before that has had its time; a word from here ends the wait.
+        let published = eu.publish("marker", "end").await;
+        assert!(published.is_ok(), "{}", published.stderr);
+        loop {
+            let line = listener.line().await;
+            assert!(!line.starts_with("us/only"), "it has crossed");
+            if line == "marker end" {
+                break;
+            }
+        }
+    });
+}
