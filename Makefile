@@ -55,6 +55,12 @@ crds: ## writes crds/ from the Rust types
 bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 10 minutes)
 	@benches/run.sh
 
+# Not part of `make test`: it installs from five registries, with Node, Go and Java. For a person, after changes of what clients see.
+.PHONY: clients
+clients: build ## runs the broker with the clients that people have, writes docs/clients.md (3 minutes)
+	@e2e/clients/install.sh
+	@e2e/clients/run.py --broker $(TARGET)/release/mqlink
+
 .PHONY: image
 image: build ## the image of broker and operator without Docker, target/mqlink-image.tar
 	@image/build.sh $(TARGET)/release/mqlink $(TARGET)/mqlink-image.tar
