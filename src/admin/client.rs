@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dial::Door;
-use super::{Applied, NodeName, Pass, StatusLine, TrustError};
+use super::{Applied, NodeName, Pass, Question, StatusLine, TrustError};
 use crate::settings::Settings;
 
 /// The longest line and the largest answer taken from a node: a report of some thousand links.
@@ -146,6 +146,25 @@ impl Client {
     /// When it is not there, or answers something else.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Asks one of the questions of [`super::ask`].
+    pub(super) async fn question<T: DeserializeOwned>(&self, question: &Question) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(question).expect("a question holds nothing that JSON cannot");
+        self.ask(Method::POST, "/v1/ask", body.into()).await
+    }
+
+    /// The node's metrics, as Prometheus reads them.
+    ///
+    /// # Errors
+    /// When the node cannot be reached.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let answer = async {
+            let response = self.request(Method::GET, "/v1/metrics", Bytes::new()).await?;
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
+            String::from_utf8(body.to_bytes().into()).map_err(broken)
+        };
+        self.in_time(answer).await
     }
 
     async fn ask<T: DeserializeOwned>(

@@ -1,13 +1,15 @@
 //! A report as Prometheus reads it. Pure.
 //!
 //! Names of links and listeners are the only labels that users choose; their number is bounded by the settings.
+//! docs/metrics.md lists the families, and a test holds it to what is served.
 
 use std::fmt::{Display, Write};
 
+use crate::settings::inventory::Figures;
 use crate::settings::report::{LinkReport, NodeReport, VerdictStatus};
 
 /// The text exposition format, version 0.0.4.
-pub(super) fn render(report: &NodeReport) -> String {
+pub(super) fn render(report: &NodeReport, figures: &Figures, uptime_s: u64) -> String {
     let mut page = Page::default();
     page.family("mqlink_node_info", "gauge", "The node and its version.");
     page.sample(&[("node", &report.node), ("version", &report.version)], 1);
@@ -30,8 +32,22 @@ pub(super) fn render(report: &NodeReport) -> String {
     for listener in &report.listeners {
         page.sample(&[("listener", &listener.name)], listener.error.is_none().into());
     }
+    render_figures(figures, uptime_s, &mut page);
     render_links(&report.links, &mut page);
     page.text
+}
+
+fn render_figures(figures: &Figures, uptime_s: u64, page: &mut Page) {
+    page.family("mqlink_uptime_seconds", "gauge", "The time since the node started.");
+    page.sample(&[], uptime_s);
+    page.family("mqlink_messages_received_total", "counter", "PUBLISH packets from clients.");
+    page.sample(&[], figures.received);
+    page.family("mqlink_messages_sent_total", "counter", "PUBLISH packets handed to connections of clients.");
+    page.sample(&[], figures.sent);
+    page.family("mqlink_messages_dropped_total", "counter", "Messages that a client missed or was refused, by reason.");
+    for (reason, value) in &figures.dropped {
+        page.sample(&[("reason", reason)], *value);
+    }
 }
 
 fn render_links(links: &[LinkReport], page: &mut Page) {

@@ -2,7 +2,8 @@
 //!
 //! HTTP/1.1. `PUT /v1/settings` replaces the settings document (200: applied; 422: refused, with the reason in
 //! `error`; what ran before runs on). `GET /v1/status` streams JSON lines: a snapshot, then what changes, and a beat
-//! every [`BEAT`], so that silence means that nobody is there. `GET /v1/healthz` answers while the process serves.
+//! every [`BEAT`], so that silence means that nobody is there. `GET /v1/healthz` answers while the process serves,
+//! `GET /v1/metrics` with what a scraper reads, and `POST /v1/ask` [questions](Question): who is connected, and the like.
 //!
 //! [`routes`] is the node's side, [`Client`] the manager's. Between them is a door: a Unix socket ([`serve`]), or a port with TLS
 //! in pods ([`serve_tls`]). Neither side knows what a broker is: the node gives [`routes`] the latest report in a watch
@@ -26,11 +27,13 @@ mod metrics;
 mod probes;
 mod dial;
 mod client;
+mod ask;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+pub use ask::{Done, Kick, Log, Question};
 pub use client::{Client, ClientError, Patience, StatusStream};
 pub use dial::{NodeName, Pass};
 pub use line::StatusLine;

@@ -7,8 +7,8 @@
 //! - `/metrics`: numbers of the node and its links, without names of topics, clients or users.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::crowd::Crowd;
 use super::{http, metrics};
+use crate::settings::inventory::Figures;
 use crate::settings::report::NodeReport;
 
 /// The broker's thread turns each second; silent for so long it does not come back.
@@ -40,12 +41,13 @@ pub struct Vitals {
     /// Of the last turn, since birth.
     turned_ms: AtomicU64,
     drains: AtomicBool,
+    figures: Mutex<Figures>,
 }
 
 impl Vitals {
     /// Those of a node that starts.
     pub fn new() -> Self {
-        Self { born: Instant::now(), turned_ms: AtomicU64::new(0), drains: AtomicBool::new(false) }
+        Self { born: Instant::now(), turned_ms: AtomicU64::new(0), drains: AtomicBool::new(false), figures: Mutex::default() }
     }
 
     /// The broker's thread turned.
@@ -53,7 +55,16 @@ impl Vitals {
         self.turned_ms.store(self.age_ms(), Relaxed);
     }
 
-    /// The node is about to end.
+    /// The node counted.
+    pub fn count(&self, figures: Figures) {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
+    fn figures(&self) -> Figures {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The node is about to end, or takes no more clients.
     pub fn drain(&self) {
         self.drains.store(true, Relaxed);
     }
@@ -119,7 +130,13 @@ async fn get_readyz(State(node): State<Node>) -> Response {
 }
 
 async fn get_metrics(State(node): State<Node>) -> Response {
-    let text = metrics::render(&node.reports.borrow());
+    metrics_page(&node.reports, &node.vitals)
+}
+
+/// What a scraper reads.
+pub(super) fn metrics_page(reports: &watch::Receiver<Arc<NodeReport>>, vitals: &Vitals) -> Response {
+    let uptime_s = vitals.born.elapsed().as_secs();
+    let text = metrics::render(&reports.borrow(), &vitals.figures(), uptime_s);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -11,15 +11,17 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use http_body_util::channel::{Channel, Sender};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::crowd::Crowd;
-use super::{DOCUMENT_BYTES_MAX, SUBSCRIBERS_MAX, StatusLine};
+use super::probes::{Vitals, metrics_page};
+use super::{DOCUMENT_BYTES_MAX, Question, SUBSCRIBERS_MAX, StatusLine};
 use crate::settings::report::NodeReport;
 
 /// What the protocol asks of the node.
@@ -29,6 +31,8 @@ pub enum Command {
     Apply(Bytes, oneshot::Sender<Result<Applied, String>>),
     /// Put a report of this moment into the watch channel, then answer.
     Refresh(oneshot::Sender<()>),
+    /// Answer a question with a JSON object, or say why not.
+    Ask(Question, oneshot::Sender<Result<Value, String>>),
 }
 
 /// What a node answers to settings that it took.
@@ -46,6 +50,7 @@ struct Node {
     reports: watch::Receiver<Arc<NodeReport>>,
     commands: mpsc::Sender<Command>,
     subscribers: Arc<Mutex<Crowd<()>>>,
+    vitals: Arc<Vitals>,
     beat: Duration,
 }
 
@@ -59,14 +64,17 @@ pub struct Routes(pub(super) Router);
 pub fn routes(
     reports: watch::Receiver<Arc<NodeReport>>,
     commands: mpsc::Sender<Command>,
+    vitals: Arc<Vitals>,
     beat: Duration,
 ) -> Routes {
     let subscribers = Arc::new(Mutex::new(Crowd::new(SUBSCRIBERS_MAX)));
-    let node = Node { reports, commands, subscribers, beat };
+    let node = Node { reports, commands, subscribers, vitals, beat };
     let routes = Router::new()
         .route("/v1/settings", put(put_settings))
         .route("/v1/status", get(get_status))
         .route("/v1/healthz", get(get_healthz))
+        .route("/v1/metrics", get(get_metrics))
+        .route("/v1/ask", post(post_ask))
         .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
         .with_state(node);
     Routes(routes)
@@ -94,6 +102,29 @@ async fn put_settings(State(node): State<Node>, document: Bytes) -> Response {
         Ok(Err(error)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, error),
         Err(_) => stopping(),
     }
+}
+
+async fn post_ask(State(node): State<Node>, question: Bytes) -> Response {
+    let question = match serde_json::from_slice(&question) {
+        Ok(question) => question,
+        Err(error) => {
+            let error = format!("this is no question: {error}; docs/admin.md lists them");
+            return refuse(StatusCode::BAD_REQUEST, error);
+        }
+    };
+    let (reply, answer) = oneshot::channel();
+    if node.commands.send(Command::Ask(question, reply)).await.is_err() {
+        return stopping();
+    }
+    match answer.await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(error)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, error),
+        Err(_) => stopping(),
+    }
+}
+
+async fn get_metrics(State(node): State<Node>) -> Response {
+    metrics_page(&node.reports, &node.vitals)
 }
 
 async fn get_healthz(State(node): State<Node>) -> Response {

@@ -8,19 +8,19 @@
 
 mod up;
 mod broker;
+mod admin;
 mod operator;
 mod client;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// MQTT clusters and the links between them.
 #[derive(Parser, Debug)]
@@ -42,6 +42,7 @@ enum Command {
     Up(up::UpArgs),
     Status(up::StatusArgs),
     Broker(broker::BrokerArgs),
+    Admin(admin::AdminArgs),
     Operator(operator::OperatorArgs),
     /// Print the definitions of MqttCluster and ClusterLink, for kubectl apply.
     #[command(after_help = "Example: mqlink crds | kubectl apply --server-side -f -")]
@@ -58,7 +59,9 @@ impl Command {
             Command::Broker(_) | Command::Operator(_) => "info",
             // What the client library warns of, our own message says.
             Command::Pub(_) | Command::Sub(_) => "warn,rumqttc=off",
-            Command::Up(_) | Command::Status(_) | Command::Crds | Command::Bench(_) => "warn",
+            Command::Up(_) | Command::Status(_) | Command::Admin(_) | Command::Crds | Command::Bench(_) => {
+                "warn"
+            }
         }
     }
 }
@@ -107,6 +110,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Up(args) => block_on(args.run()),
         Command::Status(args) => block_on(args.run()),
         Command::Broker(args) => args.run(),
+        Command::Admin(args) => block_on(args.run()),
         Command::Operator(args) => block_on(args.run()),
         Command::Crds => print(&crate::api::crds()),
         Command::Pub(args) => block_on(args.run()),
@@ -119,18 +123,7 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn start_log(cli: &Cli) -> Result<(), Failure> {
     let wanted = cli.log.as_deref().unwrap_or(cli.command.log_default());
-    let filter = EnvFilter::try_new(wanted).map_err(|error| {
-        Failure::usage(format!("`{wanted}` is no log filter: {error}; expected a level as info"))
-    })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match cli.log_json {
-        true => log.json().init(),
-        false => log.init(),
-    }
-    Ok(())
+    crate::node::log::start(wanted, cli.log_json).map_err(Failure::usage)
 }
 
 /// Runs a command on a small runtime of its own. A read of standard input that is under way does not hold its end up.

@@ -20,5 +20,5 @@ mod status;
 mod up;
 
 pub use status::{Cluster, Half, Link, Status, ask};
-pub(crate) use table::plain;
+pub(crate) use table::{align, plain};
 pub use up::{Ended, Options, UpError, up};

@@ -4,6 +4,7 @@
 //! statuses, for the times of their conditions. It starts nothing and reads no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -44,6 +45,8 @@ pub(super) struct Picture {
     pub(super) ports: Ports,
     /// By cluster: `mqlink up` runs one node of each.
     pub(super) nodes: BTreeMap<Key, Seen>,
+    /// Where each node serves the admin protocol.
+    pub(super) sockets: BTreeMap<Key, PathBuf>,
     pub(super) minted: Minted,
     pub(super) running: BTreeMap<Key, Settings>,
     pub(super) clusters: BTreeMap<Key, MqttClusterStatus>,

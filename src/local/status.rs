@@ -1,6 +1,6 @@
 //! How a running `mqlink up` answers `mqlink status`: one JSON document on a Unix socket in its directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub struct Cluster {
     pub node: String,
     /// The node's process, while it lives.
     pub pid: Option<u32>,
+    /// Where the node serves the admin protocol.
+    pub socket: Option<PathBuf>,
     /// What the node says.
     pub report: Option<NodeReport>,
 }
@@ -90,6 +92,7 @@ impl Status {
                 status: status.clone(),
                 node: node_name(key),
                 pid: seen.pid,
+                socket: picture.sockets.get(key).cloned(),
                 report: seen.report,
             }
         });

@@ -158,7 +158,7 @@ fn age(born: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 /// Columns three spaces apart, each as wide as its widest cell.
-pub(super) fn align(rows: &[Vec<String>]) -> String {
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -278,7 +278,9 @@ impl Up {
             match self.nodes.get(&key) {
                 Some(node) => node.set(&settings),
                 None => {
-                    let node = Node::start(self.spec(&key), settings, key.clone(), self.tell.clone());
+                    let spec = self.spec(&key);
+                    self.picture.sockets.insert(key.clone(), spec.socket.clone());
+                    let node = Node::start(spec, settings, key.clone(), self.tell.clone());
                     self.nodes.insert(key, node);
                 }
             }

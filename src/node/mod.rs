@@ -8,8 +8,11 @@
 //! standard input (if asked to heed that) links say Bye, clients are told, and the process ends with 0.
 
 pub mod document;
+pub mod log;
 mod unsettled;
 mod shard;
+mod answer;
+mod figures;
 #[cfg(test)]
 mod tests;
 
@@ -117,7 +120,8 @@ async fn serve(
     let (report, reports) = watch::channel(Arc::new(NodeReport::default()));
     let (commands, mut taken) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel();
-    doors.serve(admin::routes(reports.clone(), commands, admin::BEAT), reports, &vitals);
+    let routes = admin::routes(reports.clone(), commands, Arc::clone(&vitals), admin::BEAT);
+    doors.serve(routes, reports, &vitals);
     tokio::pin!(end);
     let document = match document {
         Ok(document) => document,

@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::document::Document;
+use super::figures::{self, System};
 use crate::admin::{Applied, Command, Vitals};
 use crate::broker::Broker;
 use crate::link::transport::{Identity, Links};
@@ -55,9 +56,10 @@ pub(super) fn base_report(node: &str, incarnation: u64) -> NodeReport {
     NodeReport { node: node.to_owned(), version, incarnation, ..NodeReport::default() }
 }
 
-struct Shard {
-    broker: Broker,
+pub(super) struct Shard {
+    pub(super) broker: Broker,
     links: Links,
+    system: System,
     /// What does not change by itself; the rest is filled in for each report.
     base: NodeReport,
     cluster: String,
@@ -72,7 +74,8 @@ impl Shard {
         let links = Links::start(broker.clone(), own, incarnation);
         links.apply_settings(&document.settings);
         let base = base_report(&node, incarnation);
-        let mut shard = Self { broker, links, base, cluster: document.settings.cluster.clone(), reports };
+        let cluster = document.settings.cluster.clone();
+        let mut shard = Self { broker, links, system: System::default(), base, cluster, reports };
         shard.note(&document);
         shard.publish();
         shard
@@ -106,6 +109,8 @@ impl Shard {
                 }
                 _ = tick.tick() => {
                     vitals.turn();
+                    vitals.count(figures::figures(&self.broker.counters()));
+                    self.system.publish(&self.broker, Instant::now().into_std());
                     self.publish();
                 }
             }
@@ -120,6 +125,9 @@ impl Shard {
             Command::Refresh(reply) => {
                 self.publish();
                 let _ = reply.send(());
+            }
+            Command::Ask(question, reply) => {
+                let _ = reply.send(self.answer(question));
             }
             Command::Apply(json, reply) => {
                 let applied = self.apply(&json);

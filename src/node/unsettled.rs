@@ -59,6 +59,10 @@ fn handle(command: Command, say: impl Fn(String)) -> Option<Document> {
             let _ = reply.send(());
             None
         }
+        Command::Ask(_, reply) => {
+            let _ = reply.send(Err("the node has no settings yet; push some first".to_owned()));
+            None
+        }
         Command::Apply(json, reply) => match Document::parse(&json) {
             Ok(document) => {
                 let unknown_fields = document.unknown_fields.clone();

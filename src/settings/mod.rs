@@ -1,4 +1,4 @@
-//! The settings document a broker runs on, and the [`report`] it answers with.
+//! The settings document a broker runs on, the [`report`] it answers with, and the [`inventory`] that it shows.
 //!
 //! One JSON document, the same for all nodes of a cluster, written by whoever manages the cluster (the
 //! operator, `mqlink up`, a person) and read by `mqlink broker`. Everything in it is resolved: Secrets,
@@ -20,6 +20,7 @@ mod parse;
 mod pieces;
 mod merge;
 pub mod report;
+pub mod inventory;
 #[cfg(test)]
 mod tests;
 

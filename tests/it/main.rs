@@ -16,3 +16,4 @@ mod up;
 mod settings;
 mod pod;
 mod cli;
+mod admin;

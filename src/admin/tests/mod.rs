@@ -64,6 +64,11 @@ impl Fake {
                 count.fetch_add(1, Relaxed);
                 match command {
                     Command::Apply(document, reply) => drop(reply.send(apply(&document))),
+                    Command::Ask(Question::Kick(kick), reply) => {
+                        let done = serde_json::json!({ "done": kick.client_id });
+                        reply.send(if kick.forget { Ok(done) } else { Err("it stays".to_owned()) }).unwrap();
+                    }
+                    Command::Ask(..) => drop(command),
                     Command::Refresh(reply) => {
                         own.upgrade().unwrap().send_modify(|report| Arc::make_mut(report).connections += 1);
                         reply.send(()).unwrap();
@@ -71,7 +76,7 @@ impl Fake {
                 }
             }
         });
-        Self { routes: routes(watched, sender, beat), reports, commands }
+        Self { routes: routes(watched, sender, Arc::new(Vitals::new()), beat), reports, commands }
     }
 }
 
@@ -114,6 +119,18 @@ async fn settings_are_answered_with_their_hash_or_the_reason() {
 
     let unknown = Bytes::from_static(br#"{"cluster": "us", "colour": 1}"#);
     assert_eq!(node.client.put_document(unknown).await.unwrap().unknown_fields, ["colour"]);
+}
+
+#[tokio::test]
+async fn questions_are_answered_or_refused_with_the_reason() {
+    let node = FakeNode::start();
+    let kick = |forget| Kick { client_id: "a".to_owned(), forget };
+    assert_eq!(node.client.kick(kick(true)).await.unwrap().done, "a");
+    let refused = node.client.kick(kick(false)).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused(error) if error == "it stays"), "{refused}");
+    // Who gives no answer is stopping.
+    assert!(node.client.log(Log::default()).await.is_err());
+    assert!(node.client.metrics().await.unwrap().contains("mqlink_uptime_seconds"));
 }
 
 #[tokio::test]

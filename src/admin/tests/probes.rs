@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::admin::metrics::render;
 use crate::admin::probes::{check_alive, check_ready};
+use crate::settings::inventory::Figures;
 use crate::settings::report::ListenerReport;
 
 fn loaded() -> NodeReport {
@@ -48,6 +49,36 @@ fn a_node_whose_broker_stands_still_is_not_alive() {
     check(check_alive(Duration::from_secs(31), true), "");
 }
 
+/// The families of a page as rows of docs/metrics.md.
+fn families(page: &str) -> Vec<String> {
+    let mut rows = Vec::new();
+    let mut help = "";
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').map_or("", |(_, help)| help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{')).unwrap_or_default();
+            // `a="1",b="2"} 3`: every other piece between quotes is a name.
+            let labels = sample.split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
+            let labels: Vec<_> = labels.map(|label| label.trim_start_matches(',')).collect();
+            rows.push(format!("| `{name}` | {kind} | {} | {help} |", labels.join(", ")));
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_documentation_names_every_metric_that_is_served() {
+    let report = NodeReport { links: vec![link("mqtt/us-eu", VerdictStatus::True)], ..loaded() };
+    let figures = Figures { dropped: vec![("slow", 0)], ..Figures::default() };
+    let served = families(&render(&report, &figures, 0));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let documented: Vec<_> = text.lines().filter(|line| line.starts_with("| `mqlink_")).collect();
+    let page = served.join("\n");
+    assert_eq!(documented, served, "docs/metrics.md should have these rows:\n{page}");
+}
+
 #[test]
 fn metrics_name_links_and_escape_what_users_named() {
     let mut report = NodeReport { version: "1.2.3".into(), connections: 7, ..with_closed_listener() };
@@ -55,7 +86,7 @@ fn metrics_name_links_and_escape_what_users_named() {
     let mut us_eu = link("mqtt/us-eu", VerdictStatus::True);
     us_eu.counters.sent.dropped.overflow = 3;
     report.links.push(us_eu);
-    let text = render(&report);
+    let text = render(&report, &Figures::default(), 0);
     for line in [
         r#"mqlink_node_info{node="us-0",version="1.2.3"} 1"#,
         "mqlink_connections 7",

@@ -44,6 +44,9 @@ pub enum Fault {
     /// Too many wait to be let in.
     #[error("too many clients wait to be authenticated: try again later")]
     ServerBusy,
+    /// Who runs the broker wants it so.
+    #[error("an administrator ended the connection")]
+    Kicked,
     /// The broker stops.
     #[error("the broker is shutting down")]
     ServerShuttingDown,
@@ -71,6 +74,7 @@ impl Fault {
             Fault::SessionTakenOver => ReasonCode::SessionTakenOver,
             Fault::QuotaExceeded => ReasonCode::QuotaExceeded,
             Fault::ServerBusy => ReasonCode::ServerBusy,
+            Fault::Kicked => ReasonCode::AdministrativeAction,
             Fault::ServerShuttingDown => ReasonCode::ServerShuttingDown,
         }
     }

@@ -31,6 +31,7 @@ mod publish;
 mod deliver;
 mod peers;
 mod export;
+mod inspect;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -50,6 +51,7 @@ pub use self::export::{
     ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, ImportError,
 };
 pub use self::fault::Fault;
+pub use self::inspect::Kicked;
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
 use self::publish::Unanswered;

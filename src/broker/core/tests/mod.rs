@@ -12,3 +12,4 @@ mod linked;
 mod routing;
 mod hostile;
 mod access;
+mod inspect;

@@ -1,0 +1,58 @@
+//! What the process logs, and how that changes while it runs.
+//!
+//! Logs go to standard error. Where a client is meant, its id and its address are fields of the event (`client`, `peer`),
+//! never only part of a text; what clients publish, passwords and keys are in none, at no level.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{Handle, Layer};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+/// The filter in force and how to change it, once logging has begun.
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+
+struct Current {
+    filter: String,
+    handle: Handle<EnvFilter, Registry>,
+}
+
+/// Begins to log. Once in a process.
+///
+/// # Errors
+/// When the text is no filter.
+pub fn start(filter: &str, as_json: bool) -> Result<(), String> {
+    let (layer, handle) = Layer::new(parse(filter)?);
+    let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(layer);
+    match as_json {
+        true => registry.with(lines.json()).init(),
+        false => registry.with(lines).init(),
+    }
+    let filter = filter.to_owned();
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Current { filter, handle });
+    Ok(())
+}
+
+/// Logs by another filter from now on, if one is given. Returns the one in force.
+///
+/// # Errors
+/// When the text is no filter, or nothing is logged at all.
+pub fn change(filter: Option<String>) -> Result<String, String> {
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let current = current.as_mut().ok_or("this process logs nothing")?;
+    if let Some(filter) = filter {
+        current.handle.reload(parse(&filter)?).map_err(|error| error.to_string())?;
+        tracing::info!(filter, "logs by another filter");
+        current.filter = filter;
+    }
+    Ok(current.filter.clone())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| {
+        format!("`{filter}` is no log filter: {error}; expected a level as info, or modules as warn,mqlink::broker=debug")
+    })
+}
