@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures mqlink beside Debian's mosquitto and its bridge, in the same run, and writes docs/performance.md.
+# Measures mqlink beside Debian's mosquitto and its bridge, and rumqttd, in the same run, and writes docs/performance.md.
 # Brokers run on one core, the generator on another. Needs Linux, two cores, taskset; `tests/setup.sh broker`.
 # Options go to `mqlink bench`, for example: benches/run.sh --rounds 1 --seconds 1 --only link
 set -euo pipefail
@@ -8,6 +8,13 @@ cd "$(dirname "$0")/.."
 tests/setup.sh broker
 cargo build --release --locked
 mqlink=${CARGO_TARGET_DIR:-target}/release/mqlink
+RUMQTTD=0.20.0
+root=${XDG_CACHE_HOME:-$HOME/.cache}/mqlink/tools
+if ! grep -q "^\"rumqttd $RUMQTTD " "$root/.crates.toml" 2>/dev/null; then
+    echo "building rumqttd $RUMQTTD into $root"
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$root" --version "$RUMQTTD" rumqttd
+fi
+
 work=$(mktemp -d)
 started=()
 finish() {
@@ -47,6 +54,30 @@ b=$!
 started+=("$b")
 wait_for 28983
 
+# It wants all of this said. Its links are between threads, not brokers: it has no row there.
+cat >"$work/rumqttd.toml" <<'END'
+id = 0
+[router]
+id = 0
+max_connections = 10010
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+[v5.1]
+name = "v5-1"
+listen = "127.0.0.1:25883"
+next_connection_delay_ms = 1
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 2000000
+max_inflight_count = 1000
+dynamic_filters = true
+END
+$BROKERS "$root/bin/rumqttd" --config "$work/rumqttd.toml" --quiet &
+rumqttd=$!
+started+=("$rumqttd")
+wait_for 25883
+
 $BROKERS "$mqlink" bench --serve-floor 26883 &
 floor=$!
 started+=("$floor")
@@ -58,6 +89,7 @@ $BROKERS "$mqlink" up -f benches/clusters.yaml --wait 60s --run "$GENERATOR $mql
     --json $work/runs.json --markdown $work/table.md \
     --target mqlink=\$MQLINK_US_EAST_MQTT@\$MQLINK_US_EAST_PID,\$MQLINK_EU_WEST_MQTT@\$MQLINK_EU_WEST_PID \
     --target mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b \
+    --target rumqttd=127.0.0.1:25883@$rumqttd \
     --target floor=127.0.0.1:26883@$floor $options"
 
 model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
@@ -65,7 +97,7 @@ model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
     echo '# Performance'
     echo
     echo "Written by \`make bench\` on $(date -u +%Y-%m-%d): $model, $(nproc) cores, Linux $(uname -r);"
-    echo "mqlink $(git rev-parse --short HEAD), $(rustc --version | cut -d ' ' -f 1-2), $(/usr/sbin/mosquitto -h | head -n 1)."
+    echo "mqlink $(git rev-parse --short HEAD), $(rustc --version | cut -d ' ' -f 1-2), $(/usr/sbin/mosquitto -h | head -n 1), rumqttd $RUMQTTD."
     echo
     cat "$work/table.md"
     echo

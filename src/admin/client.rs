@@ -161,7 +161,8 @@ impl Client {
     pub async fn metrics(&self) -> Result<String, ClientError> {
         let answer = async {
             let response = self.request(Method::GET, "/v1/metrics", Bytes::new()).await?;
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
+            let body =
+                Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
             String::from_utf8(body.to_bytes().into()).map_err(broken)
         };
         self.in_time(answer).await

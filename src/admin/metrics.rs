@@ -44,7 +44,11 @@ fn render_figures(figures: &Figures, uptime_s: u64, page: &mut Page) {
     page.sample(&[], figures.received);
     page.family("mqlink_messages_sent_total", "counter", "PUBLISH packets handed to connections of clients.");
     page.sample(&[], figures.sent);
-    page.family("mqlink_messages_dropped_total", "counter", "Messages that a client missed or was refused, by reason.");
+    page.family(
+        "mqlink_messages_dropped_total",
+        "counter",
+        "Messages that a client missed or was refused, by reason.",
+    );
     for (reason, value) in &figures.dropped {
         page.sample(&[("reason", reason)], *value);
     }

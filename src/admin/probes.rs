@@ -47,7 +47,12 @@ pub struct Vitals {
 impl Vitals {
     /// Those of a node that starts.
     pub fn new() -> Self {
-        Self { born: Instant::now(), turned_ms: AtomicU64::new(0), drains: AtomicBool::new(false), figures: Mutex::default() }
+        Self {
+            born: Instant::now(),
+            turned_ms: AtomicU64::new(0),
+            drains: AtomicBool::new(false),
+            figures: Mutex::default(),
+        }
     }
 
     /// The broker's thread turned.

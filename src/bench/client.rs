@@ -14,6 +14,12 @@ use crate::mqtt::{
 pub(super) const READ_BYTES: usize = 128 * 1024;
 const LIMITS: Limits = Limits { packet_bytes_max: 2 * 1024 * 1024 };
 
+/// A user name and its password.
+pub(super) struct Login {
+    pub(super) name: String,
+    pub(super) password: String,
+}
+
 /// An open connection.
 pub(super) struct Client {
     pub(super) read: OwnedReadHalf,
@@ -26,7 +32,11 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects, with a clean start and nothing kept afterwards.
-    pub(super) async fn connect(address: &str, client_id: &str) -> Result<Client, BenchError> {
+    pub(super) async fn connect(
+        address: &str,
+        client_id: &str,
+        login: Option<&Login>,
+    ) -> Result<Client, BenchError> {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|source| BenchError::io("connect to", address, source))?;
@@ -40,8 +50,8 @@ impl Client {
             properties: Default::default(),
             client_id,
             will: None,
-            username: None,
-            password: None,
+            username: login.map(|login| &*login.name),
+            password: login.map(|login| login.password.as_bytes()),
         };
         client.send(&Packet::Connect(connect)).await?;
         let receive_max = client

@@ -29,7 +29,7 @@ pub(super) struct Flow {
     pub(super) window: u64,
     pub(super) acknowledged: bool,
     pub(super) sent: Cell<u64>,
-    acked: Cell<u64>,
+    pub(super) acked: Cell<u64>,
     delivered: Cell<u64>,
     lost: Cell<u64>,
     wake: Notify,
@@ -57,7 +57,7 @@ impl Flow {
         }
     }
 
-    fn confirmed(&self) -> u64 {
+    pub(super) fn confirmed(&self) -> u64 {
         let delivered = self.delivered.get() * self.messages / self.deliveries + self.lost.get();
         if self.acknowledged { delivered.min(self.acked.get()) } else { delivered }
     }
@@ -103,10 +103,12 @@ pub(super) struct Shared {
     pub(super) flows: Vec<Flow>,
     pub(super) recorder: RefCell<Recorder>,
     pub(super) payload_bytes: usize,
+    /// Publishers at a rate send nothing more.
+    pub(super) is_over: Cell<bool>,
 }
 
 impl Shared {
-    fn now_ns(&self) -> u64 {
+    pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.recorder.borrow().began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }

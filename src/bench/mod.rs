@@ -6,6 +6,8 @@
 //!
 //! - Closed loop: a publisher has at most a window of messages that are not yet delivered (and, at QoS 1, not yet
 //!   acknowledged). No broker is flooded, none can win by dropping: what is lost is counted.
+//! - Open loop: messages are due at a rate, and latency counts from when they were due, not from when the generator came to
+//!   send them: a broker that stalls is charged for all that had to wait meanwhile.
 //! - CPU time is user and system time of the target's processes from `/proc`, so it needs Linux.
 //! - The generator must cost less than what it measures: one thread, batched writes, big reads, frames made once.
 //!
@@ -13,10 +15,11 @@
 
 mod target;
 mod scenario;
-mod cpu;
+mod process;
 mod frame;
 mod client;
 mod flow;
+mod paced;
 mod probe;
 mod floor;
 mod run;
@@ -25,22 +28,36 @@ mod report;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use client::Login;
 pub use run::BenchError;
+pub use scenario::Scenario;
 pub use target::Target;
 
 /// What to measure, and for how long.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// A broker as NAME=HOST:PORT@PID, or two linked ones as NAME=HOST:PORT@PID,HOST:PORT@PID; may be repeated
+    /// A broker as NAME=HOST:PORT@PID, or two linked ones as NAME=HOST:PORT@PID,HOST:PORT@PID; may be repeated. Without @PID
+    /// its CPU time and memory are not measured
     #[arg(
         long = "target",
         required_unless_present = "serve_floor",
-        value_name = "NAME=HOST:PORT@PID[,HOST:PORT@PID]"
+        value_name = "NAME=HOST:PORT[@PID][,HOST:PORT[@PID]]"
     )]
     pub targets: Vec<Target>,
     /// Be a broker that does as little as a broker can, on this port: a target to compare with
     #[arg(long, value_name = "PORT", conflicts_with = "targets")]
     pub serve_floor: Option<u16>,
+    /// A load instead of the built-in ones, as pairs=50,qos=1,window=100 (closed loop: so many messages of a publisher under
+    /// way) or fan-out=100,rate=5000 (open loop: so many messages a second, latency from when each was due); also fan-in=N
+    /// and link; may be repeated
+    #[arg(long = "scenario", value_name = "WORDS")]
+    pub scenarios: Vec<Scenario>,
+    /// The user name to connect with
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The password to connect with; else the variable MQLINK_PASSWORD
+    #[arg(long, value_name = "PASSWORD", requires = "user")]
+    pub password: Option<String>,
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub only: String,
@@ -67,6 +84,17 @@ pub struct Options {
 impl Options {
     fn measured(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    fn scenarios(&self) -> Vec<Scenario> {
+        let all = if self.scenarios.is_empty() { scenario::SCENARIOS } else { &self.scenarios[..] };
+        all.iter().filter(|scenario| scenario.name.contains(&self.only)).cloned().collect()
+    }
+
+    fn login(&self) -> Option<Login> {
+        let name = self.user.clone()?;
+        let password = self.password.clone().or_else(|| std::env::var("MQLINK_PASSWORD").ok());
+        Some(Login { name, password: password.unwrap_or_default() })
     }
 
     fn warmed(&self) -> Duration {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Target;
-use super::client::{Client, append_subscribe};
+use super::client::{Client, Login, append_subscribe};
 use super::flow::PRIMING;
 use super::frame::{Heard, Stamp, Template, scan};
 use super::run::{BenchError, Measured, histogram};
@@ -20,10 +20,11 @@ pub(super) async fn first_delivery(
     target: &Target,
     label: &str,
     times: usize,
+    login: Option<&Login>,
 ) -> Result<Measured, BenchError> {
     let there = target.peer.as_ref().unwrap_or(&target.broker);
-    let mut subscriber = Client::connect(&there.address, "bench-first-sub").await?;
-    let mut publisher = Client::connect(&target.broker.address, "bench-first-pub").await?;
+    let mut subscriber = Client::connect(&there.address, "bench-first-sub", login).await?;
+    let mut publisher = Client::connect(&target.broker.address, "bench-first-pub", login).await?;
     let began = Instant::now();
     let mut latency = histogram();
     for index in 0..times {
@@ -32,7 +33,7 @@ pub(super) async fn first_delivery(
         latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
     let (units, took) = (times as u64, began.elapsed());
-    Ok(Measured { units, took, cpu: None, generator_cpu: None, latency, lost: 0 })
+    Ok(Measured { units, took, cpu: None, generator_cpu: None, rss_kib: None, latency, lost: 0 })
 }
 
 async fn until_delivered(

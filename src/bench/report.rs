@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Options;
 use super::run::{BenchError, Run};
-use super::scenario::SCENARIOS;
+use super::scenario::Scenario;
 
 /// Writes what `options` ask for: JSON of every run, and the table to a file or the terminal.
 pub(super) fn write(options: &Options, runs: &[Run]) -> Result<(), BenchError> {
@@ -13,7 +13,7 @@ pub(super) fn write(options: &Options, runs: &[Run]) -> Result<(), BenchError> {
         write_file(path, &json)?;
     }
     let names: Vec<&str> = options.targets.iter().map(|target| target.name.as_str()).collect();
-    let table = markdown(&names, runs);
+    let table = markdown(&options.scenarios(), &names, runs);
     match &options.markdown {
         Some(path) => write_file(path, &table),
         None => {
@@ -27,19 +27,21 @@ fn write_file(path: &std::path::Path, text: &str) -> Result<(), BenchError> {
     std::fs::write(path, text).map_err(|source| BenchError::io("write", &path.display().to_string(), source))
 }
 
-/// Two tables: what a message costs, and how fast it went meanwhile.
-fn markdown(names: &[&str], runs: &[Run]) -> String {
-    format!("{}\n{}", costs(names, runs), speeds(names, runs))
+/// Three tables: what a message costs, how fast it went meanwhile, and the memory at the end.
+fn markdown(scenarios: &[Scenario], names: &[&str], runs: &[Run]) -> String {
+    let tables =
+        [costs(scenarios, names, runs), speeds(scenarios, names, runs), memory(scenarios, names, runs)];
+    tables.join("\n")
 }
 
 /// CPU per target, and how many times more than the first target the others pay.
-fn costs(names: &[&str], runs: &[Run]) -> String {
+fn costs(scenarios: &[Scenario], names: &[&str], runs: &[Run]) -> String {
     let mut head = vec!["µs of CPU".to_owned()];
     head.extend(names.iter().map(|name| (*name).to_owned()));
     head.extend(names.iter().skip(1).map(|name| format!("{name} / {}", names[0])));
     let mut rows = vec![head];
-    for scenario in SCENARIOS {
-        let cpu: Vec<Option<f64>> = names.iter().map(|name| cpu(&of(runs, scenario.name, name))).collect();
+    for scenario in scenarios {
+        let cpu: Vec<Option<f64>> = names.iter().map(|name| cpu(&of(runs, &scenario.name, name))).collect();
         if cpu.iter().all(Option::is_none) {
             continue;
         }
@@ -53,13 +55,31 @@ fn costs(names: &[&str], runs: &[Run]) -> String {
 }
 
 /// Throughput and latency per target, and what was lost.
-fn speeds(names: &[&str], runs: &[Run]) -> String {
-    let mut head = vec!["per second; p50 / p99 in ms".to_owned()];
+fn speeds(scenarios: &[Scenario], names: &[&str], runs: &[Run]) -> String {
+    let mut head = vec!["per second; p50 / p99 / p99.9 in ms".to_owned()];
     head.extend(names.iter().map(|name| (*name).to_owned()));
     let mut rows = vec![head];
-    for scenario in SCENARIOS.iter().filter(|scenario| runs.iter().any(|run| run.scenario == scenario.name)) {
-        let mut row = vec![scenario.name.to_owned()];
-        row.extend(names.iter().map(|name| speed(&of(runs, scenario.name, name))));
+    for scenario in scenarios.iter().filter(|scenario| runs.iter().any(|run| run.scenario == scenario.name)) {
+        let mut row = vec![scenario.name.to_string()];
+        row.extend(names.iter().map(|name| speed(&of(runs, &scenario.name, name))));
+        rows.push(row);
+    }
+    table(&rows)
+}
+
+/// Resident memory per target, where its processes are known.
+fn memory(scenarios: &[Scenario], names: &[&str], runs: &[Run]) -> String {
+    let mut head = vec!["RSS in MiB".to_owned()];
+    head.extend(names.iter().map(|name| (*name).to_owned()));
+    let mut rows = vec![head];
+    for scenario in scenarios.iter().filter(|scenario| runs.iter().any(|run| run.scenario == scenario.name)) {
+        let mib = |name: &&str| {
+            let kib = of(runs, &scenario.name, name).into_iter().filter_map(|run| run.rss_kib);
+            median(kib.map(|kib| kib as f64).collect())
+                .map_or(NONE.to_owned(), |kib| format!("{:.1}", kib / 1024.0))
+        };
+        let mut row = vec![scenario.name.to_string()];
+        row.extend(names.iter().map(mib));
         rows.push(row);
     }
     table(&rows)
@@ -92,10 +112,12 @@ fn speed(runs: &[&Run]) -> String {
     let of = |figure: fn(&Run) -> f64| median(runs.iter().map(|run| figure(run)).collect());
     let Some(rate) = of(|run| run.units_per_second) else { return NONE.to_owned() };
     let ms = |us: Option<f64>| format!("{:.2}", us.unwrap_or_default() / 1e3);
-    let latency = format!("{} / {}", ms(of(|run| run.latency_p50_us)), ms(of(|run| run.latency_p99_us)));
+    let quantiles =
+        [of(|run| run.latency_p50_us), of(|run| run.latency_p99_us), of(|run| run.latency_p999_us)];
+    let latency = quantiles.map(ms).join(" / ");
     let lost: u64 = runs.iter().map(|run| run.lost).sum();
     let lost = if lost > 0 { format!(" ({lost} lost)") } else { String::new() };
-    let is_load = runs.iter().any(|run| run.cpu_us_per_unit.is_some());
+    let is_load = runs.iter().any(|run| run.generator_cpu_us_per_unit.is_some());
     if is_load { format!("{rate:.0}; {latency}{lost}") } else { format!("{latency}{lost}") }
 }
 
@@ -112,19 +134,24 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::scenario::SCENARIOS;
 
     fn run(target: &str, cpu: f64) -> Run {
         Run {
-            scenario: SCENARIOS[0].name,
+            scenario: SCENARIOS[0].name.to_string(),
             target: target.to_owned(),
             round: 0,
             units: 1,
             seconds: 1.0,
             units_per_second: 1000.0,
             cpu_us_per_unit: Some(cpu),
-            generator_cpu_us_per_unit: None,
+            due_per_second: None,
+            generator_cpu_us_per_unit: Some(0.1),
             latency_p50_us: 1500.0,
             latency_p99_us: 2500.0,
+            latency_p999_us: 3500.0,
+            latency_max_us: 4500.0,
+            rss_kib: Some(2048),
             lost: 0,
         }
     }
@@ -132,9 +159,14 @@ mod tests {
     #[test]
     fn a_row_has_medians_and_ratios() {
         let runs = [run("a", 1.0), run("a", 9.0), run("a", 2.0), run("b", 8.0)];
-        let costs = costs(&["a", "b"], &runs);
+        let costs = costs(SCENARIOS, &["a", "b"], &runs);
         assert_eq!(costs.lines().nth(2), Some("| 1:1 QoS 0, per message | 2.000 | 8.000 | 4.0 |"));
-        let speeds = speeds(&["a", "b"], &runs);
-        assert_eq!(speeds.lines().nth(2), Some("| 1:1 QoS 0 | 1000; 1.50 / 2.50 | 1000; 1.50 / 2.50 |"));
+        let speeds = speeds(SCENARIOS, &["a", "b"], &runs);
+        assert_eq!(
+            speeds.lines().nth(2),
+            Some("| 1:1 QoS 0 | 1000; 1.50 / 2.50 / 3.50 | 1000; 1.50 / 2.50 / 3.50 |")
+        );
+        let memory = memory(SCENARIOS, &["a", "c"], &runs);
+        assert_eq!(memory.lines().nth(2), Some("| 1:1 QoS 0 | 2.0 | – |"));
     }
 }

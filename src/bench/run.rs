@@ -1,6 +1,6 @@
 //! Rounds of scenarios against targets: wiring, priming, warming up, measuring.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,12 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::client::Client;
+use super::client::{Client, Login};
 use super::flow::{self, Flow, PRIMING, Recorder, Shared};
 use super::frame::{Stamp, Template};
-use super::scenario::{Kind, Load, SCENARIOS, Scenario, Wiring};
-use super::{Options, Target, cpu, probe};
+use super::paced::{self, Schedule};
+use super::scenario::{Kind, Load, Pace, Scenario, Wiring};
+use super::{Options, Target, probe, process};
 use crate::mqtt::QoS;
 
 /// How long a subscription may take to be in force at the publisher's broker.
@@ -42,7 +43,7 @@ pub enum BenchError {
     #[error("{scenario}, {target}: {error}")]
     In {
         /// The scenario's name.
-        scenario: &'static str,
+        scenario: String,
         /// The target's name.
         target: String,
         /// What happened.
@@ -60,19 +61,25 @@ impl BenchError {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Run {
-    pub(super) scenario: &'static str,
+    pub(super) scenario: String,
     pub(super) target: String,
     pub(super) round: usize,
     /// What the CPU column counts: messages or deliveries.
     pub(super) units: u64,
     pub(super) seconds: f64,
     pub(super) units_per_second: f64,
-    /// None where no load was measured.
+    /// Messages a second that were due, in an open loop.
+    pub(super) due_per_second: Option<u32>,
+    /// None where no load was measured, or the process is not known.
     pub(super) cpu_us_per_unit: Option<f64>,
     /// What the generator itself paid.
     pub(super) generator_cpu_us_per_unit: Option<f64>,
     pub(super) latency_p50_us: f64,
     pub(super) latency_p99_us: f64,
+    pub(super) latency_p999_us: f64,
+    pub(super) latency_max_us: f64,
+    /// Memory of the target's processes that is resident at the end.
+    pub(super) rss_kib: Option<u64>,
     pub(super) lost: u64,
 }
 
@@ -80,23 +87,24 @@ pub(super) struct Run {
 pub(super) async fn all(options: &Options) -> Result<Vec<Run>, BenchError> {
     let mut runs = Vec::new();
     for round in 0..options.rounds {
-        for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&options.only)) {
+        for scenario in &options.scenarios() {
             for target in options.targets.iter().filter(|target| target.peer.is_some() || !scenario.linked) {
                 let within = |error| BenchError::In {
-                    scenario: scenario.name,
+                    scenario: scenario.name.to_string(),
                     target: target.name.clone(),
                     error: Box::new(error),
                 };
                 let label = format!("{}/{}", std::process::id(), runs.len());
                 let run = one(options, scenario, target, round, &label).await.map_err(within)?;
                 eprintln!(
-                    "{round} {:<38} {:<10} {:>8.3} µs CPU {:>10.0}/s p50 {:>8.0} µs p99 {:>8.0} µs lost {}",
+                    "{round} {:<38} {:<10} {:>8.3} µs CPU {:>10.0}/s p50 {:>8.0} µs p99 {:>8.0} µs p99.9 {:>8.0} µs lost {}",
                     run.scenario,
                     run.target,
                     run.cpu_us_per_unit.unwrap_or(f64::NAN),
                     run.units_per_second,
                     run.latency_p50_us,
                     run.latency_p99_us,
+                    run.latency_p999_us,
                     run.lost
                 );
                 runs.push(run);
@@ -115,21 +123,30 @@ async fn one(
 ) -> Result<Run, BenchError> {
     let measured = match scenario.kind {
         Kind::Load(load) => steady(options, scenario, load, target, label).await?,
-        Kind::FirstDelivery { times } => probe::first_delivery(target, label, times).await?,
+        Kind::FirstDelivery { times } => {
+            probe::first_delivery(target, label, times, options.login().as_ref()).await?
+        }
     };
     let per_unit = |cpu: Duration| cpu.as_secs_f64() * 1e6 / measured.units.max(1) as f64;
     let us = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Run {
-        scenario: scenario.name,
+        scenario: scenario.name.to_string(),
         target: target.name.clone(),
         round,
         units: measured.units,
         seconds: measured.took.as_secs_f64(),
         units_per_second: measured.units as f64 / measured.took.as_secs_f64(),
+        due_per_second: match scenario.kind {
+            Kind::Load(Load { pace: Pace::Rate(rate), .. }) => Some(rate),
+            _ => None,
+        },
         cpu_us_per_unit: measured.cpu.map(per_unit),
         generator_cpu_us_per_unit: measured.generator_cpu.map(per_unit),
         latency_p50_us: us(0.5),
         latency_p99_us: us(0.99),
+        latency_p999_us: us(0.999),
+        latency_max_us: measured.latency.max() as f64 / 1e3,
+        rss_kib: measured.rss_kib,
         lost: measured.lost,
     })
 }
@@ -140,6 +157,7 @@ pub(super) struct Measured {
     pub(super) took: Duration,
     pub(super) cpu: Option<Duration>,
     pub(super) generator_cpu: Option<Duration>,
+    pub(super) rss_kib: Option<u64>,
     pub(super) latency: Histogram<u64>,
     pub(super) lost: u64,
 }
@@ -191,9 +209,14 @@ async fn steady(
 ) -> Result<Measured, BenchError> {
     let prefix = format!("{}/{label}", if scenario.linked { "link" } else { "bench" });
     let wires = Wires::new(load.wiring, &prefix);
-    let (publishers, subscribers) = connect(scenario, load, target, &wires).await?;
+    let login = options.login();
+    let (publishers, subscribers) = connect(scenario, load, target, &wires, login.as_ref()).await?;
     let receive_max = publishers.iter().map(|client| u32::from(client.receive_max)).min().unwrap_or(1);
-    let window = if load.qos == QoS::AtMostOnce { load.window } else { load.window.min(receive_max) };
+    let wanted = match load.pace {
+        Pace::Window(window) => window,
+        Pace::Rate(_) => u32::MAX,
+    };
+    let window = if load.qos == QoS::AtMostOnce { wanted } else { wanted.min(receive_max) };
     let flows = (0..publishers.len() as u32)
         .map(|index| Flow::new(index, wires.ratio, u64::from(window), load.qos != QoS::AtMostOnce));
     let recorder = Recorder {
@@ -201,22 +224,31 @@ async fn steady(
         deliveries: 0,
         latency: histogram(),
         measuring: false,
-        timed_every: if window == 1 { 1 } else { 8 },
+        timed_every: if window == 1 || matches!(load.pace, Pace::Rate(_)) { 1 } else { 8 },
         primed: vec![false; subscribers.len()],
     };
     let payload_bytes = options.payload as usize;
-    let shared = Rc::new(Shared { flows: flows.collect(), recorder: RefCell::new(recorder), payload_bytes });
+    let (flows, recorder, is_over) = (flows.collect(), RefCell::new(recorder), Cell::new(false));
+    let shared = Rc::new(Shared { flows, recorder, payload_bytes, is_over });
 
     let mut tasks = Tasks::new();
     for (index, client) in subscribers.into_iter().enumerate() {
         tasks.spawn_local(flow::receive(client, Rc::clone(&shared), index));
     }
-    prime(target, &wires, &shared, &mut tasks).await?;
+    prime(target, &wires, &shared, &mut tasks, login.as_ref()).await?;
+    let count = publishers.len();
     for (index, client) in publishers.into_iter().enumerate() {
-        let templates =
+        let mut templates: Vec<_> =
             wires.topics[index].iter().map(|topic| Template::new(topic, load.qos, payload_bytes)).collect();
+        let own = Rc::clone(&shared);
         tasks.spawn_local(flow::hear_acks(client.read, Rc::clone(&shared), index));
-        tasks.spawn_local(flow::publish(client.write, templates, Rc::clone(&shared), index));
+        match load.pace {
+            Pace::Window(_) => tasks.spawn_local(flow::publish(client.write, templates, own, index)),
+            Pace::Rate(rate) => {
+                let schedule = Schedule::new(rate, index, count);
+                tasks.spawn_local(paced::publish(client.write, templates.remove(0), own, index, schedule))
+            }
+        };
     }
     measure(options, scenario, load, target, &shared, &mut tasks).await
 }
@@ -226,11 +258,12 @@ async fn connect(
     load: Load,
     target: &Target,
     wires: &Wires,
+    login: Option<&Login>,
 ) -> Result<(Vec<Client>, Vec<Client>), BenchError> {
     let there = if scenario.linked { target.peer.as_ref().unwrap_or(&target.broker) } else { &target.broker };
     let mut subscribers = Vec::new();
     for (index, filters) in wires.filters.iter().enumerate() {
-        let mut client = Client::connect(&there.address, &format!("bench-sub-{index}")).await?;
+        let mut client = Client::connect(&there.address, &format!("bench-sub-{index}"), login).await?;
         for filter in filters {
             client.subscribe(filter, load.qos).await?;
         }
@@ -238,7 +271,8 @@ async fn connect(
     }
     let mut publishers = Vec::new();
     for index in 0..wires.topics.len() {
-        publishers.push(Client::connect(&target.broker.address, &format!("bench-pub-{index}")).await?);
+        let name = format!("bench-pub-{index}");
+        publishers.push(Client::connect(&target.broker.address, &name, login).await?);
     }
     Ok((publishers, subscribers))
 }
@@ -249,8 +283,9 @@ async fn prime(
     wires: &Wires,
     shared: &Rc<Shared>,
     tasks: &mut Tasks,
+    login: Option<&Login>,
 ) -> Result<(), BenchError> {
-    let mut client = Client::connect(&target.broker.address, "bench-prime").await?;
+    let mut client = Client::connect(&target.broker.address, "bench-prime", login).await?;
     let mut out = Vec::new();
     for topic in wires.topics.iter().flatten() {
         let template = Template::new(topic, QoS::AtMostOnce, shared.payload_bytes);
@@ -277,33 +312,65 @@ async fn measure(
     tasks: &mut Tasks,
 ) -> Result<Measured, BenchError> {
     let peer = target.peer.as_ref().filter(|_| scenario.linked);
-    let pids: Vec<u32> = std::iter::once(&target.broker).chain(peer).map(|endpoint| endpoint.pid).collect();
+    // One that is not known leaves the sum without meaning.
+    let pids: Option<Vec<u32>> =
+        std::iter::once(&target.broker).chain(peer).map(|endpoint| endpoint.pid).collect();
+    let pids = pids.as_deref();
     let used = |pids: &[u32]| {
-        cpu::used(pids).map_err(|source| BenchError::io("read CPU times of", "processes", source))
+        process::used(pids).map_err(|source| BenchError::io("read CPU times of", "processes", source))
     };
     let units = || match load.wiring {
         Wiring::Choosy { .. } => shared.flows.iter().map(|flow| flow.sent.get()).sum(),
         _ => shared.recorder.borrow().deliveries,
     };
 
-    steady_for(options.warmed(), shared, tasks).await?;
+    steady_for(options.warmed(), load.pace, shared, tasks).await?;
     shared.recorder.borrow_mut().measuring = true;
     let own = [std::process::id()];
     let (began, cpu, generator_cpu, units_before): (_, _, _, u64) =
-        (Instant::now(), used(&pids)?, used(&own)?, units());
-    let lost = steady_for(options.measured(), shared, tasks).await?;
-    Ok(Measured {
+        (Instant::now(), pids.map(used).transpose()?, used(&own)?, units());
+    let lost = steady_for(options.measured(), load.pace, shared, tasks).await?;
+    let measured = Measured {
         units: units() - units_before,
         took: began.elapsed(),
-        cpu: Some(used(&pids)? - cpu),
+        cpu: pids.map(used).transpose()?.zip(cpu).map(|(after, before)| after - before),
         generator_cpu: Some(used(&own)? - generator_cpu),
-        latency: shared.recorder.borrow().latency.clone(),
+        rss_kib: pids
+            .map(process::resident_kib)
+            .transpose()
+            .map_err(|source| BenchError::io("read the memory of", "processes", source))?,
+        latency: histogram(),
         lost,
-    })
+    };
+    let lost = measured.lost + missing(load.pace, shared, tasks).await?;
+    // What came late counts as well: leaving it out would make a broker that stalls look fast.
+    let latency = shared.recorder.borrow().latency.clone();
+    Ok(Measured { latency, lost, ..measured })
+}
+
+/// How many messages of an open loop never arrived; what is under way has some time yet.
+async fn missing(pace: Pace, shared: &Shared, tasks: &mut Tasks) -> Result<u64, BenchError> {
+    if matches!(pace, Pace::Window(_)) {
+        return Ok(0);
+    }
+    shared.is_over.set(true);
+    let left = |flow: &Flow| flow.sent.get().saturating_sub(flow.confirmed());
+    let missing = || shared.flows.iter().map(left).sum::<u64>();
+    let mut before = u64::MAX;
+    while missing() > 0 && missing() < before {
+        before = missing();
+        pass(tasks, tokio::time::sleep(STALL)).await?;
+    }
+    Ok(missing())
 }
 
 /// Lets the load run; returns how many messages were given up because nothing moved any more.
-async fn steady_for(time: Duration, shared: &Shared, tasks: &mut Tasks) -> Result<u64, BenchError> {
+async fn steady_for(
+    time: Duration,
+    pace: Pace,
+    shared: &Shared,
+    tasks: &mut Tasks,
+) -> Result<u64, BenchError> {
     let deadline = Instant::now() + time;
     let mut lost = 0;
     loop {
@@ -313,7 +380,9 @@ async fn steady_for(time: Duration, shared: &Shared, tasks: &mut Tasks) -> Resul
         }
         let before = shared.recorder.borrow().deliveries;
         pass(tasks, tokio::time::sleep(left.min(STALL))).await?;
-        if left >= STALL && shared.recorder.borrow().deliveries == before {
+        // An open loop goes on by itself.
+        let can_stall = matches!(pace, Pace::Window(_));
+        if can_stall && left >= STALL && shared.recorder.borrow().deliveries == before {
             lost += shared.flows.iter().map(Flow::forgive).sum::<u64>();
         }
     }

@@ -1,11 +1,14 @@
-//! The shapes of load, as data.
+//! The shapes of load, as data: those of the report, and those that a user writes.
+
+use std::borrow::Cow;
+use std::str::FromStr;
 
 use crate::mqtt::QoS;
 
 /// One shape of load.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scenario {
-    pub(super) name: &'static str,
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub(super) name: Cow<'static, str>,
     /// What one unit of the CPU column is.
     pub(super) unit: &'static str,
     pub(super) kind: Kind,
@@ -27,12 +30,21 @@ pub(super) enum Kind {
 pub(super) struct Load {
     pub(super) qos: QoS,
     pub(super) wiring: Wiring,
-    /// Messages that one publisher may have under way.
-    pub(super) window: u32,
+    pub(super) pace: Pace,
+}
+
+/// When publishers publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Closed loop: a publisher may have so many messages under way.
+    Window(u32),
+    /// Open loop: so many messages a second, of all publishers together, whatever comes of them. Latency counts from when
+    /// a message was due, so a broker that falls behind does not thereby hide it.
+    Rate(u32),
 }
 
 /// Who publishes to whom.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wiring {
     /// So many publishers, each with a topic and a subscriber of its own.
     Pairs(usize),
@@ -45,11 +57,15 @@ pub(super) enum Wiring {
 }
 
 const fn load(qos: QoS, wiring: Wiring, window: u32) -> Kind {
-    Kind::Load(Load { qos, wiring, window })
+    Kind::Load(Load { qos, wiring, pace: Pace::Window(window) })
+}
+
+const fn paced(qos: QoS, wiring: Wiring, rate: u32) -> Kind {
+    Kind::Load(Load { qos, wiring, pace: Pace::Rate(rate) })
 }
 
 const fn scenario(name: &'static str, unit: &'static str, linked: bool, kind: Kind) -> Scenario {
-    Scenario { name, unit, kind, linked }
+    Scenario { name: Cow::Borrowed(name), unit, kind, linked }
 }
 
 /// All of them, in the order of the report.
@@ -60,6 +76,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("fan-in 50:1 QoS 1", "message", false, load(QoS::AtLeastOnce, Wiring::FanIn(50), 20)),
     scenario("fan-out 1:100 QoS 0", "delivery", false, load(QoS::AtMostOnce, Wiring::FanOut(100), 100)),
     scenario("1:1 QoS 1, one at a time", "message", false, load(QoS::AtLeastOnce, Wiring::Pairs(1), 1)),
+    scenario("1:1 QoS 1, 5,000 a second", "message", false, paced(QoS::AtLeastOnce, Wiring::Pairs(1), 5_000)),
     scenario("link 1:1 QoS 0", "message", true, load(QoS::AtMostOnce, Wiring::Pairs(1), 1000)),
     scenario("link 1:1 QoS 1", "message", true, load(QoS::AtLeastOnce, Wiring::Pairs(1), 1000)),
     scenario("link 50 pairs QoS 1", "message", true, load(QoS::AtLeastOnce, Wiring::Pairs(50), 20)),
@@ -72,3 +89,77 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("link 1:1 QoS 1, one at a time", "message", true, load(QoS::AtLeastOnce, Wiring::Pairs(1), 1)),
     scenario("link, subscribe to first delivery", "message", true, Kind::FirstDelivery { times: 100 }),
 ];
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    /// Words with commas between them, as `pairs=50,qos=1,rate=5000`.
+    fn from_str(text: &str) -> Result<Scenario, String> {
+        let (mut wiring, mut qos, mut pace, mut linked) = (None, QoS::AtMostOnce, None, false);
+        for word in text.split(',') {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let number = |max: u32| match value.parse::<u32>() {
+                Ok(number) if (1..=max).contains(&number) => Ok(number),
+                _ => Err(format!("`{word}`: expected {name}=NUMBER, 1 to {max}")),
+            };
+            match name {
+                "pairs" => put(&mut wiring, word, Wiring::Pairs(number(CLIENTS_MAX)? as usize))?,
+                "fan-out" => put(&mut wiring, word, Wiring::FanOut(number(CLIENTS_MAX)? as usize))?,
+                "fan-in" => put(&mut wiring, word, Wiring::FanIn(number(CLIENTS_MAX)? as usize))?,
+                "window" => put(&mut pace, word, Pace::Window(number(65_535)?))?,
+                "rate" => put(&mut pace, word, Pace::Rate(number(100_000_000)?))?,
+                "link" if value.is_empty() => linked = true,
+                "qos" => {
+                    qos = match value {
+                        "0" => QoS::AtMostOnce,
+                        "1" => QoS::AtLeastOnce,
+                        _ => return Err(format!("`{word}`: expected qos=0 or qos=1")),
+                    }
+                }
+                _ => return Err(format!("`{word}` is unknown; {WORDS}")),
+            }
+        }
+        let wiring =
+            wiring.ok_or_else(|| format!("nobody publishes: name pairs, fan-out or fan-in; {WORDS}"))?;
+        let unit = if matches!(wiring, Wiring::FanOut(_)) { "delivery" } else { "message" };
+        let kind = Kind::Load(Load { qos, wiring, pace: pace.unwrap_or(Pace::Window(100)) });
+        Ok(Scenario { name: Cow::Owned(text.to_owned()), unit, kind, linked })
+    }
+}
+
+/// The most publishers or subscribers of one scenario.
+const CLIENTS_MAX: u32 = 10_000;
+const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, qos=0|1, window=N (closed loop), rate=N (open loop) and link";
+
+fn put<T>(place: &mut Option<T>, word: &str, value: T) -> Result<(), String> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("`{word}` says again what another word says already")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_is_a_few_words() {
+        let scenario: Scenario = "pairs=50,qos=1,rate=5000,link".parse().expect("it is one");
+        let Kind::Load(load) = scenario.kind else { panic!("a load") };
+        assert_eq!(
+            (load.wiring, load.qos, load.pace),
+            (Wiring::Pairs(50), QoS::AtLeastOnce, Pace::Rate(5_000))
+        );
+        assert!(scenario.linked);
+        for (text, why) in [
+            ("qos=1", "nobody publishes"),
+            ("pairs=1,fan-in=2", "says again"),
+            ("pairs=0", "1 to 10000"),
+            ("pairs=1,qos=2", "qos=0 or qos=1"),
+            ("pairs=1,speed=3", "is unknown"),
+        ] {
+            let error = text.parse::<Scenario>().expect_err(text);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! What is measured: one broker, or two with a link between them, and their processes.
+//! What is measured: one broker, or two with a link between them, and their processes where they are known.
 
 use std::str::FromStr;
 
@@ -7,8 +7,8 @@ use std::str::FromStr;
 pub struct Endpoint {
     /// `host:port`.
     pub address: String,
-    /// Its process.
-    pub pid: u32,
+    /// Its process; none: only rate and latency are measured.
+    pub pid: Option<u32>,
 }
 
 /// A named broker, perhaps with a peer that it is linked to.
@@ -26,9 +26,10 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Target, String> {
-        let (name, endpoints) = text.split_once('=').ok_or("expected NAME=HOST:PORT@PID")?;
+        let (name, endpoints) =
+            text.split_once('=').ok_or("expected NAME=HOST:PORT or NAME=HOST:PORT@PID")?;
         let mut endpoints = endpoints.split(',').map(parse_endpoint);
-        let broker = endpoints.next().ok_or("expected HOST:PORT@PID")??;
+        let broker = endpoints.next().ok_or("expected HOST:PORT")??;
         let peer = endpoints.next().transpose()?;
         if endpoints.next().is_some() {
             return Err("a target is one broker or two".to_owned());
@@ -38,8 +39,15 @@ impl FromStr for Target {
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
-    let (address, pid) = text.rsplit_once('@').ok_or("expected HOST:PORT@PID")?;
-    let pid = pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?;
+    let (address, pid) = match text.rsplit_once('@') {
+        None => (text, None),
+        Some((address, pid)) => {
+            (address, Some(pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?))
+        }
+    };
+    if !address.contains(':') {
+        return Err(format!("`{address}` has no port; expected HOST:PORT"));
+    }
     Ok(Endpoint { address: address.to_owned(), pid })
 }
 
@@ -50,11 +58,13 @@ mod tests {
     #[test]
     fn a_target_is_one_broker_or_two() {
         let one: Target = "a=127.0.0.1:1883@7".parse().expect("well formed");
-        assert_eq!(one.broker, Endpoint { address: "127.0.0.1:1883".to_owned(), pid: 7 });
+        assert_eq!(one.broker, Endpoint { address: "127.0.0.1:1883".to_owned(), pid: Some(7) });
         assert_eq!(one.peer, None);
         let two: Target = "a=h:1@7,h:2@8".parse().expect("well formed");
-        assert_eq!(two.peer.map(|peer| peer.pid), Some(8));
-        assert!("a=h:1".parse::<Target>().is_err());
+        assert_eq!(two.peer.and_then(|peer| peer.pid), Some(8));
+        let far: Target = "a=h:1".parse().expect("well formed");
+        assert_eq!(far.broker.pid, None);
+        assert!("a=h".parse::<Target>().is_err());
         assert!("a=h:1@1,h:2@2,h:3@3".parse::<Target>().is_err());
     }
 }

@@ -150,7 +150,8 @@ impl AdminArgs {
 
     /// As many pages as it takes.
     async fn list(&self, client: &Client, list: &ListArgs, connected: bool) -> Result<String, ClientError> {
-        let mut query = SessionQuery { connected, client_id: list.client_id.clone(), ..SessionQuery::default() };
+        let mut query =
+            SessionQuery { connected, client_id: list.client_id.clone(), ..SessionQuery::default() };
         let mut items: Vec<SessionEntry> = Vec::new();
         let is_cut = loop {
             query.limit = list.limit - items.len();
@@ -200,9 +201,7 @@ impl AdminArgs {
     fn say(&self, answer: &impl Serialize, as_text: impl FnOnce() -> String) -> String {
         match self.output {
             OutputArg::Table => as_text(),
-            OutputArg::Json => {
-                serde_json::to_string_pretty(answer).expect("an answer is plain data") + "\n"
-            }
+            OutputArg::Json => serde_json::to_string_pretty(answer).expect("an answer is plain data") + "\n",
         }
     }
 }

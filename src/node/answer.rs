@@ -47,7 +47,9 @@ impl Shard {
     fn kick(&self, kick: &Kick) -> Result<Value, String> {
         let Kick { client_id, forget } = kick;
         let done = match self.broker.with_core(|core| core.kick(client_id, *forget, Instant::now())) {
-            Kicked::Unknown => return Err(format!("no client `{client_id}` is known; `sessions` lists them")),
+            Kicked::Unknown => {
+                return Err(format!("no client `{client_id}` is known; `sessions` lists them"));
+            }
             Kicked::Away if *forget => "the session ended; nobody was connected",
             Kicked::Away => "nobody was connected; the session stays",
             Kicked::Ends if *forget => "the connection and the session end",

@@ -82,7 +82,10 @@ fn clients_are_listed_and_kicked() {
     let line = table.lines().find(|line| line.starts_with("watcher ")).expect("the client is listed");
     assert!(line.contains("alice") && line.contains("5.0"), "{line}");
 
-    assert_eq!(node.answer(&["kick", "watcher"]), "the connection ends; the session stays as long as its client asked for\n");
+    assert_eq!(
+        node.answer(&["kick", "watcher"]),
+        "the connection ends; the session stays as long as its client asked for\n"
+    );
     let why = sub.gone();
     assert!(why.contains("Administrative action"), "{why}");
     until("an empty list", || (node.answer(&["clients"]).lines().count() == 1).then_some(()));
@@ -118,16 +121,25 @@ fn nothing_that_a_node_says_of_itself_holds_a_secret() {
     assert_eq!(sub.next().payload, PAYLOAD);
     let mut intruder = Command::new("mosquitto_pub");
     let port = node.port.to_string();
-    let refused = intruder.args(["-p", &port, "-V", "5", "-u", "alice", "-P", WRONG, "-t", "t", "-m", "x"]).output();
+    let refused =
+        intruder.args(["-p", &port, "-V", "5", "-u", "alice", "-P", WRONG, "-t", "t", "-m", "x"]).output();
     assert!(!refused.expect("it is installed").status.success());
 
     assert_eq!(node.answer(&["log"]), "trace\n");
     let mut said = String::new();
-    for question in [&["sessions", "-o", "json"][..], &["retained"], &["metrics"], &["log", "debug"], &["kick", "watcher"]] {
+    for question in [
+        &["sessions", "-o", "json"][..],
+        &["retained"],
+        &["metrics"],
+        &["log", "debug"],
+        &["kick", "watcher"],
+    ] {
         said += &node.answer(question);
     }
     assert!(node.ask(&["log", "=!"]).status.code() == Some(1), "that is no filter");
-    let log = until("the kick in the log", || Some(node.log()).filter(|log| log.contains("an administrator kicks")));
+    let log = until("the kick in the log", || {
+        Some(node.log()).filter(|log| log.contains("an administrator kicks"))
+    });
     for secret in [PASSWORD, WRONG, PAYLOAD] {
         assert!(!said.contains(secret), "an answer holds {secret}");
         assert!(!log.contains(secret), "the log holds {secret}");

@@ -56,8 +56,10 @@ fn families(page: &str) -> Vec<String> {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ').map_or("", |(_, help)| help);
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{')).unwrap_or_default();
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let sample =
+                page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{')).unwrap_or_default();
             // `a="1",b="2"} 3`: every other piece between quotes is a name.
             let labels = sample.split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
             let labels: Vec<_> = labels.map(|label| label.trim_start_matches(',')).collect();

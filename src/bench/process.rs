@@ -1,4 +1,4 @@
-//! CPU time of processes, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::time::Duration;
 
@@ -9,6 +9,18 @@ const TICKS_PER_SECOND: u64 = 100;
 pub(super) fn used(pids: &[u32]) -> std::io::Result<Duration> {
     let ticks: u64 = pids.iter().map(|pid| ticks(*pid)).sum::<std::io::Result<u64>>()?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// Memory of these processes that is resident now, in KiB.
+pub(super) fn resident_kib(pids: &[u32]) -> std::io::Result<u64> {
+    pids.iter().map(|pid| rss_kib(*pid)).sum()
+}
+
+fn rss_kib(pid: u32) -> std::io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    kib.ok_or_else(|| std::io::Error::other(format!("/proc/{pid}/status has no VmRSS")))
 }
 
 fn ticks(pid: u32) -> std::io::Result<u64> {
@@ -38,5 +50,6 @@ mod tests {
     #[test]
     fn this_process_has_used_some() {
         assert!(used(&[std::process::id()]).is_ok());
+        assert!(resident_kib(&[std::process::id()]).is_ok_and(|kib| kib > 100));
     }
 }
