@@ -14,6 +14,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::doors::{CertificateName, Jwt, ListenerLimits, ProxyProtocol, TlsVersion};
 use super::refs::{SecretRef, ServiceTemplate};
 use super::schema;
 
@@ -162,7 +163,10 @@ impl MqttClusterSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.tls) == (self.protocol in ['MQTTS', 'WSS'])")
     .message("tls.secretRef is required for MQTTS and WSS, and tls is not allowed for MQTT and WS")
-    .field_path(".tls"))]
+    .field_path(".tls"),
+    validation = Rule::new("!has(self.path) || self.protocol in ['WS', 'WSS']")
+    .message("is only for WS and WSS; remove it or change the protocol")
+    .field_path(".path"))]
 pub struct Listener {
     /// Name of the listener, unique in the cluster.
     #[schemars(schema_with = "schema::listener_name")]
@@ -175,6 +179,16 @@ pub struct Listener {
     /// The certificate to serve, for MQTTS and WSS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+    /// Path of the WebSocket, for WS and WSS; default /mqtt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
+    pub path: Option<String>,
+    /// Whether a load balancer says by the PROXY protocol whom it serves; absent: it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Bounds on this listener's clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ListenerLimits>,
     /// The Service of this listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceTemplate>,
@@ -200,16 +214,30 @@ pub enum Protocol {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.clientCaRef) == (has(self.clientAuth) && self.clientAuth != 'None')")
     .message("clientCaRef is required when clientAuth is Request or Require, and not allowed without them")
-    .field_path(".clientCaRef"))]
+    .field_path(".clientCaRef"),
+    validation = Rule::new("!has(self.usernameFrom) || (has(self.clientAuth) && self.clientAuth != 'None')")
+    .message("usernameFrom needs clientAuth: Require or Request")
+    .field_path(".usernameFrom"))]
 pub struct ListenerTls {
     /// Secret with tls.crt (the chain) and tls.key.
     pub secret_ref: SecretRef,
+    /// Secrets with certificates for other server names; a client that asks for none of theirs gets the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub additional_secret_refs: Option<Vec<SecretRef>>,
+    /// The lowest version of TLS; default TLS12.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
     /// Whether clients present a certificate; default None.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
     /// Secret with ca.crt that client certificates must chain to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca_ref: Option<SecretRef>,
+    /// Which name of a client's certificate is its user name; absent: a certificate lets nobody in by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username_from: Option<CertificateName>,
 }
 
 /// Whether clients present a certificate; default None.
@@ -284,6 +312,9 @@ pub struct Authentication {
     /// Secret whose key `users` has a line `name:secret` for each user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub users_secret_ref: Option<SecretRef>,
+    /// Whose tokens are accepted as passwords; absent: nobody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
 }
 
 /// What clients may do; the first rule that matches decides.
@@ -309,7 +340,7 @@ pub struct AccessRule {
     pub principals: Option<Principals>,
     /// What they do.
     pub action: Action,
-    /// On which topics.
+    /// On which topics; `${username}` and `${clientid}` stand for the client's own.
     #[schemars(schema_with = "schema::rule_filters")]
     pub filters: Vec<String>,
     /// Whether they may.

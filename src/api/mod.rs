@@ -11,6 +11,7 @@
 //! are not written into objects (`replicas` excepted, the scale subresource needs it); a rule never raises an
 //! error while it is evaluated.
 
+pub mod doors;
 pub mod cluster;
 pub mod link;
 pub mod refs;
@@ -45,6 +46,10 @@ pub mod bounds {
     pub const REFERENCE_CHARS_MAX: usize = 253;
     /// Client listeners of one cluster.
     pub const LISTENERS_MAX: usize = 16;
+    /// Certificates of one listener besides its first.
+    pub const CERTIFICATES_MAX: usize = 16;
+    /// Characters of a WebSocket's path.
+    pub const PATH_CHARS_MAX: usize = 256;
     /// Topic filters in one list.
     pub const FILTERS_MAX: usize = 32;
     /// Bytes of one topic filter.

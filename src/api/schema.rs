@@ -17,6 +17,13 @@ pub(super) const DNS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-
 pub(super) const CLUSTER_NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 /// A topic filter of MQTT, but for its length.
 pub(super) const FILTER: &str = r"^(#|([+]|[^#+/\x00]*)(/([+]|[^#+/\x00]*))*(/#)?)$";
+/// A topic filter in which all that begins with `${` is a placeholder that is known.
+pub(super) const RULE_FILTER: &str = concat!(
+    r"^(#|([+]|([^#+/\x00$]|[$]+([^#+/\x00${]|[{](username|clientid)[}]))*[$]*)",
+    r"(/([+]|([^#+/\x00$]|[$]+([^#+/\x00${]|[{](username|clientid)[}]))*[$]*))*(/#)?)$"
+);
+/// A path of a WebSocket: visible ASCII without `?` and `#`.
+pub(super) const PATH: &str = r"^/[!-\x22$->@-~]*$";
 /// A size in bytes: a whole number with an optional unit.
 pub(super) const BYTE_SIZE: &str = "^[1-9][0-9]{0,11}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
 /// Numbers with units of time, and nothing else.
@@ -210,13 +217,13 @@ pub(super) fn link_filters(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Topic filters of an authorization rule: those of `$SYS` included. By pattern: 64 rules of them would cost
+/// Topic filters of an authorization rule: those of `$SYS` included, and placeholders. By pattern: 64 rules of them would cost
 /// too much in CEL.
 pub(super) fn rule_filters(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "minItems": 1, "maxItems": FILTERS_MAX, "x-kubernetes-list-type": "atomic",
         "items": {
-            "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX, "pattern": FILTER,
+            "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX, "pattern": RULE_FILTER,
             "x-kubernetes-validations": [
                 {
                     "rule": "!self.startsWith('$share/') && !self.startsWith('$LINK')",
@@ -240,6 +247,22 @@ pub(super) fn cidrs(_: &mut SchemaGenerator) -> Schema {
         "type": "array", "maxItems": PRINCIPALS_MAX, "x-kubernetes-list-type": "atomic",
         "items": { "type": "string", "minLength": 1, "maxLength": 49, "pattern": CIDR },
     })
+}
+
+/// Networks of a load balancer.
+pub(super) fn trusted_cidrs(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = cidrs(generator);
+    schema.insert("minItems".to_owned(), 1.into());
+    schema
+}
+
+pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
+    pattern(1, PATH_CHARS_MAX, PATH)
+}
+
+/// The name of a claim in a token, or what it must say.
+pub(super) fn claim(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX })
 }
 
 pub(super) fn string_map(_: &mut SchemaGenerator) -> Schema {

@@ -3,20 +3,20 @@
 //! A listener that is the same in new settings is left alone. One whose certificate changed keeps its socket: the next
 //! handshake uses the new one. One that cannot bind says so in its report and tries again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsAcceptor;
 
+use super::core::Origin;
+use super::entry::{Door, Entered};
 use super::shard::Shard;
 use super::socket::{Socket, serve};
-use super::tls;
 use super::wire::Wire;
 use crate::settings;
 use crate::settings::report::ListenerReport;
@@ -45,8 +45,12 @@ struct Listener {
 
 /// What a listener's task and its owner share.
 struct State {
-    protocol: settings::Protocol,
-    tls: RefCell<Option<TlsAcceptor>>,
+    /// How clients are let in; none while nobody can be.
+    door: RefCell<Option<Rc<Door>>>,
+    /// Connections that came in here and are not closed.
+    sockets: Cell<usize>,
+    /// When the next connection would come, if they came as fast as they may.
+    next: Cell<Option<Instant>>,
     /// Why the last TLS settings are of no use.
     tls_error: RefCell<Option<String>>,
     /// The address it has, or why it has none.
@@ -85,8 +89,9 @@ impl Listeners {
 impl Listener {
     fn open(shard: &Rc<Shard>, bind: &str, settings: &settings::Listener) -> Listener {
         let state = Rc::new(State {
-            protocol: settings.protocol,
-            tls: RefCell::new(None),
+            door: RefCell::new(None),
+            sockets: Cell::new(0),
+            next: Cell::new(None),
             tls_error: RefCell::new(None),
             address: RefCell::new(Err("is opening".to_owned())),
         });
@@ -103,7 +108,7 @@ impl Listener {
     }
 
     fn change(&mut self, new: &settings::Listener) {
-        if self.settings.tls != new.tls {
+        if self.settings != *new {
             prepare(&self.state, new);
         }
         self.settings = new.clone();
@@ -117,20 +122,16 @@ impl Listener {
     }
 }
 
-/// Makes TLS ready. If the settings are of no use, the report says why, and what there was stays in use; if there was
+/// Makes the door ready. If the TLS settings are of no use, the report says why, and what there was stays in use; if there was
 /// nothing, nobody is served, least of all in the clear.
 fn prepare(state: &State, settings: &settings::Listener) {
-    let made = settings.tls.as_ref().map(tls::acceptor).transpose();
-    match made {
-        Ok(acceptor) => {
-            *state.tls.borrow_mut() = acceptor;
-            *state.tls_error.borrow_mut() = None;
-        }
-        Err(error) => {
-            tracing::error!(listener = settings.name, %error, "failed to set up TLS");
-            *state.tls_error.borrow_mut() = Some(error.to_string());
-        }
+    let old = state.door.borrow().clone();
+    let (door, error) = Door::new(settings, old.as_deref());
+    if let Some(error) = &error {
+        tracing::error!(listener = settings.name, %error, "failed to set up TLS");
     }
+    *state.tls_error.borrow_mut() = error.map(|error| error.to_string());
+    *state.door.borrow_mut() = door.map(Rc::new);
 }
 
 fn bind_now(state: &State, bind: &str, port: u16) -> Option<TcpListener> {
@@ -179,17 +180,26 @@ async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bin
     }
 }
 
-async fn accept(shard: &Rc<Shard>, state: &State, listener: &TcpListener) {
+async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
     match listener.accept().await {
-        Ok((stream, _)) => {
-            let Some(seat) = Seat::take(shard) else { return }; // dropping the stream closes it
+        Ok((stream, peer)) => {
+            let Some(door) = state.door.borrow().clone() else { return }; // dropping the stream closes it
+            let Some(seat) = Seat::take(shard, state, &door) else { return };
             // A socket that refuses the option is closed already; reading finds that out.
             let _ = stream.set_nodelay(true);
-            let tls = state.tls.borrow().clone();
-            if tls.is_none() && state.protocol == settings::Protocol::Mqtts {
-                return;
+            if door.is_plain() {
+                let (read, write) = stream.into_split();
+                let origin = Origin { address: Some(peer.ip().to_canonical()), ..Origin::default() };
+                tokio::task::spawn_local(hold(
+                    seat,
+                    Socket::Plain(read),
+                    Wire::new(Some(write), peer),
+                    origin,
+                ));
+            } else {
+                tokio::task::spawn_local(open(seat, stream, peer, Rc::clone(&door)));
             }
-            tokio::task::spawn_local(open(seat, stream, tls));
+            state.pace(door.limits.connects_per_s_max).await;
         }
         // The peer was gone before we came.
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -200,17 +210,35 @@ async fn accept(shard: &Rc<Shard>, state: &State, listener: &TcpListener) {
     }
 }
 
-/// A place among the connections that are allowed at once.
+impl State {
+    /// Waits after a connection until the next may come. What one second allows may come at once.
+    async fn pace(&self, per_s_max: Option<u32>) {
+        let Some(per_s_max) = per_s_max.filter(|&rate| rate > 0) else { return self.next.set(None) };
+        let now = Instant::now();
+        let next = self.next.get().map_or(now, |at| at.max(now)) + Duration::from_secs(1) / per_s_max;
+        self.next.set(Some(next));
+        let ahead = next.saturating_duration_since(now);
+        if let Some(wait) = ahead.checked_sub(Duration::from_secs(1)) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// A place among the connections that are allowed at once, in the node and in its listener.
 struct Seat {
     shard: Rc<Shard>,
+    state: Rc<State>,
 }
 
 impl Seat {
-    fn take(shard: &Rc<Shard>) -> Option<Seat> {
-        let taken = shard.sockets.get();
-        (taken < shard.connections_max.get()).then(|| {
+    fn take(shard: &Rc<Shard>, state: &Rc<State>, door: &Door) -> Option<Seat> {
+        let (taken, here) = (shard.sockets.get(), state.sockets.get());
+        let is_free = taken < shard.connections_max.get()
+            && door.limits.connections_max.is_none_or(|connections_max| here < connections_max);
+        is_free.then(|| {
             shard.sockets.set(taken + 1);
-            Seat { shard: Rc::clone(shard) }
+            state.sockets.set(here + 1);
+            Seat { shard: Rc::clone(shard), state: Rc::clone(state) }
         })
     }
 }
@@ -218,20 +246,26 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.shard.sockets.set(self.shard.sockets.get() - 1);
+        self.state.sockets.set(self.state.sockets.get() - 1);
     }
 }
 
-async fn open(seat: Seat, stream: TcpStream, tls: Option<TlsAcceptor>) {
-    let shard = Rc::clone(&seat.shard);
-    let Some(acceptor) = tls else {
-        let (read, write) = stream.into_split();
-        return serve(shard, Socket::Plain(read), Wire::new(Some(write))).await;
-    };
-    let patience = Duration::from_secs(shard.connect_timeout_s.get().into());
-    match tokio::time::timeout(patience, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => serve(shard, Socket::Tls(Box::new(stream)), Wire::new(None)).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+/// Serves a client that is in, on its seat.
+async fn hold(seat: Seat, socket: Socket, wire: Wire, origin: Origin) {
+    serve(Rc::clone(&seat.shard), socket, wire, origin).await;
+    drop(seat);
+}
+
+/// Lets a client through a door that takes time, and serves it in a task of its own: what the handshake took is free then.
+async fn open(seat: Seat, stream: TcpStream, peer: SocketAddr, door: Rc<Door>) {
+    let patience_s = door.limits.handshake_s_max.unwrap_or(seat.shard.connect_timeout_s.get());
+    let entering = Box::pin(door.enter(stream, peer));
+    match tokio::time::timeout(Duration::from_secs(patience_s.into()), entering).await {
+        Ok(Ok(Entered { socket, wire, origin })) => {
+            tokio::task::spawn_local(hold(seat, socket, wire, origin));
+        }
+        Ok(Err(error)) => tracing::debug!(listener = door.name, %peer, %error, "a client did not get in"),
+        Err(_) => tracing::debug!(listener = door.name, %peer, "a client took too long to get in"),
     }
 }
 

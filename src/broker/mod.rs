@@ -11,8 +11,12 @@
 pub mod core;
 pub mod port;
 mod passwords;
+mod tokens;
 mod authentication;
 mod tls;
+mod proxy;
+mod websocket;
+mod entry;
 mod wire;
 mod shard;
 mod socket;
@@ -31,8 +35,8 @@ use tokio::task::AbortHandle;
 use self::core::{Core, Counters, Fault, Levels};
 use self::listeners::Listeners;
 use self::shard::Shard;
-use crate::settings::Settings;
 use crate::settings::report::ListenerReport;
+use crate::settings::{Invalid, Problem, Settings};
 
 /// How often timers are looked at while there are any: keep alive and expiry count in seconds.
 const TICK: Duration = Duration::from_millis(100);
@@ -86,7 +90,8 @@ impl Broker {
         let is_barred = shard.authenticator.borrow_mut().apply(&settings.authentication);
         shard.with_core(|core| {
             core.set_policy(settings.limits, settings.authentication.anonymous);
-            core.set_access(settings.authorization.as_ref(), false, Instant::now());
+            let takes_tokens = settings.authentication.jwt.is_some();
+            core.set_access(settings.authorization.as_ref(), takes_tokens, Instant::now());
             core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
         });
         self.inner.listeners.borrow_mut().apply(shard, &settings.bind, &settings.listeners);
@@ -139,6 +144,18 @@ impl Broker {
         };
         let _ = tokio::time::timeout(FAREWELL_MAX, all_gone).await;
     }
+}
+
+/// Checks what only a broker can tell of settings: whether the keys of tokens are of use.
+///
+/// # Errors
+/// What is wrong with them, and where.
+pub fn check(settings: &Settings) -> Result<(), Invalid> {
+    let Some(Err(error)) = settings.authentication.jwt.as_ref().map(tokens::Tokens::new) else {
+        return Ok(());
+    };
+    let (path, message) = ("authentication.jwt.jwks".to_owned(), error.to_string());
+    Err(Invalid(vec![Problem { path, message }]))
 }
 
 /// Tells the core the time while it has timers.

@@ -160,8 +160,8 @@ impl Shard {
     }
 
     fn close(&self, id: ConnectionId, fault: Fault) {
-        tracing::debug!(connection = ?id, reason = %fault, "closing a connection");
         if let Some(wire) = self.wires.borrow().get(&id) {
+            tracing::debug!(peer = %wire.peer, reason = %fault, "closing a connection");
             wire.is_closing.set(true);
             wire.lingers.set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded));
             wire.must_write.set(true);
@@ -170,13 +170,15 @@ impl Shard {
     }
 
     fn authenticate(self: &Rc<Self>, id: ConnectionId, username: &Arc<str>, password: Bytes) {
-        let check = self.authenticator.borrow().check(username, password);
+        // Who is not here any more needs no answer.
+        let Some(peer) = self.wires.borrow().get(&id).map(|wire| wire.peer.ip()) else { return };
+        let check = self.authenticator.borrow().check(username, password, peer);
         match check {
             Check::Done(verdict) => self.core.borrow_mut().handle_verdict(id, verdict, Instant::now()),
-            Check::Hash(hashing) => {
+            Check::Wait(waiting) => {
                 let shard = Rc::clone(self);
                 tokio::task::spawn_local(async move {
-                    let verdict = hashing.run().await;
+                    let verdict = waiting.run().await;
                     shard.with_core(|core| core.handle_verdict(id, verdict, Instant::now()));
                 });
             }

@@ -17,23 +17,26 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio_rustls::server::TlsStream;
 
-use super::core::ConnectionId;
+use super::core::{ConnectionId, Origin};
 use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
+use super::websocket::WebSocket;
 use super::wire::Wire;
 
 /// How long a closing connection may take to read what is left for it.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 
-/// The reading side, and for TLS both.
+/// The reading side, and for all but plain TCP both.
 pub(super) enum Socket {
     Plain(OwnedReadHalf),
     Tls(Box<TlsStream<TcpStream>>),
+    Ws(Box<WebSocket<TcpStream>>),
+    Wss(Box<WebSocket<TlsStream<TcpStream>>>),
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(shard: Rc<Shard>, socket: Socket, wire: Wire) {
+pub(super) async fn serve(shard: Rc<Shard>, socket: Socket, wire: Wire, origin: Origin) {
     let now = Instant::now();
-    let id = shard.with_core(|core| core.open(now));
+    let id = shard.with_core(|core| core.open_from(origin, now));
     let wire = Rc::new(wire);
     shard.wires.borrow_mut().insert(id, Rc::clone(&wire));
     let mut task = Task { shard, wire, socket, id, unread: Vec::new(), is_flushed: true };
@@ -200,12 +203,16 @@ impl Socket {
         match self {
             Socket::Plain(stream) => Pin::new(stream).poll_read(cx, space),
             Socket::Tls(stream) => Pin::new(stream).poll_read(cx, space),
+            Socket::Ws(stream) => stream.poll_read(cx, space),
+            Socket::Wss(stream) => stream.poll_read(cx, space),
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context, wire: &Wire, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match (self, &wire.plain) {
             (Socket::Tls(stream), _) => Pin::new(stream).poll_write(cx, bytes),
+            (Socket::Ws(stream), _) => stream.poll_write(cx, bytes),
+            (Socket::Wss(stream), _) => stream.poll_write(cx, bytes),
             (Socket::Plain(_), None) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             (Socket::Plain(_), Some(plain)) => loop {
                 let stream: &TcpStream = plain.as_ref();
@@ -222,6 +229,8 @@ impl Socket {
     fn poll_end(&mut self, cx: &mut Context, wire: &Wire) -> Poll<io::Result<()>> {
         match (self, &wire.plain) {
             (Socket::Tls(stream), _) => Pin::new(stream).poll_shutdown(cx),
+            (Socket::Ws(stream), _) => stream.poll_end(cx),
+            (Socket::Wss(stream), _) => stream.poll_end(cx),
             (Socket::Plain(_), None) => Poll::Ready(Ok(())),
             (Socket::Plain(_), Some(plain)) => {
                 let stream: &TcpStream = plain.as_ref();
@@ -234,6 +243,8 @@ impl Socket {
         match self {
             Socket::Plain(_) => Poll::Ready(Ok(())),
             Socket::Tls(stream) => pin!(stream).poll_flush(cx),
+            Socket::Ws(stream) => stream.poll_flush(cx),
+            Socket::Wss(stream) => stream.poll_flush(cx),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The shell on real sockets: a broker and its clients on one thread, on free ports of the loopback.
 
+mod doors;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ fn plain_settings() -> Settings {
 
 fn listener(name: &str, tls: Option<ServerTls>) -> Listener {
     let protocol = if tls.is_some() { Protocol::Mqtts } else { Protocol::Mqtt };
-    Listener { name: name.to_owned(), protocol, port: 0, tls }
+    Listener { tls, ..Listener::new(name, protocol, 0) }
 }
 
 fn port(broker: &Broker, name: &str) -> u16 {
@@ -394,10 +396,9 @@ impl Papers {
 
     fn server_tls(&self, client_auth: ClientAuth) -> ServerTls {
         ServerTls {
-            certificate_pem: self.server.0.clone(),
-            key_pem: self.server.1.clone(),
             client_auth,
             client_ca_pem: (client_auth != ClientAuth::None).then(|| self.ca_pem.clone()),
+            ..ServerTls::new(&self.server.0, &self.server.1)
         }
     }
 

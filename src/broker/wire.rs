@@ -1,6 +1,7 @@
 //! What the flusher and a connection's task share: how to write, and who must be woken.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::task::{Context, Waker};
 
 use tokio::net::tcp::OwnedWriteHalf;
@@ -9,6 +10,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 pub(super) struct Wire {
     /// Plain TCP can be written to at once; what is encrypted is its task's business.
     pub(super) plain: Option<OwnedWriteHalf>,
+    /// Whose it is, by a load balancer's word where that counts.
+    pub(super) peer: SocketAddr,
     /// The task has to write: the socket was full, or is not plain.
     pub(super) must_write: Cell<bool>,
     /// The core stopped reading, maybe in the midst of what came: the task goes on once something was sent.
@@ -23,9 +26,10 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(plain: Option<OwnedWriteHalf>) -> Wire {
+    pub(super) fn new(plain: Option<OwnedWriteHalf>, peer: SocketAddr) -> Wire {
         Wire {
             plain,
+            peer,
             must_write: Cell::new(false),
             is_paused: Cell::new(false),
             is_closing: Cell::new(false),

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::admin::DOCUMENT_BYTES_MAX;
+use crate::broker;
 use crate::mqtt::Filter;
 use crate::settings::{self, Invalid, MergeError, ParseError, Problem, Settings};
 
@@ -73,6 +74,7 @@ impl Document {
         let settings::Parsed { settings, unknown_fields } = settings::parse(json)?;
         settings.check()?;
         check_filters(&settings)?;
+        broker::check(&settings)?;
         Ok(Self { settings, unknown_fields })
     }
 }

@@ -156,7 +156,14 @@ fn ready_message(seen: &Seen<'_>) -> State {
     let spec = &seen.cluster.object.spec;
     let mut notes = vec!["Clients can connect.".to_owned()];
     let authentication = spec.authentication.clone().unwrap_or_default();
-    if !authentication.anonymous.unwrap_or(false) && authentication.users_secret_ref.is_none() {
+    let names_users = |listener: &crate::api::cluster::Listener| {
+        listener.tls.as_ref().is_some_and(|tls| tls.username_from.is_some())
+    };
+    let lets_in = authentication.anonymous.unwrap_or(false)
+        || authentication.users_secret_ref.is_some()
+        || authentication.jwt.is_some()
+        || spec.listeners.iter().flatten().any(names_users);
+    if !lets_in {
         notes = vec!["Nobody may connect until spec.authentication says who.".to_owned()];
     }
     if spec.storage.as_ref().is_some_and(|storage| storage.size.is_some()) {

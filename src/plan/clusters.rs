@@ -6,15 +6,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::doors;
 use super::links::Link;
 use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
 use super::room;
 use super::secrets::Secrets;
-use super::users::parse_users;
 use super::world::{Key, Placement, World};
-use crate::api::cluster::{
-    AccessRule, Action, Authorization, ClientAuth, Effect, LinkTlsMode, Listener, Protocol,
-};
+use crate::api::cluster::LinkTlsMode;
 use crate::api::conditions::State;
 use crate::api::{Finding, MqttCluster, check, values};
 use crate::pki::{LeafRequest, OPERATOR_LEAF_LIFE, Random, Role, Usage};
@@ -57,8 +55,7 @@ pub(super) struct EndpointTls {
 }
 
 /// The first that finds something refuses the spec.
-const ACCEPT: &[fn(&MqttCluster) -> Option<Finding>] =
-    &[spec_is_invalid, replicas_are_unsupported, listeners_are_unsupported];
+const ACCEPT: &[fn(&MqttCluster) -> Option<Finding>] = &[spec_is_invalid, replicas_are_unsupported];
 
 pub(super) fn resolve_all<'a>(
     world: &'a World,
@@ -158,22 +155,6 @@ fn replicas_are_unsupported(object: &MqttCluster) -> Option<Finding> {
     })
 }
 
-fn listeners_are_unsupported(object: &MqttCluster) -> Option<Finding> {
-    let listeners = object.spec.client_listeners();
-    let (index, listener) = listeners
-        .iter()
-        .enumerate()
-        .find(|(_, listener)| matches!(listener.protocol, Protocol::Ws | Protocol::Wss))?;
-    Some(Finding {
-        path: format!("spec.listeners[{index}].protocol"),
-        reason: "ListenerUnsupported",
-        message: format!(
-            "of `{}` is WebSocket, which this version does not speak yet; use MQTT or MQTTS, or remove the listener",
-            listener.name
-        ),
-    })
-}
-
 /// All findings as one: the reason of the first, every message.
 pub(super) fn joined(findings: Vec<Finding>) -> Option<Finding> {
     let reason = findings.first()?.reason;
@@ -198,10 +179,10 @@ fn render(
         settings.bind.clone_from(&placement.bind);
     }
     for (index, listener) in object.spec.client_listeners().iter().enumerate() {
-        settings.listeners.extend(render_listener(index, listener, placement, secrets)?);
+        settings.listeners.push(doors::render_listener(index, listener, placement, secrets)?);
     }
-    settings.authentication = render_authentication(object, secrets)?;
-    settings.authorization = object.spec.authorization.as_ref().map(render_authorization);
+    settings.authentication = doors::render_authentication(object, secrets)?;
+    settings.authorization = object.spec.authorization.as_ref().map(doors::render_authorization);
     settings.limits = render_limits(object);
     let (listener, endpoint) = render_link_listener(object, key, placement, secrets, minted, now, random)?;
     settings.link_listener = listener;
@@ -215,93 +196,6 @@ pub(super) fn check_settings(settings: &Settings) -> Result<(), Finding> {
         reason: "SettingsInvalid",
         message: format!("The settings that follow would be refused: {invalid}"),
     })
-}
-
-/// `None` for protocols that are not spoken: the spec is refused for them elsewhere.
-fn render_listener(
-    index: usize,
-    listener: &Listener,
-    placement: &Placement,
-    secrets: Secrets<'_>,
-) -> Result<Option<settings::Listener>, Finding> {
-    let protocol = match listener.protocol {
-        Protocol::Mqtt => settings::Protocol::Mqtt,
-        Protocol::Mqtts => settings::Protocol::Mqtts,
-        Protocol::Ws | Protocol::Wss => return Ok(None),
-    };
-    let path = format!("spec.listeners[{index}].tls");
-    let tls = listener.tls.as_ref().map(|tls| {
-        let secret = secrets.get(&format!("{path}.secretRef"), &tls.secret_ref)?;
-        let client_ca = tls
-            .client_ca_ref
-            .as_ref()
-            .map(|reference| secrets.get(&format!("{path}.clientCaRef"), reference)?.certificates("ca.crt"));
-        Ok(ServerTls {
-            certificate_pem: secret.certificates("tls.crt")?,
-            key_pem: secret.private_key("tls.key")?,
-            client_auth: match tls.client_auth.unwrap_or_default() {
-                ClientAuth::None => settings::ClientAuth::None,
-                ClientAuth::Request => settings::ClientAuth::Request,
-                ClientAuth::Require => settings::ClientAuth::Require,
-            },
-            client_ca_pem: client_ca.transpose()?,
-        })
-    });
-    Ok(Some(settings::Listener {
-        name: listener.name.clone(),
-        protocol,
-        port: placement.listener_ports.get(&listener.name).copied().unwrap_or(port(listener.port)),
-        tls: tls.transpose()?,
-    }))
-}
-
-fn render_authentication(
-    object: &MqttCluster,
-    secrets: Secrets<'_>,
-) -> Result<settings::Authentication, Finding> {
-    let Some(authentication) = &object.spec.authentication else { return Ok(Default::default()) };
-    let users = authentication.users_secret_ref.as_ref().map(|reference| {
-        let secret = secrets.get("spec.authentication.usersSecretRef", reference)?;
-        parse_users(&secret.text("users")?)
-            .map_err(|error| secret.finding(format!("has in `users` a mistake: {error}")))
-    });
-    Ok(settings::Authentication {
-        anonymous: authentication.anonymous.unwrap_or(false),
-        users: users.transpose()?.unwrap_or_default(),
-    })
-}
-
-fn render_authorization(authorization: &Authorization) -> settings::Authorization {
-    settings::Authorization {
-        default_effect: render_effect(authorization.default_effect.unwrap_or_default()),
-        rules: authorization.rules.iter().flatten().map(render_rule).collect(),
-    }
-}
-
-fn render_rule(rule: &AccessRule) -> settings::AccessRule {
-    let principals = rule.principals.clone().unwrap_or_default();
-    settings::AccessRule {
-        principals: settings::Principals {
-            users: principals.users.unwrap_or_default(),
-            client_ids: principals.client_ids.unwrap_or_default(),
-            certificate_names: principals.certificate_names.unwrap_or_default(),
-            cidrs: principals.cidrs.unwrap_or_default(),
-        },
-        action: match rule.action {
-            Action::Publish => settings::Action::Publish,
-            Action::Subscribe => settings::Action::Subscribe,
-            Action::All => settings::Action::All,
-        },
-        filters: rule.filters.clone(),
-        effect: render_effect(rule.effect),
-    }
-}
-
-fn render_effect(effect: Effect) -> settings::Effect {
-    match effect {
-        Effect::Allow => settings::Effect::Allow,
-        Effect::Deny => settings::Effect::Deny,
-    }
 }
 
 fn render_limits(object: &MqttCluster) -> Limits {
@@ -369,10 +263,9 @@ fn render_link_listener(
     };
     // Certificates are requested, not required: a password is as good. The chain opens nothing without the URI of a link.
     let tls = tls.map(|(certificate_pem, key_pem)| ServerTls {
-        certificate_pem,
-        key_pem,
         client_auth: settings::ClientAuth::Request,
         client_ca_pem: Some(minted.authorities.bundle_pem()),
+        ..ServerTls::new(certificate_pem, key_pem)
     });
     Ok((Some(LinkListener { port: own_port, tls }), endpoint))
 }
@@ -460,7 +353,7 @@ fn unnameable(request: &LeafRequest) -> Finding {
 }
 
 /// The schema bounds ports; a spec that was never checked is refused before its settings are used.
-fn port(port: i32) -> u16 {
+pub(super) fn port(port: i32) -> u16 {
     u16::try_from(port).unwrap_or_default()
 }
 

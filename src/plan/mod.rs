@@ -18,6 +18,7 @@ mod minted;
 mod secrets;
 mod users;
 mod clusters;
+mod doors;
 mod consent;
 mod links;
 mod halves;

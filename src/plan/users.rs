@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::User;
+use crate::settings::{SecretKind, User};
 
 /// A mistake in a line of users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,14 +47,9 @@ fn parse_user(line: &str) -> Result<User, String> {
     if name.is_empty() || name != name.trim() {
         return Err("has an empty name, or one with spaces around it; expected name:secret".into());
     }
-    let known = ["$argon2", "$7$", "$6$"].iter().any(|kind| secret.starts_with(kind));
-    let plain = secret.strip_prefix("plain:").is_some_and(|password| !password.is_empty());
-    match known || plain {
-        true => Ok(User { name: name.to_owned(), secret: secret.to_owned() }),
-        false => Err(format!(
-            "has a secret of no known kind for `{name}`; expected $argon2id$… (PHC), $7$… or $6$… (mosquitto_passwd), \
-             or plain: and the password"
-        )),
+    match SecretKind::split(secret) {
+        Some(_) => Ok(User { name: name.to_owned(), secret: secret.to_owned() }),
+        None => Err(format!("has a secret of no known kind for `{name}`; {}", SecretKind::EXPECTED)),
     }
 }
 

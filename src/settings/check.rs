@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::fmt;
 
 use super::access::{Authorization, Cidr, RULES_MAX, has_known_placeholders};
-use super::{ClientAuth, ClientTls, Dial, Limits, Link, Protocol, SCHEMA, ServerTls, Settings};
+use super::{
+    ClientAuth, ClientTls, Dial, Jwt, Limits, Link, Listener, SCHEMA, SecretKind, ServerTls, Settings,
+};
 
 /// A mistake in a document: where it is, and what is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,19 +81,7 @@ impl Settings {
                 found.add(format!("{path}.name"), format!("`{}` is used twice", listener.name));
             }
             check_port(listener.port, &format!("{path}.port"), &mut ports, found);
-            match (listener.protocol, &listener.tls) {
-                (Protocol::Mqtts, None) => {
-                    found.add(format!("{path}.tls"), "is missing; MQTTS needs a certificate")
-                }
-                (Protocol::Mqtt, Some(_)) => {
-                    found.add(
-                        format!("{path}.protocol"),
-                        "is MQTT, but tls is given; expected MQTTS, or no tls",
-                    );
-                }
-                (_, Some(tls)) => check_server_tls(tls, &format!("{path}.tls"), found),
-                (Protocol::Mqtt, None) => {}
-            }
+            check_listener(listener, &path, found);
         }
         if let Some(listener) = &self.link_listener {
             check_port(listener.port, "linkListener.port", &mut ports, found);
@@ -111,11 +101,13 @@ impl Settings {
             if !names.insert(&user.name) {
                 found.add(format!("{path}.name"), format!("`{}` is used twice", user.name));
             }
-            if !["$argon2", "$7$", "$6$", "plain:"].iter().any(|prefix| user.secret.starts_with(prefix)) {
-                let expected =
-                    "is of no known kind; expected $argon2id$…, a mosquitto hash ($7$… or $6$…), or plain:…";
-                found.add(format!("{path}.secret"), expected);
+            if SecretKind::split(&user.secret).is_none() {
+                let message = format!("is of no known kind; {}", SecretKind::EXPECTED);
+                found.add(format!("{path}.secret"), message);
             }
+        }
+        if let Some(jwt) = &self.authentication.jwt {
+            check_jwt(jwt, found);
         }
     }
 
@@ -151,6 +143,55 @@ struct Problems(Vec<Problem>);
 impl Problems {
     fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { path: path.into(), message: message.into() });
+    }
+}
+
+fn check_listener(listener: &Listener, path: &str, found: &mut Problems) {
+    match (listener.protocol.is_tls(), &listener.tls) {
+        (true, None) => found.add(format!("{path}.tls"), "is missing; MQTTS and WSS need a certificate"),
+        (false, Some(_)) => {
+            let message = "is not over TLS, but tls is given; expected MQTTS or WSS, or no tls";
+            found.add(format!("{path}.protocol"), message);
+        }
+        (true, Some(tls)) => check_server_tls(tls, &format!("{path}.tls"), found),
+        (false, None) => {}
+    }
+    let is_path = listener.path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+    if !listener.path.starts_with('/') || !is_path {
+        found.add(format!("{path}.path"), "is no path; expected one as /mqtt");
+    }
+    if let Some(proxy) = &listener.proxy_protocol {
+        let path = format!("{path}.proxyProtocol.trustedCidrs");
+        if proxy.trusted_cidrs.is_empty() {
+            found.add(&path, "is empty; name the networks of the load balancer");
+        }
+        for (at, cidr) in proxy.trusted_cidrs.iter().enumerate() {
+            if let Err(error) = cidr.parse::<Cidr>() {
+                found.add(format!("{path}[{at}]"), format!("`{cidr}` {error}"));
+            }
+        }
+    }
+    let limits = &listener.limits;
+    for (name, is_zero) in [
+        ("connectionsMax", limits.connections_max == Some(0)),
+        ("connectsPerSMax", limits.connects_per_s_max == Some(0)),
+        ("handshakeSMax", limits.handshake_s_max == Some(0)),
+    ] {
+        if is_zero {
+            found.add(format!("{path}.limits.{name}"), "is 0; expected at least 1, or nothing for no limit");
+        }
+    }
+}
+
+fn check_jwt(jwt: &Jwt, found: &mut Problems) {
+    let keys = serde_json::from_str::<serde_json::Value>(&jwt.jwks).ok();
+    let keys = keys.as_ref().and_then(|jwks| jwks.get("keys")?.as_array());
+    if keys.is_none_or(Vec::is_empty) {
+        let message = r#"is no JWKS document with a key; expected {"keys": [{"kty": …}]}"#;
+        found.add("authentication.jwt.jwks", message);
+    }
+    if jwt.username_claim.is_empty() {
+        found.add("authentication.jwt.usernameClaim", "is empty; name a claim, such as sub");
     }
 }
 
@@ -214,6 +255,16 @@ fn check_limits(limits: &Limits, found: &mut Problems) {
 fn check_server_tls(tls: &ServerTls, path: &str, found: &mut Problems) {
     check_pem(&tls.certificate_pem, "CERTIFICATE", &format!("{path}.certificatePem"), found);
     check_pem(&tls.key_pem, "PRIVATE KEY", &format!("{path}.keyPem"), found);
+    for (at, one) in tls.more.iter().enumerate() {
+        check_pem(&one.certificate_pem, "CERTIFICATE", &format!("{path}.more[{at}].certificatePem"), found);
+        check_pem(&one.key_pem, "PRIVATE KEY", &format!("{path}.more[{at}].keyPem"), found);
+    }
+    if tls.username_from.is_some() && tls.client_auth == ClientAuth::None {
+        found.add(
+            format!("{path}.usernameFrom"),
+            "needs client certificates; set clientAuth to Require or Request",
+        );
+    }
     match &tls.client_ca_pem {
         Some(pem) => check_pem(pem, "CERTIFICATE", &format!("{path}.clientCaPem"), found),
         None if tls.client_auth != ClientAuth::None => {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::access::Authorization;
+use super::doors::{Authentication, Listener, ServerTls};
 
 /// The version of the document's shape. A reader refuses other numbers: fields may come, meanings may not change.
 pub const SCHEMA: u32 = 1;
@@ -58,59 +59,6 @@ impl Settings {
     }
 }
 
-/// One port for MQTT clients.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Listener {
-    /// Unique in the document.
-    pub name: String,
-    /// What is spoken there.
-    pub protocol: Protocol,
-    /// The TCP port; never 0.
-    pub port: u16,
-    /// The server's certificate; given exactly when the protocol is over TLS.
-    #[serde(default)]
-    pub tls: Option<ServerTls>,
-}
-
-/// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Protocol {
-    /// MQTT on TCP.
-    Mqtt,
-    /// MQTT on TLS.
-    Mqtts,
-}
-
-/// The server side of TLS.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServerTls {
-    /// The leaf and the intermediates after it, PEM.
-    pub certificate_pem: String,
-    /// The leaf's private key, PEM.
-    pub key_pem: String,
-    /// Whether clients are asked for a certificate.
-    #[serde(default)]
-    pub client_auth: ClientAuth,
-    /// The CAs whose client certificates are accepted, PEM; required unless `client_auth` is `None`.
-    #[serde(default)]
-    pub client_ca_pem: Option<String>,
-}
-
-/// Whether a TLS listener asks clients for a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ClientAuth {
-    /// Not asked for.
-    #[default]
-    None,
-    /// Asked for, checked when given.
-    Request,
-    /// No connection without a valid one.
-    Require,
-}
-
 /// The port where linked clusters connect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -120,26 +68,6 @@ pub struct LinkListener {
     /// The server's certificate; none: plaintext.
     #[serde(default)]
     pub tls: Option<ServerTls>,
-}
-
-/// Who may connect as an MQTT client. The default is nobody.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Authentication {
-    /// Clients without a user name may connect.
-    pub anonymous: bool,
-    /// Clients with a user name must be one of these.
-    pub users: Vec<User>,
-}
-
-/// One user of a cluster.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct User {
-    /// The MQTT user name; unique in the document.
-    pub name: String,
-    /// A PHC string (`$argon2id$…`), a mosquitto hash (`$7$…`, `$6$…`), or `plain:` and the password.
-    pub secret: String,
 }
 
 /// What one client may cost; bytes and messages are per session unless the name says otherwise.
@@ -348,23 +276,11 @@ fn yes() -> bool {
 }
 
 /// Stands for a value that logs must not show.
-const HIDDEN: &str = "(hidden)";
-
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("client_auth", &self.client_auth).field("key_pem", &HIDDEN).finish()
-    }
-}
+pub(super) const HIDDEN: &str = "(hidden)";
 
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientTls").field("server_name", &self.server_name).field("key_pem", &HIDDEN).finish()
-    }
-}
-
-impl fmt::Debug for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("User").field("name", &self.name).field("secret", &HIDDEN).finish()
     }
 }
 

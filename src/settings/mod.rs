@@ -14,11 +14,13 @@
 
 mod access;
 mod document;
+mod doors;
 mod check;
 mod hash;
 mod parse;
 mod pieces;
 mod merge;
+mod secret;
 pub mod report;
 pub mod inventory;
 #[cfg(test)]
@@ -30,10 +32,14 @@ pub use access::{
 };
 pub use check::{Invalid, Problem};
 pub use document::{
-    Acl, Authentication, ClientAuth, ClientTls, Credentials, Dial, Forwarding, Inbound, Limits, Link,
-    LinkListener, Listener, Protocol, SCHEMA, ServerTls, Settings, User,
+    Acl, ClientTls, Credentials, Dial, Forwarding, Inbound, Limits, Link, LinkListener, SCHEMA, Settings,
+};
+pub use doors::{
+    Authentication, CertificateName, CertificatePem, ClientAuth, Jwt, Listener, ListenerLimits, Protocol,
+    ProxyProtocol, ServerTls, TlsVersion, User,
 };
 pub use hash::canonical_sha256;
 pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};
 pub use pieces::{Pieces, names_others};
+pub use secret::SecretKind;

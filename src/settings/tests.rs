@@ -9,10 +9,12 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\
 /// A document that keeps every rule and uses every part.
 fn full() -> Settings {
     let tls = ServerTls {
-        certificate_pem: CERT.into(),
-        key_pem: KEY.into(),
+        more: vec![CertificatePem { certificate_pem: CERT.into(), key_pem: KEY.into() }],
+        version_min: TlsVersion::V1_3,
         client_auth: ClientAuth::Request,
         client_ca_pem: Some(CERT.into()),
+        username_from: Some(CertificateName::CommonName),
+        ..ServerTls::new(CERT, KEY)
     };
     let mut link = Link::new("mqtt/us-eu", "cluster-eu");
     link.topics = vec!["#".into()];
@@ -26,14 +28,34 @@ fn full() -> Settings {
     link.credentials = Some(Credentials { username: "us".into(), password: "s3cret".into() });
     Settings {
         listeners: vec![
-            Listener { name: "mqtt".into(), protocol: Protocol::Mqtt, port: 1883, tls: None },
-            Listener { name: "mqtts".into(), protocol: Protocol::Mqtts, port: 8883, tls: Some(tls.clone()) },
+            Listener::new("mqtt", Protocol::Mqtt, 1883),
+            Listener {
+                proxy_protocol: Some(ProxyProtocol { trusted_cidrs: vec!["10.0.0.0/8".into()] }),
+                limits: ListenerLimits { connections_max: Some(9), ..ListenerLimits::default() },
+                ..Listener::new("mqtts", Protocol::Mqtts, 8883).with_tls(tls.clone())
+            },
+            Listener::new("wss", Protocol::Wss, 443).with_tls(tls.clone()),
         ],
         link_listener: Some(LinkListener { port: 11883, tls: Some(tls) }),
         authentication: Authentication {
             anonymous: true,
             users: vec![User { name: "ann".into(), secret: "plain:s3cret".into() }],
+            jwt: Some(Jwt {
+                jwks: r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#.into(),
+                username_claim: "sub".into(),
+                issuer: Some("https://id.example".into()),
+                audience: Some("mqtt".into()),
+            }),
         },
+        authorization: Some(Authorization {
+            default_effect: Effect::Deny,
+            rules: vec![AccessRule {
+                principals: Principals { cidrs: vec!["10.0.0.0/8".into()], ..Principals::default() },
+                action: Action::Publish,
+                filters: vec!["dev/${clientid}/#".into()],
+                effect: Effect::Allow,
+            }],
+        }),
         links: vec![link],
         ..Settings::new("cluster-us")
     }
@@ -56,10 +78,10 @@ fn every_mistake_is_named_with_its_path() {
     check(|s| s.listeners[1].name = "mqtt".into(), "listeners[1].name: `mqtt` is used twice");
     check(|s| s.listeners[1].port = 1883, "listeners[1].port: 1883 is used twice");
     check(|s| s.listeners[0].port = 0, "listeners[0].port: is 0");
-    check(|s| s.listeners[1].tls = None, "listeners[1].tls: is missing; MQTTS needs a certificate");
+    check(|s| s.listeners[1].tls = None, "listeners[1].tls: is missing; MQTTS and WSS need a certificate");
     check(
         |s| s.listeners[0].tls = s.listeners[1].tls.clone(),
-        "listeners[0].protocol: is MQTT, but tls is given",
+        "listeners[0].protocol: is not over TLS, but tls is given",
     );
     check(|s| tls_of(s).key_pem = CERT.into(), "listeners[1].tls.keyPem: holds no PEM block");
     check(|s| tls_of(s).client_ca_pem = None, "listeners[1].tls.clientCaPem: is missing");
@@ -80,6 +102,61 @@ fn every_mistake_is_named_with_its_path() {
     check(|s| s.links.push(s.links[0].clone()), "links[1].id: `mqtt/us-eu` is used twice");
     check(|s| s.links[0].tls.as_mut().unwrap().key_pem = None, "certificatePem and keyPem belong together");
     check(|s| s.links[0].forwarding.max_inflight = 0, "links[0].forwarding.maxInflight: is 0");
+}
+
+#[test]
+fn every_mistake_at_the_doors_is_named_with_its_path() {
+    check(|s| s.listeners[2].tls = None, "listeners[2].tls: is missing; MQTTS and WSS need a certificate");
+    for path in ["mqtt", "", "/a b", "/a?b"] {
+        check(|s| s.listeners[2].path = path.into(), "listeners[2].path: is no path; expected one as /mqtt");
+    }
+    let cidrs = |s: &mut Settings, cidrs: &[&str]| {
+        let trusted_cidrs = cidrs.iter().map(|&cidr| cidr.to_owned()).collect();
+        s.listeners[0].proxy_protocol = Some(ProxyProtocol { trusted_cidrs });
+    };
+    check(|s| cidrs(s, &[]), "listeners[0].proxyProtocol.trustedCidrs: is empty");
+    check(
+        |s| cidrs(s, &["10.0.0.1"]),
+        "trustedCidrs[0]: `10.0.0.1` is no network; expected an address and the",
+    );
+    check(|s| s.listeners[0].limits.connections_max = Some(0), "listeners[0].limits.connectionsMax: is 0");
+    check(|s| tls_of(s).more[0].key_pem = CERT.into(), "tls.more[0].keyPem: holds no PEM block");
+    check(|s| tls_of(s).client_auth = ClientAuth::None, "tls.usernameFrom: needs client certificates");
+    for jwks in ["", "{}", r#"{"keys": []}"#] {
+        check(|s| s.authentication.jwt.as_mut().unwrap().jwks = jwks.into(), "jwt.jwks: is no JWKS document");
+    }
+    fn rule(settings: &mut Settings) -> &mut AccessRule {
+        &mut settings.authorization.as_mut().unwrap().rules[0]
+    }
+    check(|s| rule(s).filters.clear(), "authorization.rules[0].filters: is empty");
+    check(|s| rule(s).filters[0] = "${user}/#".into(), "rules[0].filters[0]: has a `${` that is neither");
+    check(
+        |s| rule(s).principals.cidrs[0] = "10.0.0.0/33".into(),
+        "rules[0].principals.cidrs[0]: `10.0.0.0/33` is no",
+    );
+    check(
+        |s| *s = Settings { authorization: Some(too_many()), ..s.clone() },
+        "has 65 rules; expected at most 64",
+    );
+}
+
+fn too_many() -> Authorization {
+    let one = full().authorization.unwrap().rules.remove(0);
+    Authorization { rules: vec![one; RULES_MAX + 1], ..Authorization::default() }
+}
+
+#[test]
+fn secrets_are_known_by_their_beginnings() {
+    for good in
+        ["plain:x", "$7$101$a$b", "$6$a$b", "$argon2id$x", "$2b$10$x", "$2y$x", "$pbkdf2-sha512$i=1$a$b"]
+    {
+        assert!(SecretKind::split(good).is_some(), "{good}");
+    }
+    for wrong in
+        ["", "x", "plain:", "$7$", "$5$a$b", "$1$a$b", "$2x$10$x", "$pbkdf2$1$a$b", "$scrypt$x", "{SHA}x"]
+    {
+        assert_eq!(SecretKind::split(wrong), None, "{wrong}");
+    }
 }
 
 fn tls_of(settings: &mut Settings) -> &mut ServerTls {

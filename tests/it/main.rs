@@ -8,6 +8,7 @@ mod harness;
 
 mod broker;
 mod access;
+mod doors;
 mod link;
 mod traffic;
 mod death;

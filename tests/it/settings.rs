@@ -86,12 +86,7 @@ fn listeners_users_and_limits_change_while_clients_stay() {
     let mut after = before.clone();
     after.limits.packet_bytes_max = 2_048;
     let new_port = free_port();
-    after.listeners.push(Listener {
-        name: "more".into(),
-        protocol: Protocol::Mqtt,
-        port: new_port,
-        tls: None,
-    });
+    after.listeners.push(Listener::new("more", Protocol::Mqtt, new_port));
     assert_eq!(node.put(&document(&after)), Ok(Vec::new()));
     Rumqttc.publish(&Who::at(new_port), &[Post::new("any", "through the new one", 1)]);
     assert_eq!(stays.next().payload, "through the new one");

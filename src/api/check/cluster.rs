@@ -4,6 +4,7 @@ use super::Finding;
 use super::fields::Findings;
 use crate::api::bounds::*;
 use crate::api::cluster::*;
+use crate::api::doors::Jwt;
 use crate::api::schema::LISTENER_NAMES_TAKEN;
 use crate::api::values;
 
@@ -31,6 +32,9 @@ pub fn cluster(cluster: &MqttCluster) -> Vec<Finding> {
     check_ports_differ(&mut found, spec);
     if let Some(authentication) = &spec.authentication {
         found.secret("spec.authentication.usersSecretRef", authentication.users_secret_ref.as_ref());
+        if let Some(jwt) = &authentication.jwt {
+            check_jwt(&mut found, jwt);
+        }
     }
     if let Some(authorization) = &spec.authorization {
         check_authorization(&mut found, authorization);
@@ -129,6 +133,15 @@ fn check_listener(found: &mut Findings, path: &str, listener: &Listener) {
     if let Some(tls) = &listener.tls {
         found.secret(format!("{path}.tls.secretRef"), Some(&tls.secret_ref));
         found.secret(format!("{path}.tls.clientCaRef"), tls.client_ca_ref.as_ref());
+        let more = tls.additional_secret_refs.as_deref().unwrap_or_default();
+        found.items(&format!("{path}.tls.additionalSecretRefs"), more.len(), 0, CERTIFICATES_MAX);
+        for (at, secret) in more.iter().enumerate() {
+            found.secret(format!("{path}.tls.additionalSecretRefs[{at}]"), Some(secret));
+        }
+        if tls.username_from.is_some() && tls.client_auth.unwrap_or_default() == ClientAuth::None {
+            let message = "usernameFrom needs clientAuth: Require or Request";
+            found.add(format!("{path}.tls.usernameFrom"), message);
+        }
         let asks = tls.client_auth.unwrap_or_default() != ClientAuth::None;
         if asks != tls.client_ca_ref.is_some() {
             let message =
@@ -137,6 +150,38 @@ fn check_listener(found: &mut Findings, path: &str, listener: &Listener) {
         }
     }
     found.service(format!("{path}.service"), listener.service.as_ref());
+    check_web_socket(found, path, listener);
+    if let Some(proxy) = &listener.proxy_protocol {
+        let path = format!("{path}.proxyProtocol.trustedCidrs");
+        if proxy.trusted_cidrs.is_empty() {
+            found.add(&path, "must not be empty; name the networks of the load balancer");
+        }
+        found.cidrs(&path, Some(&proxy.trusted_cidrs));
+    }
+    if let Some(limits) = &listener.limits {
+        let path = format!("{path}.limits");
+        for (name, value) in
+            [("maxConnections", limits.max_connections), ("maxConnectRate", limits.max_connect_rate)]
+        {
+            value.into_iter().for_each(|value| found.range(format!("{path}.{name}"), value, COUNT_MAX));
+        }
+        found.duration(&format!("{path}.handshakeTimeout"), limits.handshake_timeout.as_ref());
+    }
+}
+
+fn check_web_socket(found: &mut Findings, path: &str, listener: &Listener) {
+    let Some(value) = &listener.path else { return };
+    found.path(format!("{path}.path"), value);
+    if !matches!(listener.protocol, Protocol::Ws | Protocol::Wss) {
+        found.add(format!("{path}.path"), "is only for WS and WSS; remove it or change the protocol");
+    }
+}
+
+fn check_jwt(found: &mut Findings, jwt: &Jwt) {
+    found.secret("spec.authentication.jwt.jwksSecretRef", Some(&jwt.jwks_secret_ref));
+    found.claim("spec.authentication.jwt.usernameClaim", jwt.username_claim.as_ref());
+    found.claim("spec.authentication.jwt.issuer", jwt.issuer.as_ref());
+    found.claim("spec.authentication.jwt.audience", jwt.audience.as_ref());
 }
 
 fn check_link_listener(found: &mut Findings, listener: &LinkListener) {

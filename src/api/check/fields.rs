@@ -177,7 +177,7 @@ impl Findings {
                 true => Some(
                     "must be a filter without $share/, and not below $LINK, where no client may go".into(),
                 ),
-                false => filter_problem(filter),
+                false => filter_problem(filter).or_else(|| placeholder_problem(filter)),
             };
             if let Some(message) = problem {
                 self.0.push(Finding {
@@ -197,6 +197,21 @@ impl Findings {
         }
     }
 
+    /// The path of a WebSocket.
+    pub(super) fn path(&mut self, path: impl Display, value: &str) {
+        self.chars(&path, value, 1, PATH_CHARS_MAX);
+        let fits = value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+        let message = "must be a path such as /mqtt, without spaces, '?' and '#'";
+        self.require(value.is_empty() || (value.starts_with('/') && fits), path, message);
+    }
+
+    /// The name of a claim, or what it must say.
+    pub(super) fn claim(&mut self, path: impl Display, value: Option<&String>) {
+        if let Some(value) = value {
+            self.chars(path, value, 1, TEXT_CHARS_MAX);
+        }
+    }
+
     pub(super) fn cidrs(&mut self, path: &str, entries: Option<&Vec<String>>) {
         let Some(entries) = entries else { return };
         self.items(path, entries.len(), 0, PRINCIPALS_MAX);
@@ -205,6 +220,13 @@ impl Findings {
             self.require(looks_like_cidr(entry), format!("{path}[{index}]"), message);
         }
     }
+}
+
+/// What is wrong with what looks like a placeholder, if something is.
+fn placeholder_problem(filter: &str) -> Option<String> {
+    let rest = filter.replace("${username}", "").replace("${clientid}", "");
+    let message = "has a `${` that is neither ${username} nor ${clientid}; correct it";
+    rest.contains("${").then(|| message.to_owned())
 }
 
 /// What is wrong with a filter, if something is.

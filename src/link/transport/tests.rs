@@ -357,10 +357,9 @@ fn secure(own: &mut Settings, peer: &mut Settings, san: &str) {
     let (certificate_pem, key_pem) = authority.issue(dns("broker.test"));
     let listener = own.link_listener.as_mut().expect("there is a listener");
     listener.tls = Some(ServerTls {
-        certificate_pem,
-        key_pem,
         client_auth: ClientAuth::Request,
         client_ca_pem: Some(authority.pem()),
+        ..ServerTls::new(certificate_pem, key_pem)
     });
     own.links[0].inbound.credentials = None;
     own.links[0].inbound.uri_san = Some(format!("mqlink:link:{}", peer.cluster));

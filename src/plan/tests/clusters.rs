@@ -27,11 +27,6 @@ fn refused(world: &World, type_: &str, expected: &str, message: &str) {
 fn what_this_version_cannot_do_is_refused_and_never_ignored() {
     for (spec, reason, message) in [
         ("{replicas: 3}", "ReplicasUnsupported", "spec.replicas is 3"),
-        (
-            "{listeners: [{name: ws, protocol: WS, port: 80}]}",
-            "ListenerUnsupported",
-            "spec.listeners[0].protocol of `ws`",
-        ),
         ("{replicas: 0}", "InvalidSpec", "spec.replicas is 0"),
         ("{clusterName: a/b, image: x}", "InvalidSpec", "spec.clusterName must be letters"),
     ] {
@@ -61,6 +56,31 @@ fn secrets_that_are_missing_or_wrong_are_named() {
     ] {
         refused(&with_secret(spec, data), "ResolvedRefs", "False/SecretInvalid", message);
     }
+}
+
+#[test]
+fn doors_become_settings_as_they_are() {
+    use crate::settings::{ListenerLimits, Protocol, ProxyProtocol};
+    let spec = "{listeners: [{name: ws, protocol: WS, port: 80, path: /x, proxyProtocol: {trustedCidrs: ['10.0.0.0/8']},
+        limits: {maxConnections: 5, maxConnectRate: 7, handshakeTimeout: 1500ms}}, {name: b, protocol: MQTT, port: 1}]}";
+    let settings = planned(&world(&cluster(spec))).settings[&key("us")].clone();
+    let [ws, plain] = &settings.listeners[..] else { panic!("two are wanted") };
+    assert_eq!((ws.protocol, ws.port, ws.path.as_str()), (Protocol::Ws, 80, "/x"));
+    assert_eq!(ws.proxy_protocol, Some(ProxyProtocol { trusted_cidrs: vec!["10.0.0.0/8".to_owned()] }));
+    let limits =
+        ListenerLimits { connections_max: Some(5), connects_per_s_max: Some(7), handshake_s_max: Some(1) };
+    assert_eq!(ws.limits, limits);
+    assert_eq!(*plain, crate::settings::Listener::new("b", Protocol::Mqtt, 1));
+
+    let jwt = "{authentication: {jwt: {jwksSecretRef: {name: s}, audience: mqtt}}}";
+    let jwks = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
+    let world_of = |jwks: &str| with_secret(jwt, &format!("{{jwks.json: '{jwks}'}}"));
+    let rendered =
+        planned(&world_of(jwks)).settings[&key("us")].authentication.jwt.clone().expect("it is given");
+    assert_eq!((rendered.jwks.as_str(), rendered.username_claim.as_str()), (jwks, "sub"));
+    assert_eq!((rendered.issuer, rendered.audience.as_deref()), (None, Some("mqtt")));
+    refused(&with_secret(jwt, "{a: b}"), "ResolvedRefs", "False/SecretInvalid", "has no key `jwks.json`");
+    refused(&world_of("{}"), "ResolvedRefs", "False/SettingsInvalid", "is no JWKS document");
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub(crate) struct Who {
     pub(crate) login: Option<(String, String)>,
     /// Speak TLS, and trust this CA file.
     pub(crate) ca: Option<PathBuf>,
+    /// Present this certificate with this key (files); only paho and mosquitto do.
+    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
+    /// Speak WebSocket, at this path; only paho does.
+    pub(crate) path: Option<String>,
     pub(crate) will: Option<Post>,
     /// Subscriptions keep the RETAIN flag as it was published; only mosquitto's client does this here.
     pub(crate) retain_as_published: bool,
@@ -59,6 +63,14 @@ impl Who {
 
     pub(crate) fn trusting(self, ca: &std::path::Path) -> Who {
         Who { ca: Some(ca.to_owned()), ..self }
+    }
+
+    pub(crate) fn presenting(self, certificate: (PathBuf, PathBuf)) -> Who {
+        Who { certificate: Some(certificate), ..self }
+    }
+
+    pub(crate) fn path(self, path: &str) -> Who {
+        Who { path: Some(path.to_owned()), ..self }
     }
 
     pub(crate) fn retain_as_published(self) -> Who {

@@ -65,7 +65,7 @@ impl Python {
         let mut python = Python { input: child.stdin.take(), child };
         python.tell(&json!({
             "port": who.port, "v5": who.v5, "clientId": who.client_id, "login": who.login,
-            "ca": who.ca, "will": who.will.as_ref().map(publish_command),
+            "ca": who.ca, "certificate": who.certificate, "path": who.path, "will": who.will.as_ref().map(publish_command),
         }));
         (python, lines)
     }

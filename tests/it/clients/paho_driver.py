@@ -62,14 +62,18 @@ def connect(command):
         mqtt.CallbackAPIVersion.VERSION2,
         client_id=command["clientId"],
         protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
+        transport="websockets" if command["path"] else "tcp",
         reconnect_on_failure=False,
         **options,
     )
     client.max_inflight_messages_set(100)
     if command["login"]:
         client.username_pw_set(*command["login"])
+    if command["path"]:
+        client.ws_set_options(path=command["path"])
     if command["ca"]:
-        client.tls_set(ca_certs=command["ca"])
+        certificate, key = command["certificate"] or (None, None)
+        client.tls_set(ca_certs=command["ca"], certfile=certificate, keyfile=key)
     if will := command["will"]:
         properties = to_properties(will["properties"], PacketTypes.WILLMESSAGE) if v5 else None
         client.will_set(will["topic"], will["payload"], will["qos"], will["retain"], properties)

@@ -19,9 +19,8 @@ pub(crate) struct Node {
 pub(crate) fn settings() -> Settings {
     let mut settings = Settings::new("solo");
     settings.bind = "127.0.0.1".to_owned();
-    settings.listeners =
-        vec![Listener { name: "mqtt".to_owned(), protocol: Protocol::Mqtt, port: free_port(), tls: None }];
-    settings.authentication = Authentication { anonymous: true, users: Vec::new() };
+    settings.listeners = vec![Listener::new("mqtt", Protocol::Mqtt, free_port())];
+    settings.authentication = Authentication { anonymous: true, ..Authentication::default() };
     settings
 }
 
@@ -36,14 +35,14 @@ impl SettingsExt for Settings {
     fn users(mut self, users: &[(&str, &str)]) -> Settings {
         let user =
             |(name, secret): &(&str, &str)| User { name: (*name).to_owned(), secret: (*secret).to_owned() };
-        self.authentication = Authentication { anonymous: false, users: users.iter().map(user).collect() };
+        self.authentication =
+            Authentication { users: users.iter().map(user).collect(), ..Authentication::default() };
         self
     }
 
     /// A second listener, over TLS.
     fn tls(mut self, tls: ServerTls) -> Settings {
-        let (name, port) = ("mqtts".to_owned(), free_port());
-        self.listeners.push(Listener { name, protocol: Protocol::Mqtts, port, tls: Some(tls) });
+        self.listeners.push(Listener::new("mqtts", Protocol::Mqtts, free_port()).with_tls(tls));
         self
     }
 }

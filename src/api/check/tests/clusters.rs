@@ -131,6 +131,118 @@ fn tls_of_listeners() {
 }
 
 #[test]
+fn doors_of_listeners() {
+    let with = |protocol: &str, rest: &str| {
+        let tls =
+            if protocol.ends_with('S') && protocol != "WS" { ", tls: {secretRef: {name: a}}" } else { "" };
+        format!("{{listeners: [{{name: a, protocol: {protocol}, port: 1{tls}, {rest}}}]}}")
+    };
+    let tls = |rest: &str| {
+        format!(
+            "{{listeners: [{{name: a, protocol: WSS, port: 1, tls: {{secretRef: {{name: a}}, {rest}}}}}]}}"
+        )
+    };
+    const PATH: &str = "spec.listeners[0].path";
+    let secrets = |count: usize| format!("additionalSecretRefs: [{}]", "{name: b},".repeat(count));
+    check_clusters(vec![
+        accept(with("WS", "path: /")),
+        accept(with("WSS", "path: '/a/b-c~!\"$%'")),
+        refuse(&[PATH], with("WS", "path: mqtt")),
+        refuse(&[PATH], with("WS", "path: ''")),
+        refuse(&[PATH], with("WS", "path: /a?b")),
+        refuse(&[PATH], with("WS", "path: '/a#b'")),
+        refuse(&[PATH], with("WS", "path: '/a b'")),
+        refuse(&[PATH], with("WS", "path: /ä")),
+        refuse(&[PATH], with("WS", &format!("path: /{}", "a".repeat(256)))),
+        refuse(&[PATH], with("MQTT", "path: /mqtt")),
+        refuse(&[PATH], with("MQTTS", "path: /mqtt")),
+        accept(with("MQTT", "proxyProtocol: {trustedCidrs: ['10.0.0.0/8', '::/0']}")),
+        refuse(&["spec.listeners[0].proxyProtocol.trustedCidrs"], with("MQTT", "proxyProtocol: {}")),
+        refuse(
+            &["spec.listeners[0].proxyProtocol.trustedCidrs"],
+            with("MQTT", "proxyProtocol: {trustedCidrs: []}"),
+        ),
+        refuse(
+            &["spec.listeners[0].proxyProtocol.trustedCidrs[0]"],
+            with("MQTT", "proxyProtocol: {trustedCidrs: [lb]}"),
+        ),
+        accept(with("MQTT", "limits: {}")),
+        accept(with("MQTT", "limits: {maxConnections: 1, maxConnectRate: 100, handshakeTimeout: 5s}")),
+        refuse(&["spec.listeners[0].limits.maxConnections"], with("MQTT", "limits: {maxConnections: 0}")),
+        refuse(&["spec.listeners[0].limits.maxConnectRate"], with("MQTT", "limits: {maxConnectRate: 0}")),
+        refuse(&["spec.listeners[0].limits.handshakeTimeout"], with("MQTT", "limits: {handshakeTimeout: 5}")),
+        refuse(
+            &["spec.listeners[0].limits.handshakeTimeout"],
+            with("MQTT", "limits: {handshakeTimeout: 0s}"),
+        ),
+        accept(tls("minVersion: TLS13")),
+        refuse(&["spec.listeners[0].tls.minVersion"], tls("minVersion: '1.3'")),
+        accept(tls(&secrets(16))),
+        refuse(&["spec.listeners[0].tls.additionalSecretRefs"], tls(&secrets(17))),
+        refuse(
+            &["spec.listeners[0].tls.additionalSecretRefs[0].name"],
+            tls("additionalSecretRefs: [{name: A}]"),
+        ),
+        accept(tls("clientAuth: Require, clientCaRef: {name: ca}, usernameFrom: CommonName")),
+        accept(tls("clientAuth: Request, clientCaRef: {name: ca}, usernameFrom: Uri")),
+        refuse(&["spec.listeners[0].tls.usernameFrom"], tls("usernameFrom: Dns")),
+        refuse(&["spec.listeners[0].tls.usernameFrom"], tls("clientAuth: None, usernameFrom: Dns")),
+        refuse(
+            &["spec.listeners[0].tls.usernameFrom"],
+            tls("clientAuth: Require, clientCaRef: {name: ca}, usernameFrom: CN"),
+        ),
+    ]);
+}
+
+#[test]
+fn tokens_and_placeholders() {
+    let jwt = |rest: &str| format!("{{authentication: {{jwt: {{{rest}}}}}}}");
+    let filter = |filter: &str| {
+        format!("{{authorization: {{rules: [{{action: All, effect: Allow, filters: ['{filter}']}}]}}}}")
+    };
+    let mut cases = vec![
+        accept(jwt("jwksSecretRef: {name: keys}")),
+        accept(jwt("jwksSecretRef: {name: keys}, usernameClaim: name, issuer: 'https://id', audience: mqtt")),
+        refuse(&["spec.authentication.jwt.jwksSecretRef"], jwt("issuer: a")),
+        refuse(&["spec.authentication.jwt.jwksSecretRef.name"], jwt("jwksSecretRef: {name: ''}")),
+        refuse(
+            &["spec.authentication.jwt.usernameClaim"],
+            jwt("jwksSecretRef: {name: keys}, usernameClaim: ''"),
+        ),
+        refuse(&["spec.authentication.jwt.issuer"], jwt("jwksSecretRef: {name: keys}, issuer: ''")),
+        refuse(&["spec.authentication.jwt.audience"], jwt("jwksSecretRef: {name: keys}, audience: ''")),
+    ];
+    for good in [
+        "${username}",
+        "a/${clientid}/#",
+        "x${username}-${clientid}y/+",
+        "$${username}$",
+        "a$/$b/$SYS/{x}",
+        "$",
+        "/$/",
+        "a/{/#",
+        "{${clientid}}",
+    ] {
+        cases.push(accept(filter(good)));
+    }
+    for wrong in [
+        "${user}",
+        "${username",
+        "a/${Username}",
+        "${}",
+        "${${username}}",
+        "${user${username}name}",
+        "$${x}",
+        "a${",
+        "${username}#",
+        "+${username}",
+    ] {
+        cases.push(refuse(&["spec.authorization.rules[0].filters[0]"], filter(wrong)));
+    }
+    check_clusters(cases);
+}
+
+#[test]
 fn link_listeners() {
     check_clusters(vec![
         accept("{linkListener: {}}"),

@@ -1,0 +1,262 @@
+//! JSON Web Tokens as passwords: who signed them, for how long, for whom (RFC 7515, 7517, 7519).
+//!
+//! A key verifies the algorithms of its own kind only, and the one that it names if it names one, so a token cannot choose to
+//! be checked in another way. A token without an end is none. What a token says is believed only after its signature.
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::settings::Jwt;
+
+/// The longest token that is looked at.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// How much the clocks of issuer and broker may differ.
+const LEEWAY_S: u64 = 60;
+/// A secret shorter than this is guessed from one token.
+const SECRET_BYTES_MIN: usize = 32;
+/// 2048 bits: shorter keys of RSA are broken, or nearly.
+const MODULUS_BYTES_MIN: usize = 256;
+
+/// Why the keys are of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeysError {
+    #[error("is no JWKS document: {0}")]
+    Json(serde_json::Error),
+    #[error("has no key that is of use; the first {0}")]
+    None(&'static str),
+}
+
+/// The keys of one version of the settings.
+pub(super) struct Tokens {
+    keys: Vec<Key>,
+    username_claim: String,
+    issuer: Option<String>,
+    audience: Option<String>,
+}
+
+/// What a valid token says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Claims {
+    pub(super) username: String,
+    /// When it ends, in seconds since 1970.
+    pub(super) expires_s: u64,
+}
+
+#[derive(Deserialize)]
+struct Jwks {
+    keys: Vec<Jwk>,
+}
+
+/// A key as the document has it: fields of all kinds, base64 where they are bytes.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    alg: Option<String>,
+    kid: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    k: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    /// Extensions that must be understood; none is.
+    crit: Option<Value>,
+}
+
+impl Tokens {
+    pub(super) fn new(settings: &Jwt) -> Result<Tokens, KeysError> {
+        let set: Jwks = serde_json::from_str(&settings.jwks).map_err(KeysError::Json)?;
+        // Issuers publish keys for other purposes in the same document.
+        let (keys, problems): (Vec<_>, Vec<_>) = set.keys.iter().map(Key::new).partition(Result::is_ok);
+        let keys: Vec<Key> = keys.into_iter().flatten().collect();
+        if keys.is_empty() {
+            let problem = problems.into_iter().find_map(Result::err);
+            return Err(KeysError::None(problem.unwrap_or("is missing")));
+        }
+        Ok(Tokens {
+            keys,
+            username_claim: settings.username_claim.clone(),
+            issuer: settings.issuer.clone(),
+            audience: settings.audience.clone(),
+        })
+    }
+
+    /// What a token says, if it is valid at this time.
+    pub(super) fn verify(&self, token: &[u8], now_s: u64) -> Option<Claims> {
+        let [header, payload, signature] = parts(token)?;
+        let message = &token[..header.len() + 1 + payload.len()];
+        let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
+        let signature = decode(signature)?;
+        let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || header.kid == key.id;
+        let is_signed = self.keys.iter().filter(fits).any(|key| key.verify(&header.alg, message, &signature));
+        if header.crit.is_some() || !is_signed {
+            return None;
+        }
+        self.read_claims(&serde_json::from_slice(&decode(payload)?).ok()?, now_s)
+    }
+
+    fn read_claims(&self, claims: &Value, now_s: u64) -> Option<Claims> {
+        let time_s = |name: &str| Some(claims.get(name)?.as_f64());
+        let begins_s = time_s("nbf").unwrap_or(Some(0.0))?.max(0.0) as u64;
+        let ends_s = (time_s("exp")??.max(0.0) as u64).saturating_add(LEEWAY_S);
+        let is_now = begins_s.saturating_sub(LEEWAY_S) <= now_s && now_s < ends_s;
+        let says = |name: &str, wanted: &Option<String>| match (wanted, claims.get(name)) {
+            (None, _) => true,
+            (Some(wanted), Some(Value::Array(all))) if name == "aud" => all.iter().any(|one| one == wanted),
+            (Some(wanted), given) => given.is_some_and(|given| given == wanted),
+        };
+        let is_ours = says("iss", &self.issuer) && says("aud", &self.audience);
+        let username = claims.get(&self.username_claim)?.as_str()?;
+        let is_name = !username.is_empty() && username.len() <= u16::MAX.into() && !username.contains('\0');
+        (is_now && is_ours && is_name).then(|| Claims { username: username.to_owned(), expires_s: ends_s })
+    }
+}
+
+/// True if a password has the form of a token.
+pub(super) fn looks_like_token(password: &[u8]) -> bool {
+    parts(password).is_some()
+}
+
+/// The three parts of a token, in base64.
+fn parts(token: &[u8]) -> Option<[&[u8]; 3]> {
+    let is_part = |part: &[u8]| {
+        !part.is_empty() && part.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
+    };
+    let mut parts = token.split(|&byte| byte == b'.');
+    let three = [parts.next()?, parts.next()?, parts.next()?];
+    let fits = token.len() <= TOKEN_BYTES_MAX && parts.next().is_none() && three.into_iter().all(is_part);
+    fits.then_some(three)
+}
+
+fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+struct Key {
+    id: Option<String>,
+    /// The one algorithm that it is for; none: all of its kind.
+    algorithm: Option<String>,
+    kind: Kind,
+}
+
+/// What a key is made of.
+enum Kind {
+    Rsa(RsaPublicKeyComponents<Vec<u8>>),
+    /// A point of P-256 or P-384, uncompressed.
+    P256(Vec<u8>),
+    P384(Vec<u8>),
+    Ed25519(Vec<u8>),
+    Secret(Vec<u8>),
+}
+
+impl Key {
+    fn new(jwk: &Jwk) -> Result<Key, &'static str> {
+        if jwk.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
+            return Err("is not for signatures");
+        }
+        let kind = Kind::new(jwk)?;
+        if jwk.alg.as_deref().is_some_and(|algorithm| !kind.algorithms().contains(&algorithm)) {
+            return Err("has an alg that does not belong to its kind");
+        }
+        Ok(Key { id: jwk.kid.clone(), algorithm: jwk.alg.clone(), kind })
+    }
+
+    fn verify(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
+        let may = self.algorithm.as_deref().is_none_or(|own| own == algorithm);
+        may && self.kind.algorithms().contains(&algorithm) && self.kind.verify(algorithm, message, signature)
+    }
+}
+
+impl Kind {
+    fn new(jwk: &Jwk) -> Result<Kind, &'static str> {
+        let bytes = |field: &Option<String>| {
+            field.as_ref().and_then(decode).ok_or("lacks a part, or one is not base64url without padding")
+        };
+        let point = |length: usize| {
+            let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
+            let fits = x.len() == length && y.len() == length;
+            fits.then(|| [&[4], &x[..], &y].concat()).ok_or("has a point of the wrong length")
+        };
+        match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", _) => {
+                let whole =
+                    |bytes: Vec<u8>| bytes.into_iter().skip_while(|&byte| byte == 0).collect::<Vec<_>>();
+                let (n, e) = (whole(bytes(&jwk.n)?), whole(bytes(&jwk.e)?));
+                let fits = n.len() >= MODULUS_BYTES_MIN;
+                fits.then_some(Kind::Rsa(RsaPublicKeyComponents { n, e })).ok_or("has less than 2048 bits")
+            }
+            ("EC", Some("P-256")) => Ok(Kind::P256(point(32)?)),
+            ("EC", Some("P-384")) => Ok(Kind::P384(point(48)?)),
+            ("OKP", Some("Ed25519")) => Ok(Kind::Ed25519(bytes(&jwk.x)?)),
+            ("oct", _) => {
+                let secret = bytes(&jwk.k)?;
+                let fits = secret.len() >= SECRET_BYTES_MIN;
+                fits.then_some(Kind::Secret(secret))
+                    .ok_or("is a secret of less than 32 bytes, which is guessed easily")
+            }
+            _ => Err("is of a kind or curve that is not supported; use RSA, P-256, P-384, Ed25519 or oct"),
+        }
+    }
+
+    const fn algorithms(&self) -> &'static [&'static str] {
+        match self {
+            Kind::Rsa(_) => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+            Kind::P256(_) => &["ES256"],
+            Kind::P384(_) => &["ES384"],
+            Kind::Ed25519(_) => &["EdDSA"],
+            Kind::Secret(_) => &["HS256", "HS384", "HS512"],
+        }
+    }
+
+    /// Verifies by an algorithm of this kind.
+    fn verify(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
+        let verified = match self {
+            Kind::Rsa(key) => key.verify(rsa(algorithm), message, signature),
+            Kind::P256(point) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
+            }
+            Kind::P384(point) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point).verify(message, signature)
+            }
+            Kind::Ed25519(key) => UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature),
+            Kind::Secret(secret) => {
+                hmac::verify(&hmac::Key::new(hash(algorithm), secret), message, signature)
+            }
+        };
+        verified.is_ok()
+    }
+}
+
+fn rsa(algorithm: &str) -> &'static RsaParameters {
+    match algorithm {
+        "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
+        "RS384" => &signature::RSA_PKCS1_2048_8192_SHA384,
+        "RS512" => &signature::RSA_PKCS1_2048_8192_SHA512,
+        "PS256" => &signature::RSA_PSS_2048_8192_SHA256,
+        "PS384" => &signature::RSA_PSS_2048_8192_SHA384,
+        _ => &signature::RSA_PSS_2048_8192_SHA512,
+    }
+}
+
+fn hash(algorithm: &str) -> hmac::Algorithm {
+    match algorithm {
+        "HS256" => hmac::HMAC_SHA256,
+        "HS384" => hmac::HMAC_SHA384,
+        _ => hmac::HMAC_SHA512,
+    }
+}
+
+#[cfg(test)]
+mod tests;
