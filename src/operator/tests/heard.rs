@@ -359,3 +359,17 @@ fn a_node_cannot_say_what_an_object_cannot_hold() {
     let version = &world.status(Kind::MqttCluster, "us-east")["version"];
     assert_eq!(version.as_str().map(str::len), Some(64));
 }
+
+#[test]
+fn an_idle_operator_writes_nothing_for_five_minutes() {
+    let mut world = World::running();
+    let begun = world.now;
+    for _ in 0..60 {
+        world.now += Duration::from_secs(5);
+        assert!(!world.beat());
+        assert!(!world.decider.heard.has_turned(begun, world.now), "no report grows old");
+    }
+    let (now, until) = (world.now, world.decider.next(world.now));
+    assert!(until.is_none(), "nothing waits to be tried again: {:?}", until.map(|until| until - now));
+    assert_eq!(world.settle(), 0);
+}

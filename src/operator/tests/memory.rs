@@ -318,8 +318,8 @@ fn each_link_costs_one_secret_and_one_status() {
         }
     }
     let links = 45;
-    // A settings document and a status more for each cluster, however many of its links are new.
-    assert_eq!(world.settle(), 2 * links + 2 * names.len());
+    // Two pieces of settings and a status more for each cluster, however many of its links are new.
+    assert_eq!(world.settle(), 2 * links + 3 * names.len());
 }
 
 #[test]

@@ -2,23 +2,30 @@
 //!
 //! What a kubelet does is done here: a pod gets an address, its node the files of its Secrets.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::real::{Scene, condition, exists, play};
+use crate::admin::{self, Command, Trust};
 use crate::node::{self, AdminPort};
 use crate::operator::build::Kind;
 use crate::operator::watch::api;
+use crate::settings::report::NodeReport;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The Secrets with settings.
+const PIECES: [&str; 3] = ["settings", "users", "links"];
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -116,15 +123,17 @@ impl Scene {
 
     /// Starts the node of a cluster as its pod would, and makes the pod.
     async fn start(&self, cluster: &str) -> Pod {
-        let (pod, port) = self.start_alone(cluster).await;
+        let (pod, port) = self.start_alone(cluster, &PIECES).await;
         self.announce(cluster, port).await;
         pod
     }
 
-    async fn start_alone(&self, cluster: &str) -> (Pod, u16) {
+    async fn start_alone(&self, cluster: &str, pieces: &[&str]) -> (Pod, u16) {
         let folder = TempDir::new().expect("a folder");
         let (settings, tls) = (folder.path().join("settings"), folder.path().join("admin"));
-        self.mount(&format!("mqlink-{cluster}-settings"), &settings).await;
+        for piece in pieces {
+            self.mount(&format!("mqlink-{cluster}-{piece}"), &settings).await;
+        }
         self.mount(&format!("mqlink-{cluster}-admin"), &tls).await;
         let port = free_port();
         let options = node::Options {
@@ -178,4 +187,280 @@ fn a_link_between_two_nodes_turns_ready() {
         scene.until(Kind::ClusterLink, "us-eu", follows).await;
         scene.link_is("Ready", ("True", "Ready")).await;
     });
+}
+
+#[test]
+fn a_secret_reaches_the_running_node() {
+    play(async |scene| {
+        let mut us = cluster("us");
+        us["spec"]["authentication"] = json!({"usersSecretRef": {"name": "people"}});
+        scene.create(Kind::Secret, people("ann:plain:one")).await;
+        scene.create(Kind::MqttCluster, us).await;
+        let _operator = scene.operator();
+        let _us = scene.start("us").await;
+        scene.until(Kind::MqttCluster, "us", is("ConfigApplied", ("True", "Applied"))).await;
+        let before = scene.applied_at("us").await;
+        let begun = Instant::now();
+        scene.merge(Kind::Secret, "people", json!({"stringData": {"users": "bob:plain:two"}})).await;
+        scene.until_mounted("mqlink-us-users", "bob").await;
+        scene.until(Kind::MqttCluster, "us", is("ConfigApplied", ("True", "Applied"))).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "within seconds, on a busy machine");
+        assert!(scene.applied_at("us").await >= before);
+        // A mistake in it changes nothing that runs, and is said.
+        scene.merge(Kind::Secret, "people", json!({"stringData": {"users": "no colon"}})).await;
+        scene.until(Kind::MqttCluster, "us", is("ResolvedRefs", ("False", "SecretInvalid"))).await;
+        scene.until(Kind::MqttCluster, "us", is("ConfigApplied", ("True", "Applied"))).await;
+    });
+}
+
+/// T1: each mistake is the reason of Ready, and its correction is enough.
+#[test]
+fn mistakes_are_named_and_their_corrections_recover() {
+    play(async |scene| {
+        let (us, mut eu) = (cluster("us"), cluster("eu"));
+        eu["spec"]["linkListener"]["tls"] = json!({"mode": "Plaintext"});
+        let server = eu["spec"]["linkListener"]["advertisedAddress"].clone();
+        scene.create(Kind::MqttCluster, us).await;
+        scene.create(Kind::MqttCluster, eu).await;
+        for (name, password) in [("wrong", "guessed"), ("right", "s3cret-s3cret-s3cret")] {
+            scene.create(Kind::Secret, credentials(name, password)).await;
+        }
+        let inbound = json!({
+            "clusterName": "us", "dial": "In", "inbound": {"credentialsRef": {"name": "right"}},
+        });
+        let outward = |cluster: &str, server: &Value, secret: &str| json!({"clusterName": cluster, "server": server, "dial": "Out", "credentialsRef": {"name": secret}});
+        scene.create(Kind::ClusterLink, external("eu-us", "eu", inbound)).await;
+        let nowhere = json!(format!("127.0.0.1:{}", free_port()));
+        scene.create(Kind::ClusterLink, external("us-eu", "us", outward("eu", &nowhere, "wrong"))).await;
+        let _operator = scene.operator();
+        let _nodes = (scene.start("us").await, scene.start("eu").await);
+        scene.link_is("Ready", ("False", "DialFailed")).await;
+        let correct = |field: &str, value: Value| json!({"spec": {"remote": {"external": {field: value}}}});
+        scene.merge(Kind::ClusterLink, "us-eu", correct("server", server.clone())).await;
+        scene.link_is("Ready", ("False", "BadCredentials")).await;
+        scene.link_is("Programmed", ("True", "Programmed")).await;
+        scene.merge(Kind::ClusterLink, "us-eu", correct("credentialsRef", json!({"name": "right"}))).await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+        scene.until(Kind::ClusterLink, "eu-us", is("Ready", ("True", "Ready"))).await;
+        // A password that changes in its Secret.
+        scene.merge(Kind::Secret, "wrong", json!({"stringData": {"password": "other-other-other"}})).await;
+        scene.merge(Kind::ClusterLink, "us-eu", correct("credentialsRef", json!({"name": "gone"}))).await;
+        scene.link_is("Ready", ("False", "SecretNotFound")).await;
+        // A name is for good: another link takes this one's place.
+        scene.delete(Kind::ClusterLink, "us-eu").await;
+        scene.create(Kind::ClusterLink, external("us-eu", "us", outward("ue", &server, "right"))).await;
+        scene.link_is("Ready", ("False", "BadClusterName")).await;
+        scene.delete(Kind::ClusterLink, "us-eu").await;
+        scene.create(Kind::ClusterLink, external("us-eu", "us", outward("eu", &server, "right"))).await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+    });
+}
+
+/// T2: halves are disabled, enabled and deleted in any order, the last one too, and nobody waits for a peer that is gone.
+#[test]
+fn halves_come_and_go_in_any_order() {
+    play(async |scene| {
+        scene.create_two().await;
+        let _operator = scene.operator();
+        let us = scene.start("us").await;
+        let eu = scene.start("eu").await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+        for _ in 0..2 {
+            scene.merge(Kind::ClusterLink, "us-eu", json!({"spec": {"enabled": false}})).await;
+            scene.link_is("Ready", ("False", "Disabled")).await;
+            scene.link_is("Programmed", ("True", "Programmed")).await;
+            scene.merge(Kind::ClusterLink, "us-eu", json!({"spec": {"enabled": true}})).await;
+            scene.link_is("Ready", ("True", "Ready")).await;
+        }
+        scene.delete(Kind::ClusterLink, "us-eu").await;
+        scene.until(Kind::MqttCluster, "eu", has_links(0, 0)).await;
+        scene.until(Kind::MqttCluster, "eu", is("ConfigApplied", ("True", "Applied"))).await;
+        scene.create(Kind::ClusterLink, link(&["a/#"])).await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+        scene.until(Kind::MqttCluster, "us", has_links(1, 1)).await;
+        // The peer is gone without a word, and so is its pod's node.
+        let _hole = scene.black_hole("eu").await;
+        drop(eu);
+        let begun = Instant::now();
+        scene.delete(Kind::ClusterLink, "us-eu").await;
+        scene.until(Kind::ClusterLink, "us-eu", |object| object.is_none()).await;
+        scene.until(Kind::MqttCluster, "us", has_links(0, 0)).await;
+        scene.until(Kind::MqttCluster, "us", is("ConfigApplied", ("True", "Applied"))).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits for the peer");
+        drop(us);
+    });
+}
+
+#[test]
+fn who_is_not_the_node_gets_nothing_and_stops_nobody() {
+    play(async |scene| {
+        scene.create_two().await;
+        let _operator = scene.operator();
+        let _us = scene.start("us").await;
+        // One speaks no TLS, and never ends.
+        let stranger = TcpListener::bind(SocketAddr::from((HERE, 0))).expect("a port");
+        let port = stranger.local_addr().expect("bound").port();
+        std::thread::spawn(move || {
+            let line = [b'x'; 65_536];
+            while let Ok((mut socket, _)) = stranger.accept() {
+                while socket.write_all(&line).is_ok() {}
+            }
+        });
+        scene.announce("eu", port).await;
+        let said = |object: Option<&Value>| {
+            let conditions =
+                object.and_then(|object| object["status"]["conditions"].as_array()).into_iter().flatten();
+            conditions.filter(|it| it["type"] == "Ready").any(|it| {
+                it["status"] == "Unknown"
+                    && it["message"].as_str().is_some_and(|text| text.contains("failed to reach 127.0.0.1"))
+            })
+        };
+        scene.until(Kind::MqttCluster, "eu", said).await;
+        scene.until(Kind::ClusterLink, "us-eu", said).await;
+        scene.until(Kind::MqttCluster, "us", is("Ready", ("True", "Ready"))).await;
+        // Another is the node of another cluster, with a good certificate of that one.
+        scene.delete(Kind::Pod, "eu-0").await;
+        let (other, port) = scene.start_alone("us", &PIECES[..1]).await;
+        scene.announce("eu", port).await;
+        scene.until(Kind::ClusterLink, "us-eu", said).await;
+        // The right one comes at last.
+        scene.delete(Kind::Pod, "eu-0").await;
+        drop(other);
+        let _eu = scene.start("eu").await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+    });
+}
+
+#[test]
+fn a_node_that_starts_with_half_of_its_settings_is_healed_by_a_push() {
+    play(async |scene| {
+        scene.create_two().await;
+        let _operator = scene.operator();
+        let _us = scene.start("us").await;
+        let (_eu, port) = scene.start_alone("eu", &PIECES[..2]).await;
+        scene.announce("eu", port).await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+    });
+}
+
+#[test]
+fn a_node_that_hangs_is_unknown_after_fifteen_seconds() {
+    play(async |scene| {
+        scene.create(Kind::MqttCluster, cluster("us")).await;
+        let _operator = scene.operator();
+        let (hanging, port) = scene.hanging("us").await;
+        scene.announce("us", port).await;
+        scene.until(Kind::MqttCluster, "us", is("Available", ("True", "Available"))).await;
+        let begun = Instant::now();
+        scene.until(Kind::MqttCluster, "us", is("Available", ("Unknown", "NoReport"))).await;
+        assert!(begun.elapsed() > Duration::from_secs(10), "its word counts for a while");
+        hanging.abort();
+    });
+}
+
+#[test]
+fn an_operator_of_idle_nodes_writes_nothing() {
+    play(async |scene| {
+        scene.create_two().await;
+        let mut operator = scene.operator();
+        let _nodes = (scene.start("us").await, scene.start("eu").await);
+        scene.link_is("Ready", ("True", "Ready")).await;
+        scene.until(Kind::MqttCluster, "us", has_links(1, 1)).await;
+        scene.until(Kind::MqttCluster, "eu", has_links(1, 1)).await;
+        // Reports, beats, and a report that would have been too old meanwhile.
+        let time = Duration::from_secs(17);
+        let mut tries = 0;
+        while !operator.is_quiet(time).await {
+            tries += 1;
+            assert!(tries < 4, "it decides again and again");
+        }
+        let before = scene.versions().await;
+        assert!(operator.is_quiet(time).await, "beats are no reason to decide");
+        assert_eq!(scene.versions().await, before);
+    });
+}
+
+fn people(users: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "people"}, "stringData": {"users": users}})
+}
+
+fn credentials(name: &str, password: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+        "stringData": {"username": "us", "password": password},
+    })
+}
+
+fn external(name: &str, cluster: &str, external: Value) -> Value {
+    json!({
+        "apiVersion": "mqlink.dev/v1alpha1", "kind": "ClusterLink", "metadata": {"name": name},
+        "spec": {"clusterRef": {"name": cluster}, "topics": ["#"], "remote": {"external": external}},
+    })
+}
+
+fn has_links(total: i64, ready: i64) -> impl Fn(Option<&Value>) -> bool + Send {
+    move |object: Option<&Value>| {
+        object.is_some_and(|it| it["status"]["links"] == json!({"total": total, "ready": ready}))
+    }
+}
+
+impl Scene {
+    /// When the settings of a cluster were last found applied.
+    async fn applied_at(&self, cluster: &str) -> String {
+        let object = self.get(Kind::MqttCluster, cluster).await;
+        let conditions = object["status"]["conditions"].as_array().expect("conditions").clone();
+        let found = conditions.iter().find(|it| it["type"] == "ConfigApplied").expect("it is there");
+        found["lastTransitionTime"].as_str().expect("a time").to_owned()
+    }
+
+    /// Waits until a Secret of ours says something.
+    async fn until_mounted(&self, secret: &str, text: &str) {
+        let says = |object: Option<&Value>| {
+            let values = object.and_then(|object| object["data"].as_object()).into_iter().flatten();
+            let decoded = values.filter_map(|(_, value)| STANDARD.decode(value.as_str()?).ok());
+            decoded.into_iter().any(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+        };
+        self.until(Kind::Secret, secret, says).await;
+    }
+
+    /// Moves a cluster's pod to an address where everybody may connect and nobody ever answers.
+    async fn black_hole(&self, cluster: &str) -> TcpListener {
+        let pod = self.get(Kind::Pod, &format!("{cluster}-0")).await;
+        let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64().expect("a port");
+        let port = u16::try_from(port).expect("a port");
+        let hole =
+            TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), port)).expect("this address has no ports yet");
+        let status = json!({"status": {"podIP": "127.0.0.9", "podIPs": [{"ip": "127.0.0.9"}]}});
+        let api = api(&self.client, Kind::Pod, Some(&self.namespace));
+        let patched =
+            api.patch_status(&format!("{cluster}-0"), &PatchParams::default(), &Patch::Merge(status)).await;
+        patched.unwrap_or_else(|error| panic!("{error}"));
+        hole
+    }
+
+    /// A node that says once how it is, and then nothing.
+    async fn hanging(&self, cluster: &str) -> (tokio::task::JoinHandle<()>, u16) {
+        let folder = TempDir::new().expect("a folder");
+        self.mount(&format!("mqlink-{cluster}-admin"), folder.path()).await;
+        let listener = admin::bind_tcp(SocketAddr::from((HERE, 0))).await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let trust = Trust::read(folder.path()).expect("certificates");
+        let report =
+            NodeReport { node: format!("{cluster}-0"), version: "0".to_owned(), ..NodeReport::default() };
+        let (report, reports) = watch::channel(Arc::new(report));
+        let (commands, mut taken) = mpsc::channel(1);
+        let routes = admin::routes(reports, commands, Duration::from_secs(3_600));
+        let task = tokio::spawn(async move {
+            let _kept = (folder, report);
+            let answer = async {
+                while let Some(command) = taken.recv().await {
+                    if let Command::Refresh(reply) = command {
+                        let _ = reply.send(());
+                    }
+                }
+            };
+            tokio::join!(admin::serve_tls(listener, trust, routes, Duration::from_secs(3_600)), answer);
+        });
+        (task, port)
+    }
 }

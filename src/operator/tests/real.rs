@@ -43,6 +43,12 @@ impl Operator {
         let settled = tokio::time::timeout(WAIT_MAX, self.progress.changed()).await;
         settled.expect("it settles in time").expect("it goes on");
     }
+
+    /// Whether it decides nothing for so long.
+    pub(super) async fn is_quiet(&mut self, time: Duration) -> bool {
+        self.progress.mark_unchanged();
+        tokio::time::timeout(time, self.progress.changed()).await.is_err()
+    }
 }
 
 impl Operator {
