@@ -55,7 +55,7 @@ async fn write(socket: &mut WebSocket<DuplexStream>, mut bytes: &[u8]) {
 
 #[tokio::test]
 async fn a_handshake_may_come_byte_by_byte_with_data_behind_it() {
-    let (ours, mut theirs) = duplex(7);
+    let (ours, mut theirs) = duplex(64);
     let stream = [REQUEST.as_bytes(), &frame(0x82, b"early")].concat();
     let client = async {
         for byte in stream {
