@@ -61,6 +61,10 @@ clients: build ## runs the broker with the clients that people have, writes docs
 	@e2e/clients/install.sh
 	@e2e/clients/run.py --broker $(TARGET)/release/mqlink
 
+.PHONY: bench-operator
+bench-operator: build ## measures the operator against a real API server, 1,000 links (docs/performance-operator.md)
+	@KUBEBUILDER_ASSETS=$$(e2e/cluster/tools.sh api) benches/operator.py $(TARGET)/release/mqlink
+
 .PHONY: image
 image: build ## the image of broker and operator without Docker, target/mqlink-image.tar
 	@image/build.sh $(TARGET)/release/mqlink $(TARGET)/mqlink-image.tar

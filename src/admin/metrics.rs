@@ -117,19 +117,27 @@ fn drops(link: &LinkReport) -> [(&'static str, &'static str, u64); 9] {
     ]
 }
 
-#[derive(Default)]
-struct Page {
+/// A page of metrics that is being written.
+#[derive(Debug, Default)]
+pub struct Page {
     text: String,
     family: String,
 }
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    /// The page so far.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    /// Begins a family; the samples that follow belong to it.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.family = name.to_owned();
         self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    fn sample(&mut self, labels: &[(&str, &dyn Display)], value: u64) {
+    /// Writes one sample of the family.
+    pub fn sample(&mut self, labels: &[(&str, &dyn Display)], value: u64) {
         let labels: Vec<_> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };

@@ -101,6 +101,11 @@ pub async fn serve_probes(
         .route("/readyz", get(get_readyz))
         .route("/metrics", get(get_metrics))
         .with_state(node);
+    serve_open(listener, routes).await
+}
+
+/// Serves what everybody may ask until dropped: a bounded number of short connections.
+pub async fn serve_open(listener: TcpListener, routes: Router) -> Infallible {
     let mut connections = Crowd::new(CONNECTIONS_MAX);
     loop {
         tokio::select! {

@@ -1,10 +1,13 @@
 //! `mqlink operator`.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 use kube::Client;
+use tokio::net::TcpListener;
 
 use super::{Failure, interrupted};
-use crate::operator::{self, Lease, Options, Scope};
+use crate::operator::{self, Lease, Options, SILENCE_MAX, Scope, Vitals};
 
 /// Run the clusters and links of this Kubernetes.
 #[derive(Args, Debug)]
@@ -23,6 +26,9 @@ pub(super) struct OperatorArgs {
     /// Hold no Lease: for an operator that is started by hand.
     #[arg(long, conflicts_with = "lease_namespace")]
     no_lease: bool,
+    /// Answer /livez, /readyz and /metrics in plain HTTP on this address, as [::]:8080 [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    probe_listen: Option<SocketAddr>,
 }
 
 const HELP: &str = "\
@@ -34,11 +40,17 @@ Example: mqlink operator --image localhost/mqlink:dev --no-lease";
 
 impl OperatorArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let config = kube::Config::infer()
+        let mut config = kube::Config::infer()
             .await
             .map_err(|error| Failure::new(format!("failed to find Kubernetes: {error}; set KUBECONFIG")))?;
         let namespace = config.default_namespace.clone();
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| namespace.clone());
+        config.read_timeout = Some(SILENCE_MAX);
+        let vitals = Vitals::default();
+        if let Some(address) = self.probe_listen {
+            let listener = bind(address).await?;
+            tokio::spawn(vitals.clone().serve(listener));
+        }
         let client = Client::try_from(config)
             .map_err(|error| Failure::new(format!("failed to connect to Kubernetes: {error}")))?;
         let image = match self.image {
@@ -52,6 +64,7 @@ impl OperatorArgs {
             },
             image,
             lease: (!self.no_lease).then(|| Lease::new(lease_namespace, &host_name())),
+            vitals,
         };
         let done = operator::run(client, options, interrupted()).await;
         done.map_err(|error| Failure::new(error.to_string()))
@@ -63,6 +76,12 @@ async fn image_of_own_pod(client: &Client, namespace: &str) -> Result<String, Fa
         Failure::usage("the image for clusters is not known: give --image, or in a pod its name as POD_NAME")
     })?;
     operator::own_image(client, namespace, &pod).await.map_err(|error| Failure::new(error.to_string()))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(format!("failed to listen on {address}: {error}; choose another --probe-listen"))
+    })
 }
 
 /// The pod's name, in a pod.

@@ -131,11 +131,10 @@ impl Picture {
             reports: self.nodes.iter().map(|(key, seen)| (key.clone(), views(key, seen, instant))).collect(),
             running: self.running.clone(),
             minted: self.minted.clone(),
-            secrets: self.manifests.secrets.clone(),
-            namespaces: BTreeMap::new(),
-            troubles: BTreeMap::new(),
+            secrets: self.manifests.secrets.iter().map(|own| (own.key(), own.clone())).collect(),
             clusters,
             links,
+            ..World::default()
         }
     }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::build::{self, Kind, Object, ObjectId, matches};
+use super::build::{self, APPLIED, Kind, Object, ObjectId, Owner, matches};
+use super::events::News;
 use super::ledger::{Ledger, Part};
 use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
-use super::picture::Picture;
-use super::write::{Ended, Write};
+use super::picture::{Found, Picture};
+use super::rollout::{self, Step};
+use super::write::{Before, Ended, Write};
 use crate::admin::Pass;
-use crate::api::conditions::{self, ACCEPTED};
+use crate::api::conditions::{self, ACCEPTED, READY};
 use crate::api::{API_VERSION, MqttCluster};
 use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random};
 use crate::settings::Settings;
@@ -25,7 +28,9 @@ pub(super) struct Decider {
     pub(super) picture: Picture,
     pub(super) ledger: Ledger,
     /// Why an object cannot be written, for those where that goes on.
-    troubles: BTreeMap<ObjectId, (Key, String)>,
+    troubles: BTreeMap<ObjectId, (Owner, String)>,
+    /// Clusters that wait for others before they take over what is new in us.
+    waits: BTreeMap<Key, String>,
     image: String,
     pub(super) heard: Heard,
     /// What is to be done with each node that can be reached.
@@ -56,6 +61,7 @@ impl Decider {
             picture,
             ledger: Ledger::default(),
             troubles: BTreeMap::new(),
+            waits: BTreeMap::new(),
             image,
             heard: Heard::default(),
             orders: BTreeMap::new(),
@@ -65,13 +71,13 @@ impl Decider {
 
     /// Makes the plan for what is known; returns the writes that bring it about.
     pub(super) fn decide(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Vec<Write> {
-        let mut world = self.picture.world();
-        world.troubles = self.troubles_by_cluster();
-        world.reports = self.reports(instant);
-        let plan = plan::plan(&world, now, random);
-        self.picture.remember(&plan);
+        let (mut plan, mut wanted) = self.planned(now, instant, &mut *random);
+        let waits = self.waits(&wanted);
+        if waits != self.waits {
+            self.waits = waits;
+            (plan, wanted) = self.planned(now, instant, random);
+        }
         self.give_orders(&plan);
-        let wanted = self.wanted(&plan);
         let mut writes = self.differing(&wanted, instant);
         writes.extend(self.needless(&wanted, instant));
         if self.knows_enough(instant) {
@@ -87,13 +93,26 @@ impl Decider {
         writes
     }
 
+    /// The plan for what is known, and the objects that follow.
+    fn planned(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> (Plan, Wanted) {
+        let mut world = self.picture.world();
+        world.troubles = self.troubles_of(false);
+        world.link_troubles = self.troubles_of(true);
+        world.reports = self.reports(instant);
+        world.waits.clone_from(&self.waits);
+        let plan = plan::plan(&world, now, random);
+        self.picture.remember(&plan);
+        let wanted = self.wanted(&plan);
+        (plan, wanted)
+    }
+
     /// Notes how a write ended.
     pub(super) fn ended(&mut self, ended: Ended, now: Instant) {
-        let Ended { id, part, cluster, done } = ended;
+        let Ended { id, part, owner, done, .. } = ended;
         let failures = self.ledger.ended(&id, part, done.is_ok(), now);
-        match (done, cluster) {
-            (Err(error), Some(cluster)) if failures >= FAILURES => {
-                self.troubles.insert(id, (cluster, error.to_string()));
+        match (done, owner) {
+            (Err(error), Some(owner)) if failures >= FAILURES => {
+                self.troubles.insert(id, (owner, error.to_string()));
             }
             (Err(_), _) => {}
             (Ok(()), _) => {
@@ -152,13 +171,21 @@ impl Decider {
         self.orders = orders;
     }
 
-    /// The first trouble of each cluster.
-    fn troubles_by_cluster(&self) -> BTreeMap<Key, String> {
+    /// The first trouble of each link, or of each cluster.
+    fn troubles_of(&self, links: bool) -> BTreeMap<Key, String> {
         let mut first = BTreeMap::new();
-        for (cluster, trouble) in self.troubles.values() {
-            first.entry(cluster.clone()).or_insert_with(|| trouble.clone());
+        for (owner, trouble) in self.troubles.values().filter(|(owner, _)| owner.is_link == links) {
+            first.entry(owner.key.clone()).or_insert_with(|| trouble.clone());
         }
         first
+    }
+
+    /// The upgrades that have to wait.
+    fn waits(&self, wanted: &Wanted) -> BTreeMap<Key, String> {
+        let sets = wanted.objects.iter().filter(|(id, _)| id.kind == Kind::StatefulSet);
+        rollout::waits(sets.filter_map(|(id, object)| {
+            Some((&object.owner.key, &object.body, self.picture.children.get(id)?))
+        }))
     }
 
     fn wanted(&self, plan: &Plan) -> Wanted {
@@ -193,12 +220,62 @@ impl Decider {
             if found.is_some_and(|found| matches(&object.body, &found.body)) {
                 continue;
             }
+            let other = found.and_then(|found| found.owner.as_ref()).filter(|own| **own != object.owner.uid);
+            let step = match id.kind {
+                Kind::StatefulSet => rollout::step(&object.body, found),
+                _ => Step::Quiet,
+            };
+            // What another one has no use for goes first; what waits, waits.
+            let is_swept = other.is_some_and(|owner| !wanted.frozen.contains(owner));
+            let is_held = step == Step::Upgrade && self.waits.contains_key(&object.owner.key);
+            if is_swept || is_held {
+                continue;
+            }
             let version = found.map(|found| found.version.as_str());
             if self.ledger.begins(id, Part::Object, &object.body, version, now) {
-                writes.push(Write::Apply { object: object.clone(), is_new: found.is_none() });
+                let before = match version.filter(|_| other.is_none()) {
+                    Some(version) => Before::Seen(version.to_owned()),
+                    None => Before::New,
+                };
+                let news = self.news(object, step, found);
+                let mut object = object.clone();
+                if id.kind == Kind::StatefulSet {
+                    rollout::note_cause(&mut object.body, step, found);
+                }
+                writes.push(Write::Apply { object, before, news });
             }
         }
         writes
+    }
+
+    /// What a write of an object tells to people.
+    fn news(&self, object: &Object, step: Step, found: Option<&Found>) -> Option<News> {
+        let Owner { is_link, key, .. } = &object.owner;
+        let tell = |reason: &str, action: &'static str, note: String| match is_link {
+            true => Some(News::good(self.picture.links.get(key)?, reason, action, note)),
+            false => Some(News::good(self.picture.clusters.get(key)?, reason, action, note)),
+        };
+        let applied = |body: &Value| body["metadata"]["annotations"][APPLIED].clone();
+        let image = &object.body["spec"]["template"]["spec"]["containers"][0]["image"];
+        let image = image.as_str().unwrap_or_default();
+        match (object.id.kind, step, found) {
+            (_, _, Some(found)) if applied(&found.body) == applied(&object.body) => {
+                let note = format!("{} was changed by somebody else, and was put back.", object.id);
+                tell("DriftRepaired", "Repair", note)
+            }
+            (Kind::StatefulSet, _, None) => {
+                tell("Created", "Create", format!("The nodes start with image {image}."))
+            }
+            (Kind::StatefulSet, Step::Asked, _) => {
+                let note = format!("The nodes restart with image {image}, because the spec has changed.");
+                tell("Restarting", "Update", note)
+            }
+            (Kind::StatefulSet, Step::Upgrade, _) => {
+                let note = format!("The nodes restart with image {image}, which is this operator's version.");
+                tell("Upgrading", "Update", note)
+            }
+            _ => None,
+        }
     }
 
     /// What nothing wants any more: its owner is gone, or has no use for it. What has no owner of ours is not ours to delete,
@@ -206,8 +283,9 @@ impl Decider {
     fn needless(&mut self, wanted: &Wanted, now: Instant) -> Vec<Write> {
         let mut writes = Vec::new();
         for (id, found) in &self.picture.children {
-            let is_kept = found.owner.as_ref().is_none_or(|owner| wanted.frozen.contains(owner));
-            if wanted.objects.contains_key(id) || is_kept {
+            let Some(owner) = &found.owner else { continue };
+            let is_wanted = wanted.objects.get(id).is_some_and(|object| object.owner.uid == *owner);
+            if is_wanted || wanted.frozen.contains(owner) {
                 continue;
             }
             if self.ledger.begins(id, Part::Object, &Value::Null, Some(&found.version), now) {
@@ -220,16 +298,26 @@ impl Decider {
     fn statuses(&mut self, plan: &Plan, now: Instant) -> Vec<Write> {
         let mut writes = Vec::new();
         for (key, cluster) in &self.picture.clusters {
-            let status = plan.clusters.get(key).filter(|status| cluster.status.as_ref() != Some(status));
-            let write =
-                status.and_then(|status| publish(&mut self.ledger, Kind::MqttCluster, cluster, status, now));
-            writes.extend(write);
+            let before = cluster.status.as_ref();
+            let Some(status) = plan.clusters.get(key).filter(|status| before != Some(status)) else {
+                continue;
+            };
+            let news = ready_news(
+                cluster,
+                before.and_then(|before| before.conditions.as_deref()),
+                status.conditions.as_deref(),
+            );
+            writes.extend(publish(&mut self.ledger, Kind::MqttCluster, cluster, status, news, now));
         }
         for (key, link) in &self.picture.links {
-            let status = plan.links.get(key).filter(|status| link.status.as_ref() != Some(status));
-            let write =
-                status.and_then(|status| publish(&mut self.ledger, Kind::ClusterLink, link, status, now));
-            writes.extend(write);
+            let before = link.status.as_ref();
+            let Some(status) = plan.links.get(key).filter(|status| before != Some(status)) else { continue };
+            let news = ready_news(
+                link,
+                before.and_then(|before| before.conditions.as_deref()),
+                status.conditions.as_deref(),
+            );
+            writes.extend(publish(&mut self.ledger, Kind::ClusterLink, link, status, news, now));
         }
         writes
     }
@@ -255,6 +343,26 @@ fn rendering(plan: &Plan, cluster: &Key, settings: &Settings, last: Option<&Orde
     Arc::new(Rendering { hash, json, links: settings.links.len() })
 }
 
+/// What the history of an object needs to know of a new status: that it became ready, why it is not, that nobody knows any more.
+fn ready_news(
+    object: &impl kube::Resource<DynamicType = ()>,
+    before: Option<&[Condition]>,
+    after: Option<&[Condition]>,
+) -> Option<News> {
+    let (before, ready) = (conditions::find(before, READY), conditions::find(after, READY)?);
+    if before.is_some_and(|before| (&before.status, &before.reason) == (&ready.status, &ready.reason)) {
+        return None;
+    }
+    let was_ready = before.is_some_and(|before| before.status == "True");
+    let news = News::good(object, &ready.reason, "Report", &ready.message);
+    match &*ready.status {
+        "True" => Some(news),
+        "False" if ready.reason == "Disabled" => Some(news),
+        "False" => Some(news.warning()),
+        _ => was_ready.then(|| news.warning()),
+    }
+}
+
 impl Wanted {
     fn add(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.objects.extend(objects.into_iter().map(|object| (object.id.clone(), object)));
@@ -266,6 +374,7 @@ fn publish(
     kind: Kind,
     object: &impl kube::Resource,
     status: &impl Serialize,
+    news: Option<News>,
     now: Instant,
 ) -> Option<Write> {
     let meta = object.meta();
@@ -275,9 +384,11 @@ fn publish(
         "metadata": {"name": name, "namespace": namespace, "uid": meta.uid},
     });
     let id = ObjectId { kind, namespace, name };
-    ledger
-        .begins(&id, Part::Status, &body, meta.resource_version.as_deref(), now)
-        .then_some(Write::Status { id, body })
+    ledger.begins(&id, Part::Status, &body, meta.resource_version.as_deref(), now).then_some(Write::Status {
+        id,
+        body,
+        news,
+    })
 }
 
 fn is_accepted(plan: &Plan, cluster: &Key) -> bool {

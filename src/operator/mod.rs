@@ -5,11 +5,13 @@
 //! come back into the loop). Decisions are synchronous and emit writes as values; only `write` touches the API server.
 //!
 //! What holds:
-//! - Nothing is decided before every watch has delivered its list, nor by two operators at a time ([`Lease`]).
+//! - Nothing is decided before every watch has delivered its list and every Secret that is named was asked for, nor by two
+//!   operators at a time ([`Lease`]).
 //! - Writes are server-side applies by one field manager, of objects that differ from what they should be. An operator that
 //!   starts over what another one left writes nothing.
 //! - What is minted is kept in Secrets of the objects that it belongs to; losing one means new credentials, not an outage.
 //! - A refused spec touches nothing that runs. An object that cannot be read stops no other, and loses nothing that it has.
+//! - What a new version of ours restarts, it restarts one cluster at a time.
 //! - Deletion needs no finalizer: children are owned by their object, and what lost its owner is swept.
 //!
 //! - What nodes say is theirs: it is verified whose word it is, bounded, and counts for as long as it is fresh.
@@ -18,13 +20,17 @@
 
 mod build;
 mod nodes;
+mod shelf;
 mod picture;
 mod ledger;
+mod events;
+mod rollout;
 mod decide;
 mod write;
 mod watch;
 mod image;
 mod lease;
+mod vitals;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -32,4 +38,5 @@ mod tests;
 pub use image::own_image;
 pub use lease::{Lease, Pace};
 pub use run::{OperatorError, Options, run};
-pub use watch::Scope;
+pub use vitals::Vitals;
+pub use watch::{SILENCE_MAX, Scope};

@@ -16,13 +16,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::{
-    Kind, MANAGED_BY, MINTED, OWN, ObjectId, link_secret, link_service, listener_service, minted_secret,
-    node_name, selector_text, settings_secrets,
+    Kind, MANAGED_BY, MINTED, OWN, ObjectId, RESERVED_PORTS, link_secret, link_service, listener_service,
+    minted_secret, node_name, nodes_service, selector_text, settings_secrets,
 };
 use super::nodes::{NodeId, Pod};
+use super::shelf::{Shelf, named_in};
 use super::watch::Source;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
-use crate::plan::{Key, Minted, Placement, Plan, Secret, World};
+use crate::plan::{Key, Minted, Placement, Plan, World};
 use crate::settings::{self, Settings};
 
 /// The address that listeners bind in pods: every one, of both families.
@@ -46,7 +47,10 @@ pub(super) struct Picture {
     /// Objects of our kinds, with their uid, that keep what they have: those that this version cannot read, and those that are
     /// being deleted, whose children are the garbage collector's to delete or to leave.
     untouched: BTreeMap<ObjectId, String>,
-    secrets: BTreeMap<Key, Secret>,
+    /// The Secrets that these name …
+    pub(super) shelf: Shelf,
+    /// … by the object that names them.
+    named: BTreeMap<ObjectId, BTreeSet<String>>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) children: BTreeMap<ObjectId, Found>,
     /// By namespace and name.
@@ -65,9 +69,22 @@ impl Picture {
         Picture { awaited: sources.iter().cloned().collect(), ..Picture::default() }
     }
 
+    /// Whether every watch has told what there is.
+    pub(super) fn is_listed(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
     /// Whether enough is known for a decision.
     pub(super) fn is_complete(&self) -> bool {
-        self.awaited.is_empty()
+        self.is_listed() && self.shelf.is_complete()
+    }
+
+    /// Tells the shelf which Secrets are named.
+    pub(super) fn refer(&mut self) {
+        let keys = |(id, names): (&ObjectId, &BTreeSet<String>)| {
+            names.iter().map(|name| Key::new(&id.namespace, name)).collect::<Vec<_>>()
+        };
+        self.shelf.refer(self.named.iter().flat_map(keys).collect());
     }
 
     /// Takes in what a watch saw, and returns the object that it was about.
@@ -125,6 +142,7 @@ impl Picture {
             Kind::ClusterLink => self.put_own(id, object, |picture, link| {
                 picture.links.insert(key, link);
             }),
+            Kind::AnySecret => self.shelf.saw(&key, object.resource_version().as_deref()),
             Kind::Namespace => {
                 self.namespaces.insert(id.name, object.metadata.labels.unwrap_or_default());
             }
@@ -134,10 +152,6 @@ impl Picture {
             },
             _ if object.labels().get(MANAGED_BY).is_some_and(|by| by == OWN) => {
                 self.children.insert(id, found(object));
-            }
-            Kind::Secret => {
-                self.drop(&id);
-                self.secrets.insert(key, secret(&id, &object.data));
             }
             _ => {}
         }
@@ -151,8 +165,12 @@ impl Picture {
     ) {
         let uid = object.uid().unwrap_or_default();
         self.drop(&id);
+        let named = named_in(&object.data["spec"]);
         match object.try_parse::<K>() {
-            Ok(own) => insert(self, own),
+            Ok(own) => {
+                self.named.insert(id, named);
+                insert(self, own);
+            }
             Err(error) => {
                 tracing::error!(object = %id, %error, "this object cannot be read and is left as it is");
                 self.untouched.insert(id, uid);
@@ -166,11 +184,12 @@ impl Picture {
             Kind::MqttCluster => drop(self.clusters.remove(&key)),
             Kind::ClusterLink => drop(self.links.remove(&key)),
             Kind::Namespace => drop(self.namespaces.remove(&id.name)),
-            Kind::Secret => drop(self.secrets.remove(&key)),
+            Kind::AnySecret => self.shelf.saw(&key, None),
             Kind::Pod => drop(self.pods.remove(&key)),
             _ => {}
         }
         self.children.remove(id);
+        self.named.remove(id);
         self.untouched.remove(id);
     }
 
@@ -184,7 +203,7 @@ impl Picture {
             |name: &String| ObjectId { kind: Kind::Namespace, namespace: String::new(), name: name.clone() };
         let clusters = self.clusters.keys().map(|key| named(Kind::MqttCluster, key));
         let links = self.links.keys().map(|key| named(Kind::ClusterLink, key));
-        let secrets = self.secrets.keys().map(|key| named(Kind::Secret, key));
+        let secrets = self.shelf.keys().map(|key| named(Kind::AnySecret, key));
         let pods = self.pods.keys().map(|key| named(Kind::Pod, key));
         let others = self.children.keys().chain(self.untouched.keys()).cloned();
         clusters
@@ -204,8 +223,6 @@ impl Picture {
     /// What the next plan is made from.
     pub(super) fn world(&mut self) -> World {
         self.restore();
-        let used: BTreeSet<&String> =
-            self.clusters.keys().chain(self.links.keys()).map(|key| &key.namespace).collect();
         World {
             placements: self
                 .clusters
@@ -214,17 +231,12 @@ impl Picture {
                 .collect(),
             clusters: self.clusters.values().cloned().collect(),
             links: self.links.values().cloned().collect(),
-            secrets: self
-                .secrets
-                .values()
-                .filter(|secret| used.contains(&secret.namespace))
-                .cloned()
-                .collect(),
+            secrets: self.shelf.secrets().into_iter().map(|secret| (secret.key(), secret)).collect(),
+            unreadable_secrets: self.shelf.unreadable(),
             namespaces: self.namespaces.clone(),
-            reports: BTreeMap::new(),
-            troubles: BTreeMap::new(),
             running: self.running.clone(),
             minted: self.minted.clone(),
+            ..World::default()
         }
     }
 
@@ -301,6 +313,8 @@ impl Picture {
             admin: true,
             nodes: self.node_names(key, cluster),
             selector: Some(selector_text(cluster)),
+            services: self.services(key, cluster),
+            reserved_ports: RESERVED_PORTS.to_vec(),
             ..Placement::default()
         }
     }
@@ -334,6 +348,22 @@ impl Picture {
         })
     }
 
+    /// The Services that a cluster asks for, and whether it has them.
+    fn services(&self, key: &Key, cluster: &MqttCluster) -> BTreeMap<String, bool> {
+        let listeners = cluster.spec.client_listeners();
+        let names = listeners.iter().map(|listener| listener_service(&key.name, &listener.name));
+        let link = cluster.spec.link_port().map(|_| link_service(&key.name));
+        let names = names.chain([nodes_service(&key.name)]).chain(link);
+        names
+            .map(|name| {
+                let id =
+                    ObjectId { kind: Kind::Service, namespace: key.namespace.clone(), name: name.clone() };
+                let owner = self.children.get(&id).and_then(|found| found.owner.as_ref());
+                (name, owner.is_some() && owner == cluster.metadata.uid.as_ref())
+            })
+            .collect()
+    }
+
     /// Where a Service is reached: behind a load balancer once that has an address, else by its name.
     fn address(&self, namespace: &str, name: String, port: i32) -> Option<String> {
         let port = u16::try_from(port).ok()?;
@@ -363,15 +393,5 @@ fn found(mut object: DynamicObject) -> Found {
         owner: owner.map(|owner| owner.uid.clone()),
         version: object.resource_version().unwrap_or_default(),
         body: serde_json::to_value(&object).expect("an object is plain data"),
-    }
-}
-
-fn secret(id: &ObjectId, object: &Value) -> Secret {
-    let decoded =
-        |(key, value): (&String, &Value)| Some((key.clone(), STANDARD.decode(value.as_str()?).ok()?));
-    Secret {
-        namespace: id.namespace.clone(),
-        name: id.name.clone(),
-        data: object["data"].as_object().into_iter().flatten().filter_map(decoded).collect(),
     }
 }

@@ -9,14 +9,18 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
+use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use super::build::Kind;
 use super::decide::Decider;
+use super::events::Teller;
 use super::lease::{Fence, Keeper, Lease};
 use super::nodes::Nodes;
 use super::picture::Picture;
+use super::shelf::{Fetched, fetch};
+use super::vitals::{Phase, Vitals};
 use super::watch::{Scope, Sight, Source, api, open, sources};
 use super::write::{Ended, Write};
 
@@ -30,6 +34,8 @@ const LOOK: Duration = Duration::from_secs(600);
 const FENCED: Duration = Duration::from_secs(1);
 /// Writes at a time.
 const WRITES_MAX: usize = 16;
+/// Secrets read at a time.
+const READS_MAX: usize = 16;
 /// The time between two looks for an API server that is not there when the operator starts.
 const KNOCK: Duration = Duration::from_secs(2);
 
@@ -42,6 +48,8 @@ pub struct Options {
     pub image: String,
     /// How to make sure that there is one operator; `None`: somebody else does.
     pub lease: Option<Lease>,
+    /// Where it counts what it does.
+    pub vitals: Vitals,
 }
 
 /// Why the operator ends.
@@ -112,6 +120,7 @@ async fn lead(
     keeper: &mut Keeper,
 ) -> Result<(), OperatorError> {
     loop {
+        options.vitals.enter(Phase::StandsBy);
         keeper.acquire().await;
         tracing::info!("this operator leads");
         let fence = keeper.fence();
@@ -173,8 +182,21 @@ async fn follow(
     let picture = Picture::new(&sources);
     let decider = Decider::new(picture, options.image.clone());
     let (nodes, mut said) = Nodes::new();
-    let mut operator =
-        Operator { client, decider, nodes, fence, open: VecDeque::new(), under_way: FuturesUnordered::new() };
+    let vitals = options.vitals.clone();
+    vitals.enter(Phase::Learns);
+    let instance = options.lease.as_ref().map_or("operator", |lease| lease.holder.as_str()).to_owned();
+    let teller = Teller::new(client.clone(), instance, vitals.events());
+    let mut operator = Operator {
+        client,
+        decider,
+        nodes,
+        fence,
+        teller,
+        vitals,
+        reads: FuturesUnordered::new(),
+        open: VecDeque::new(),
+        under_way: FuturesUnordered::new(),
+    };
     let mut decide_at = None;
     let mut calm_until = Instant::now();
     // When a report grows old, unless something is heard before.
@@ -183,8 +205,9 @@ async fn follow(
     loop {
         tokio::select! {
             Some(sight) = sights.next() => {
-                operator.see(sight);
-                decide_at = Some(calm_until);
+                if operator.see(sight) {
+                    decide_at = Some(calm_until);
+                }
             }
             Some((node, sight)) = said.recv() => {
                 if operator.decider.heard.hear(&node, sight, Instant::now()) {
@@ -201,6 +224,11 @@ async fn follow(
                     decide_at = Some(calm_until);
                 }
                 turn_at = operator.decider.heard.next_turn(now);
+            }
+            Some(fetched) = operator.reads.next() => {
+                if operator.decider.picture.shelf.take(fetched, Instant::now()) {
+                    decide_at = Some(calm_until);
+                }
             }
             () = at(decide_at) => {
                 let begun = Instant::now();
@@ -223,13 +251,24 @@ struct Operator {
     /// Closed once somebody else may operate.
     fence: Fence,
     nodes: Nodes,
+    teller: Teller,
+    vitals: Vitals,
+    /// At most one for each Secret.
+    reads: FuturesUnordered<BoxFuture<'static, Fetched>>,
     /// Writes that have not begun. At most one for each object and its status.
     open: VecDeque<Write>,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
 }
 
 impl Operator {
-    fn see(&mut self, (source, event): Sight) {
+    /// Takes in what a watch saw; whether a decision can depend on it. Most Secrets are nobody's business.
+    fn see(&mut self, (source, event): Sight) -> bool {
+        if source.kind == Kind::AnySecret
+            && let Ok(Event::Apply(secret) | Event::Delete(secret)) = &event
+            && !self.decider.picture.shelf.names(secret)
+        {
+            return false;
+        }
         match event {
             Ok(event) => {
                 if let Some(id) = self.decider.picture.see(&source, event) {
@@ -237,17 +276,24 @@ impl Operator {
                 }
             }
             Err(error) => {
+                self.vitals.interrupted();
                 let Source { kind, namespace } = &source;
                 let namespace = namespace.as_deref().unwrap_or("all namespaces");
                 tracing::warn!(?kind, namespace, %error, "a watch was interrupted and begins again");
             }
         }
+        true
     }
 
     /// Decides what to write, and returns when to look again.
     fn decide(&mut self, now: Instant) -> Option<Instant> {
-        if !self.decider.picture.is_complete() {
+        if !self.decider.picture.is_listed() {
             return None;
+        }
+        self.begin_reads(now);
+        let read_next = self.decider.picture.shelf.next(now);
+        if !self.decider.picture.is_complete() {
+            return read_next;
         }
         if !self.fence.is_open(now) {
             self.nodes.keep(&BTreeMap::new());
@@ -256,11 +302,26 @@ impl Operator {
         let writes = self.decider.decide(Timestamp::now(), now, &mut random);
         self.open.extend(writes);
         self.nodes.keep(&self.decider.orders);
-        Some(self.decider.next(now).unwrap_or(now + LOOK))
+        self.vitals.enter(Phase::Operates);
+        self.vitals.holds("MqttCluster", self.decider.picture.clusters.len());
+        self.vitals.holds("ClusterLink", self.decider.picture.links.len());
+        self.vitals.decided(now.elapsed());
+        Some(self.decider.next(now).into_iter().chain(read_next).min().unwrap_or(now + LOOK))
     }
 
     fn is_settled(&self) -> bool {
-        self.decider.picture.is_complete() && self.open.is_empty() && self.under_way.is_empty()
+        self.decider.picture.is_complete()
+            && self.open.is_empty()
+            && self.under_way.is_empty()
+            && self.reads.is_empty()
+    }
+
+    fn begin_reads(&mut self, now: Instant) {
+        let picture = &mut self.decider.picture;
+        picture.refer();
+        for key in picture.shelf.due(now, READS_MAX.saturating_sub(self.reads.len())) {
+            self.reads.push(Box::pin(fetch(self.client.clone(), key)));
+        }
     }
 
     fn begin_writes(&mut self) {
@@ -272,9 +333,13 @@ impl Operator {
         }
     }
 
-    fn note(&mut self, ended: Ended) {
+    fn note(&mut self, mut ended: Ended) {
         if let Err(error) = &ended.done {
             tracing::warn!(%error, "it is tried again");
+        }
+        self.vitals.wrote(ended.id.kind.name(), ended.done.is_ok());
+        if let Some(news) = ended.news.take() {
+            self.teller.tell(news);
         }
         self.decider.ended(ended, Instant::now());
     }

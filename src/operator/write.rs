@@ -1,26 +1,46 @@
 //! Performs one write.
 
+use std::time::Duration;
+
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::build::{Object, ObjectId, matches};
+use super::build::{Object, ObjectId, Owner, matches};
+use super::events::News;
 use super::ledger::Part;
 use super::watch::api;
-use crate::plan::Key;
-
 /// The one field manager of all that the operator writes.
 const MANAGER: &str = "mqlink-operator";
+
+/// The longest wait for one write.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a write did.
+enum Outcome {
+    Changed,
+    Same,
+}
 
 /// Something to write.
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     /// An object. One that is new to us must not be somebody else's.
-    Apply { object: Object, is_new: bool },
+    Apply { object: Object, before: Before, news: Option<News> },
     /// The status of an object.
-    Status { id: ObjectId, body: Value },
+    Status { id: ObjectId, body: Value, news: Option<News> },
     /// An object that should not be there, if it is still the one that was seen.
     Delete { id: ObjectId, uid: String },
+}
+
+/// What is known of an object before it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nobody has seen it.
+    New,
+    /// It was seen in this version.
+    Seen(String),
 }
 
 /// How a write ended.
@@ -28,8 +48,10 @@ pub(super) enum Write {
 pub(super) struct Ended {
     pub(super) id: ObjectId,
     pub(super) part: Part,
-    /// The cluster whose object it is.
-    pub(super) cluster: Option<Key>,
+    /// Whose object it is.
+    pub(super) owner: Option<Owner>,
+    /// What to tell, where something was changed.
+    pub(super) news: Option<News>,
     pub(super) done: Result<(), WriteError>,
 }
 
@@ -39,6 +61,9 @@ pub(super) enum WriteError {
     /// The API server refuses, or is not there.
     #[error("failed to {0} {1}: {2}")]
     Api(&'static str, ObjectId, #[source] Box<kube::Error>),
+    /// The API server does not answer.
+    #[error("failed to {0} {1}: no answer in {2:?}")]
+    TimedOut(&'static str, ObjectId, Duration),
     /// The name is taken by an object of somebody else.
     #[error("failed to create {0}: there is one already, which belongs to {1}; rename or delete one of them")]
     Taken(ObjectId, String),
@@ -54,23 +79,29 @@ impl Write {
 
     /// Performs it.
     pub(super) async fn perform(self, client: Client) -> Ended {
-        let (part, cluster) = match &self {
-            Write::Status { .. } => (Part::Status, None),
-            Write::Apply { object, .. } => (Part::Object, object.cluster.clone()),
-            Write::Delete { .. } => (Part::Object, None),
+        let (part, owner, news) = match &self {
+            Write::Status { news, .. } => (Part::Status, None, news.clone()),
+            Write::Apply { object, news, .. } => (Part::Object, Some(object.owner.clone()), news.clone()),
+            Write::Delete { .. } => (Part::Object, None, None),
         };
-        Ended { id: self.id().clone(), part, cluster, done: self.write(client).await }
+        let id = self.id().clone();
+        let done = match timeout(PATIENCE, self.write(client)).await {
+            Ok(done) => done,
+            Err(_) => Err(WriteError::TimedOut("write", id.clone(), PATIENCE)),
+        };
+        let news = news.filter(|_| matches!(done, Ok(Outcome::Changed)));
+        Ended { id, part, owner, news, done: done.map(drop) }
     }
 
-    async fn write(self, client: Client) -> Result<(), WriteError> {
+    async fn write(self, client: Client) -> Result<Outcome, WriteError> {
         let id = self.id().clone();
         let api = api(&client, id.kind, Some(&id.namespace));
         let (verb, done) = match self {
-            Write::Apply { object, is_new } => {
-                if is_new {
+            Write::Apply { object, before, .. } => {
+                if before == Before::New {
                     check_free(&api, &object).await?;
                 }
-                ("apply", apply(&api, &id.name, &object.body).await)
+                ("apply", apply(&api, &id.name, &object.body, before).await)
             }
             Write::Status { body, .. } => ("write the status of", publish(&api, &id.name, &body).await),
             Write::Delete { uid, .. } => ("delete", delete(&api, &id.name, uid).await),
@@ -79,14 +110,22 @@ impl Write {
     }
 }
 
-async fn apply(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<()> {
+async fn apply(api: &Api<DynamicObject>, name: &str, body: &Value, before: Before) -> kube::Result<Outcome> {
     let applied = api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
-    match &applied {
-        Ok(object) if is_as_wanted(body, object) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_invalid() => mend(api, name, body).await,
-        Err(_) => applied.map(drop),
-        Ok(_) => mend(api, name, body).await,
-    }
+    let stored = match applied {
+        Ok(object) if is_as_wanted(body, &object) => object,
+        // Secrets and accounts have nothing that could be mended: somebody sealed them.
+        Err(kube::Error::Api(status)) if status.is_invalid() && body["spec"].is_object() => {
+            mend(api, name, body).await?
+        }
+        Err(error) => return Err(error),
+        Ok(_) if body["spec"].is_object() => mend(api, name, body).await?,
+        Ok(object) => object,
+    };
+    Ok(match (before, stored.metadata.resource_version) {
+        (Before::Seen(version), Some(stored)) if version == stored => Outcome::Same,
+        _ => Outcome::Changed,
+    })
 }
 
 fn is_as_wanted(body: &Value, object: &DynamicObject) -> bool {
@@ -94,26 +133,27 @@ fn is_as_wanted(body: &Value, object: &DynamicObject) -> bool {
 }
 
 /// Replaces lists as a whole: what others put into a list, server-side apply leaves to them.
-async fn mend(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<()> {
+async fn mend(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<DynamicObject> {
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch(name, &parameters, &Patch::Merge(json!({"spec": body["spec"]}))).await.map(drop)
+    api.patch(name, &parameters, &Patch::Merge(json!({"spec": body["spec"]}))).await
 }
 
-async fn publish(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<()> {
+async fn publish(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<Outcome> {
     let done = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
     gone_is_fine(done.map(drop))
 }
 
-async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> kube::Result<()> {
+async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> kube::Result<Outcome> {
     let only_this = Preconditions { uid: Some(uid), resource_version: None };
     let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::background() };
     gone_is_fine(api.delete(name, &parameters).await.map(drop))
 }
 
-fn gone_is_fine(done: kube::Result<()>) -> kube::Result<()> {
+fn gone_is_fine(done: kube::Result<()>) -> kube::Result<Outcome> {
     match done {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        done => done,
+        Ok(()) => Ok(Outcome::Changed),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Outcome::Same),
+        Err(error) => Err(error),
     }
 }
 
@@ -126,6 +166,6 @@ async fn check_free(api: &Api<DynamicObject>, object: &Object) -> Result<(), Wri
     match controller {
         Some(owner) if *own == owner.uid => Ok(()),
         Some(owner) => Err(WriteError::Taken(object.id.clone(), format!("{} {}", owner.kind, owner.name))),
-        None => Err(WriteError::Taken(object.id.clone(), "nobody we know".to_owned())),
+        None => Err(WriteError::Taken(object.id.clone(), "nobody that we know".to_owned())),
     }
 }

@@ -25,6 +25,8 @@ struct Seen<'a> {
     nodes: Vec<Node<'a>>,
     /// What keeps its objects from being brought about.
     trouble: Option<&'a String>,
+    /// Why it still runs what an earlier version of us made it run.
+    waits: Option<&'a String>,
 }
 
 /// Everything that `Ready` is computed from, in the order of the conditions.
@@ -38,7 +40,12 @@ pub(super) fn status(
     now: Timestamp,
 ) -> MqttClusterStatus {
     let trouble = world.troubles.get(&cluster.key);
-    let seen = Seen { cluster, nodes: reports::nodes(world, &cluster.key), trouble };
+    let seen = Seen {
+        cluster,
+        nodes: reports::nodes(world, &cluster.key),
+        trouble,
+        waits: world.waits.get(&cluster.key),
+    };
     let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
     states.push(reports::ready(&states, ready_message(&seen)));
     let count = |nodes: usize| Some(i32::try_from(nodes).unwrap_or(i32::MAX));
@@ -81,7 +88,11 @@ fn progressing(seen: &Seen<'_>) -> State {
     }
     let starting = || State::unknown("NodesStarting", "No node is known yet.");
     let states: Vec<State> = seen.nodes.iter().map(started).collect();
-    decisive(&states).cloned().unwrap_or_else(starting)
+    let state = decisive(&states).cloned().unwrap_or_else(starting);
+    match seen.waits.filter(|_| state.status == Status::True) {
+        Some(why) => State::yes("UpdateWaiting", why),
+        None => state,
+    }
 }
 
 fn started(node: &Node<'_>) -> State {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::doors;
 use super::links::Link;
 use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
+use super::names;
 use super::room;
 use super::secrets::Secrets;
 use super::world::{Key, Placement, World};
@@ -64,6 +65,7 @@ pub(super) fn resolve_all<'a>(
     random: Random<'_>,
 ) -> BTreeMap<Key, Cluster<'a>> {
     let mut clusters = BTreeMap::new();
+    let mut refusals = refusals(world);
     for object in &world.clusters {
         let key = Key::of(object);
         let own = minted.clusters.entry(key.clone()).or_default();
@@ -71,7 +73,8 @@ pub(super) fn resolve_all<'a>(
         if world.placements.get(&key).is_some_and(|placement| placement.admin) {
             tend_admin(&key, own, now, &mut *random);
         }
-        let cluster = resolve(world, object, key.clone(), own, now, &mut *random);
+        let refusal = refusals.remove(&key);
+        let cluster = resolve(world, object, key.clone(), refusal, own, now, &mut *random);
         clusters.insert(key, cluster);
     }
     clusters
@@ -95,11 +98,11 @@ fn resolve<'a>(
     world: &'a World,
     object: &'a MqttCluster,
     key: Key,
+    refusal: Option<Finding>,
     minted: &mut MintedCluster,
     now: Timestamp,
     random: Random<'_>,
 ) -> Cluster<'a> {
-    let refusal = ACCEPT.iter().find_map(|check| check(object));
     let mut rendered = render(world, object, &key, minted, now, random);
     if let (None, Ok((settings, _))) = (&refusal, &rendered) {
         let lie_in_secrets = world.placements.get(&key).is_some_and(|placement| placement.selector.is_some());
@@ -138,6 +141,41 @@ fn resolve<'a>(
         hash: None,
         endpoint,
     }
+}
+
+/// The specs that are refused, each by itself, then beside the others.
+fn refusals(world: &World) -> BTreeMap<Key, Finding> {
+    let own = |object: &MqttCluster| {
+        let key = Key::of(object);
+        let placement = world.placements.get(&key);
+        let finding = ACCEPT
+            .iter()
+            .find_map(|check| check(object))
+            .or_else(|| port_is_reserved(object, &placement?.reserved_ports))?;
+        Some((key, finding))
+    };
+    let mut refusals: BTreeMap<Key, Finding> = world.clusters.iter().filter_map(own).collect();
+    for (key, finding) in names::conflicts(world, |key| !refusals.contains_key(key)) {
+        refusals.entry(key).or_insert(finding);
+    }
+    refusals
+}
+
+fn port_is_reserved(object: &MqttCluster, reserved: &[(i32, &'static str)]) -> Option<Finding> {
+    let listeners = object.spec.client_listeners();
+    let ports = listeners
+        .iter()
+        .enumerate()
+        .map(|(index, listener)| (format!("spec.listeners[{index}].port"), listener.port))
+        .chain(object.spec.link_port().map(|port| ("spec.linkListener.port".to_owned(), port)));
+    let taken = |port: i32| reserved.iter().find(|(own, _)| *own == port);
+    ports.filter_map(|(path, port)| Some((path, taken(port)?))).next().map(|(path, (port, purpose))| {
+        Finding {
+            path,
+            reason: "PortReserved",
+            message: format!("is {port}, which every pod needs for {purpose}; choose another port"),
+        }
+    })
 }
 
 fn spec_is_invalid(object: &MqttCluster) -> Option<Finding> {

@@ -23,6 +23,8 @@ const FILTER_BYTES_MAX: usize = 1_024;
 /// One link with everything that is known of it.
 struct Seen<'a> {
     link: &'a Link<'a>,
+    /// What keeps its objects from being brought about.
+    trouble: Option<&'a String>,
     /// Both sides, each with the nodes that run it; the local side first.
     sides: Vec<Side<'a>>,
 }
@@ -56,7 +58,8 @@ pub(super) fn status(
             settings_hash: cluster.hash.as_deref(),
         })
     };
-    let seen = Seen { link, sides: link.halves.iter().filter_map(side).collect() };
+    let trouble = world.link_troubles.get(&link.key);
+    let seen = Seen { link, trouble, sides: link.halves.iter().filter_map(side).collect() };
     let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
     states.push(reports::ready(&states, ready_message(&seen, &states)));
     let near: Vec<&LinkReport> = seen.sides.first().map(Side::reports).unwrap_or_default();
@@ -106,6 +109,9 @@ fn programmed(seen: &Seen<'_>) -> State {
     }
     if let Some(finding) = &seen.link.too_large {
         return State::no(finding.reason, finding.message_with_path());
+    }
+    if let Some(trouble) = seen.trouble {
+        return State::no("ApplyFailed", trouble);
     }
     let states: Vec<State> = seen
         .sides

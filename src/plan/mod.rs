@@ -17,6 +17,7 @@ mod world;
 mod minted;
 mod secrets;
 mod users;
+mod names;
 mod clusters;
 mod doors;
 mod consent;

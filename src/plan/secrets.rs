@@ -26,17 +26,21 @@ impl<'a> Secrets<'a> {
 
     /// The Secret that a field names.
     pub(super) fn get(&self, path: &str, reference: &SecretRef) -> Result<Named<'a>, Finding> {
-        let found =
-            |secret: &&super::Secret| secret.namespace == self.namespace && secret.name == reference.name;
         let key = Key::new(self.namespace, &reference.name);
-        match self.world.secrets.iter().find(found) {
-            Some(secret) => Ok(Named { path: path.to_owned(), key, secret }),
-            None => Err(Finding {
-                path: path.to_owned(),
-                reason: "SecretNotFound",
-                message: format!("names Secret {key}, which does not exist; create it or correct the name"),
-            }),
+        if let Some(secret) = self.world.secrets.get(&key) {
+            return Ok(Named { path: path.to_owned(), key, secret });
         }
+        let (reason, message) = match self.world.unreadable_secrets.get(&key) {
+            Some(problem) => (
+                "SecretUnreadable",
+                format!("names Secret {key}, which cannot be read, and is tried again: {problem}"),
+            ),
+            None => (
+                "SecretNotFound",
+                format!("names Secret {key}, which does not exist; create it or correct the name"),
+            ),
+        };
+        Err(Finding { path: path.to_owned(), reason, message })
     }
 }
 

@@ -23,7 +23,9 @@ pub struct World {
     /// All links; statuses included. Without creation timestamps the order decides which of two is the older.
     pub links: Vec<ClusterLink>,
     /// The Secrets that clusters and links name.
-    pub secrets: Vec<Secret>,
+    pub secrets: BTreeMap<Key, Secret>,
+    /// Why some of these cannot be read, though they may be there.
+    pub unreadable_secrets: BTreeMap<Key, String>,
     /// Labels of namespaces, for `allowedLinks` by selector.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Where each cluster runs.
@@ -32,6 +34,10 @@ pub struct World {
     pub reports: BTreeMap<Key, BTreeMap<String, NodeView>>,
     /// What keeps the objects of a cluster from being brought about, where something does.
     pub troubles: BTreeMap<Key, String>,
+    /// The same for links.
+    pub link_troubles: BTreeMap<Key, String>,
+    /// Why nodes still run what an earlier version of us made them run, where that is meant to be.
+    pub waits: BTreeMap<Key, String>,
     /// What each cluster ran before: stays in force where the new spec is refused.
     pub running: BTreeMap<Key, Settings>,
     /// [`super::Plan::minted`] of the last plan.
@@ -39,6 +45,11 @@ pub struct World {
 }
 
 impl World {
+    /// Puts a Secret in, in the place of one of the same name.
+    pub fn put_secret(&mut self, secret: Secret) {
+        self.secrets.insert(secret.key(), secret);
+    }
+
     /// The cluster of this name.
     pub fn cluster(&self, key: &Key) -> Option<&MqttCluster> {
         self.clusters.iter().find(|cluster| Key::of(*cluster) == *key)
@@ -106,6 +117,13 @@ pub struct Secret {
     pub data: BTreeMap<String, Vec<u8>>,
 }
 
+impl Secret {
+    /// Its namespace and name.
+    pub fn key(&self) -> Key {
+        Key::new(&self.namespace, &self.name)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<&String> = self.data.keys().collect();
@@ -132,6 +150,10 @@ pub struct Placement {
     pub link_address: Option<String>,
     /// Whether its nodes are managed over the network: then both sides get certificates for that.
     pub admin: bool,
+    /// Names of the Services that its spec asks for, and whether it has them.
+    pub services: BTreeMap<String, bool>,
+    /// Ports that its nodes need for something else, and for what.
+    pub reserved_ports: Vec<(i32, &'static str)>,
     /// Names of the nodes that there should be.
     pub nodes: Vec<String>,
     /// By what the pods of these nodes are found, where nodes are pods.

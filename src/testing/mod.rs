@@ -3,6 +3,8 @@
 //! It is no part of the program, and knows the custom resources but nothing of who reconciles them. A test that finds no
 //! server at hand abstains.
 
+mod relay;
 mod server;
 
+pub(crate) use relay::Relay;
 pub(crate) use server::{Server, send, url};

@@ -16,14 +16,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::Request;
+use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tower::util::MapRequestLayer;
 
 use crate::api::API_VERSION;
 use crate::api::crd::{self, Kind};
 
 const ATTEMPTS: u32 = 5;
-const START_MAX: Duration = Duration::from_secs(120);
+/// A busy machine needs long for what takes seconds.
+const START_MAX: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 const TOKEN: &str = "the-tests-own-server-on-loopback";
 const ACCOUNT_TOKEN: &str = "an-account-that-has-only-its-rights";
@@ -33,8 +38,12 @@ const ACCOUNT: &str = "system:serviceaccount:mqlink-system:mqlink-operator";
 /// A `kube-apiserver` with the two definitions, and its `etcd`. The children end when this process does.
 pub(crate) struct Server {
     port: u16,
+    assets: PathBuf,
     folder: PathBuf,
+    api_arguments: Vec<String>,
     children: [Child; 2],
+    /// Shells of programs that were ended: what one of them holds open removes the folder when it closes.
+    ended: Vec<Child>,
 }
 
 impl Server {
@@ -79,11 +88,41 @@ impl Server {
     }
 
     fn client_as(&self, token: &str, path: &str) -> Client {
-        let url = format!("https://127.0.0.1:{}{path}", self.port);
-        let mut config = Config::new(url.parse().expect("a URL"));
-        config.accept_invalid_certs = true;
-        config.auth_info.token = Some(token.to_owned().into());
-        Client::try_from(config).expect("a client")
+        Client::try_from(config(self.port, token, path)).expect("a client")
+    }
+
+    /// A client that reaches the server through a relay's port.
+    pub(crate) fn client_at(&self, port: u16) -> Client {
+        Client::try_from(config(port, TOKEN, "")).expect("a client")
+    }
+
+    /// A client whose requests something looks at, and may change, before they leave.
+    pub(crate) fn client_through<F>(&self, look: F) -> Client
+    where
+        F: FnMut(Request<Body>) -> Request<Body> + Clone + Send + Sync + 'static,
+    {
+        let builder = ClientBuilder::try_from(config(self.port, TOKEN, "")).expect("a client");
+        builder.with_layer(&MapRequestLayer::new(look)).build()
+    }
+
+    /// Where the server listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends `kube-apiserver` without a word.
+    pub(crate) fn kill_api(&mut self) {
+        let pid = std::fs::read_to_string(self.folder.join("kube-apiserver.pid")).expect("it runs");
+        let pid = Pid::from_raw(pid.trim().parse().expect("a number"));
+        kill(pid, Signal::SIGKILL).expect("it is ours");
+        self.children[1].wait().expect("its shell ends with it");
+    }
+
+    /// Starts it again on the same port and data.
+    pub(crate) fn start_api(&mut self) {
+        let api = spawn(self.assets.join("kube-apiserver"), &self.folder, &self.api_arguments);
+        self.ended.push(std::mem::replace(&mut self.children[1], api));
+        assert!(self.becomes_ready(), "kube-apiserver starts again");
     }
 
     /// A namespace that no other test has.
@@ -142,26 +181,25 @@ impl Server {
                 "--unsafe-no-fsync".to_owned(),
             ],
         );
-        let api = spawn(
-            assets.join("kube-apiserver"),
-            &folder,
-            &[
-                format!("--etcd-servers={socket}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--secure-port={port}"),
-                format!("--cert-dir={}", path("certs")),
-                format!("--token-auth-file={}", path("tokens")),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-account-issuer=https://localhost".to_owned(),
-                format!("--service-account-signing-key-file={}", path("sa.key")),
-                format!("--service-account-key-file={}", path("sa.pub")),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-                format!("--audit-policy-file={}", path("audit.json")),
-                format!("--audit-log-path={}", path("audit.log")),
-            ],
-        );
-        let mut server = Server { port, folder, children: [etcd, api] };
+        let api_arguments = vec![
+            format!("--etcd-servers={socket}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--cert-dir={}", path("certs")),
+            format!("--token-auth-file={}", path("tokens")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-account-issuer=https://localhost".to_owned(),
+            format!("--service-account-signing-key-file={}", path("sa.key")),
+            format!("--service-account-key-file={}", path("sa.pub")),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            format!("--audit-policy-file={}", path("audit.json")),
+            format!("--audit-log-path={}", path("audit.log")),
+        ];
+        let api = spawn(assets.join("kube-apiserver"), &folder, &api_arguments);
+        let assets = assets.to_owned();
+        let mut server =
+            Server { port, assets, folder, api_arguments, children: [etcd, api], ended: Vec::new() };
         server.becomes_ready().then_some(server)
     }
 
@@ -187,6 +225,14 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async { work(self.client()).await })
     }
+}
+
+fn config(port: u16, token: &str, path: &str) -> Config {
+    let url = format!("https://127.0.0.1:{port}{path}");
+    let mut config = Config::new(url.parse().expect("a URL"));
+    config.accept_invalid_certs = true;
+    config.auth_info.token = Some(token.to_owned().into());
+    config
 }
 
 /// Where the objects of a kind are in a namespace.
@@ -219,7 +265,7 @@ async fn await_served(client: &Client, kind: Kind) {
 
 /// Runs a program in a folder, its output beside it, under a shell that ends it when this process is gone.
 fn spawn(program: PathBuf, folder: &Path, arguments: &[String]) -> Child {
-    const SHELL: &str = "exec 3<&0; \"$@\" </dev/null & child=$!; (cat <&3 >/dev/null; kill -9 $child; rm -rf \"$PWD\") & wait $child";
+    const SHELL: &str = "exec 3<&0; \"$@\" </dev/null & child=$!; echo $child >\"${1##*/}.pid\"; (cat <&3 >/dev/null; kill -9 $child; rm -rf \"$PWD\") & wait $child";
     let log = std::fs::File::create(
         program.file_name().map(|name| folder.join(name).with_extension("log")).expect("a program"),
     );

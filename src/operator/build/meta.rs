@@ -14,7 +14,11 @@ pub(in crate::operator) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Its value.
 pub(in crate::operator) const OWN: &str = "mqlink-operator";
 /// The annotation with the hash of what was applied: what was in it before and is no more shows by it.
-const APPLIED: &str = "mqlink.dev/applied";
+pub(in crate::operator) const APPLIED: &str = "mqlink.dev/applied";
+
+/// The annotation of a StatefulSet with the hash of what the cluster's own spec says about its pods: a restart that is not
+/// because of that is because of us. How it is computed must stay as it is, or an upgrade looks like the users' wish.
+pub(in crate::operator) const POD_SPEC: &str = "mqlink.dev/pod-spec";
 
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "mqlink");
 const CLUSTER: &str = "mqlink.dev/cluster";
@@ -79,9 +83,11 @@ fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
 
 /// Writes the hash of an object into it.
 pub(super) fn mark(body: &mut Value) {
-    let hash = Sha256::digest(body.to_string().as_bytes());
-    let hash: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    body["metadata"]["annotations"][APPLIED] = json!(hash);
+    body["metadata"]["annotations"][APPLIED] = json!(hash(&body.to_string()));
+}
+
+pub(super) fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether an object is as it should be: everything wanted is there. What others added does not count, but in a list,

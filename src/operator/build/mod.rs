@@ -8,7 +8,7 @@
 //!   annotations come first and ours win.
 //! - Every object is owned by its `MqttCluster` or `ClusterLink` in the same namespace and goes with it. No finalizers.
 //! - Names are bounded by those of the objects (40 characters) and of listeners (15). Two kinds of child never meet in one
-//!   name; where two clusters do (`a` with listener `b-c`, `a-b` with `c`), the second is refused when it is applied.
+//!   name; where two clusters do (`a` with listener `b-c`, `a-b` with `c`), the plan refuses one of them.
 //! - Settings, users, certificates and listeners are not in the pod template: a change of them restarts nothing.
 //! - Broker pods have no rights in the Kubernetes API, and pass the Pod Security level `restricted`.
 
@@ -25,11 +25,12 @@ use crate::api::{ClusterLink, MqttCluster};
 use crate::plan::{MintedCluster, MintedLink};
 use crate::settings::Settings;
 
-pub(super) use meta::{MANAGED_BY, OWN, matches, selector_text};
+pub(super) use meta::{APPLIED, MANAGED_BY, OWN, POD_SPEC, matches, selector_text};
 pub(super) use names::{
-    link_secret, link_service, listener_service, minted_secret, node_name, settings_secrets,
+    link_secret, link_service, listener_service, minted_secret, node_name, nodes_service, settings_secrets,
 };
-pub(super) use object::{Kind, Object, ObjectId};
+pub(super) use object::{Kind, Object, ObjectId, Owner};
+pub(super) use pods::RESERVED_PORTS;
 pub(super) use secrets::MINTED;
 
 /// Everything that runs a cluster; the settings and what was minted apart, which outlive a spec that is refused.

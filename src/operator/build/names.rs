@@ -1,12 +1,18 @@
 //! What children are called. `us-east` has the StatefulSet `us-east` with the pod `us-east-0`, the Services `us-east-nodes`,
-//! `us-east-link` and `us-east-LISTENER`, and the Secrets `mqlink-us-east-settings`, `-users`, `-links`,
+//! `us-east-link` and `us-east-LISTENER`, the ServiceAccount `mqlink-us-east`, and the Secrets `mqlink-us-east-settings`,
+//! `-users`, `-links`,
 //! `-admin` and `-minted`.
 //!
 //! Secrets have a prefix because people make Secrets beside them, and a last word of their own per use: with a fixed word
 //! before and behind, two names are only the same when the objects' names are.
 
+/// The account of the nodes: `default` is a good name for a cluster, and every namespace has an account of that name.
+pub(super) fn service_account(cluster: &str) -> String {
+    format!("mqlink-{cluster}")
+}
+
 /// The headless Service; a listener cannot be called so.
-pub(super) fn nodes_service(cluster: &str) -> String {
+pub(in crate::operator) fn nodes_service(cluster: &str) -> String {
     format!("{cluster}-nodes")
 }
 

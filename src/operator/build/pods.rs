@@ -16,12 +16,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::object::{Kind, Object};
 use super::{meta, names};
 use crate::api::MqttCluster;
-use crate::api::cluster::PodTemplate;
+use crate::api::cluster::{MqttClusterSpec, PodTemplate};
 
 /// Where a node serves the admin protocol over TLS.
 pub(super) const ADMIN_PORT: i32 = 11_884;
 /// Where a node answers the kubelet's probes.
 const HEALTH_PORT: i32 = 11_885;
+/// What no listener can have.
+pub(in crate::operator) const RESERVED_PORTS: [(i32, &str); 2] =
+    [(ADMIN_PORT, "the operator"), (HEALTH_PORT, "probes")];
 /// Time for links to say Bye and clients to be told.
 const GRACE_S: i64 = 30;
 /// Where the settings are mounted.
@@ -34,7 +37,7 @@ const CONTAINER: &str = "broker";
 /// An account that may do nothing: pods without one run as `default`, to which people give rights.
 pub(super) fn build_service_account(cluster: &MqttCluster) -> Object {
     let account = ServiceAccount {
-        metadata: meta::of_cluster(cluster, meta::name(cluster).to_owned()),
+        metadata: meta::of_cluster(cluster, names::service_account(meta::name(cluster))),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     };
@@ -64,8 +67,20 @@ pub(super) fn build_stateful_set(cluster: &MqttCluster, default_image: &str) -> 
         template: build_pod(cluster, default_image),
         ..StatefulSetSpec::default()
     };
-    let metadata = meta::of_cluster(cluster, meta::name(cluster).to_owned());
+    let mut metadata = meta::of_cluster(cluster, meta::name(cluster).to_owned());
+    metadata.annotations = Some([(meta::POD_SPEC.to_owned(), pod_spec_hash(cluster))].into());
     Object::of(Kind::StatefulSet, &StatefulSet { metadata, spec: Some(spec), status: None })
+}
+
+fn pod_spec_hash(cluster: &MqttCluster) -> String {
+    let MqttClusterSpec { image, pod_template, replicas, .. } = &cluster.spec;
+    let own = serde_json::to_string(&(own_image(image), pod_template, replicas.unwrap_or(1)));
+    meta::hash(&own.expect("a spec is plain data"))
+}
+
+/// The image that a spec names; the empty name is none.
+fn own_image(image: &Option<String>) -> Option<&String> {
+    image.as_ref().filter(|image| !image.is_empty())
 }
 
 fn build_pod(cluster: &MqttCluster, default_image: &str) -> PodTemplateSpec {
@@ -75,7 +90,7 @@ fn build_pod(cluster: &MqttCluster, default_image: &str) -> PodTemplateSpec {
     labels.extend(meta::cluster_labels(cluster));
     let metadata = ObjectMeta { labels: Some(labels), annotations: own.annotations, ..ObjectMeta::default() };
     let spec = PodSpec {
-        service_account_name: Some(meta::name(cluster).to_owned()),
+        service_account_name: Some(names::service_account(meta::name(cluster))),
         automount_service_account_token: Some(false),
         // Variables for every Service of the namespace: hundreds where there are many links, and never read.
         enable_service_links: Some(false),
@@ -85,7 +100,10 @@ fn build_pod(cluster: &MqttCluster, default_image: &str) -> PodTemplateSpec {
         tolerations: template.tolerations.clone(),
         priority_class_name: template.priority_class.clone(),
         topology_spread_constraints: Some(
-            template.topology_spread.clone().unwrap_or_else(|| default_spread(cluster)),
+            template
+                .topology_spread
+                .clone()
+                .map_or_else(|| default_spread(cluster), |own| of_own_pods(cluster, own)),
         ),
         containers: vec![build_broker(cluster, template, default_image)],
         volumes: Some(vec![
@@ -108,7 +126,7 @@ fn build_broker(cluster: &MqttCluster, template: PodTemplate, default_image: &st
     ];
     Container {
         name: CONTAINER.to_owned(),
-        image: Some(cluster.spec.image.clone().unwrap_or_else(|| default_image.to_owned())),
+        image: Some(own_image(&cluster.spec.image).map_or(default_image, String::as_str).to_owned()),
         args: Some(arguments.map(str::to_owned).to_vec()),
         env: Some(environment(template.env)),
         ports: Some(vec![port("admin", ADMIN_PORT), port("health", HEALTH_PORT)]),
@@ -182,6 +200,17 @@ fn container_security() -> SecurityContext {
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
         ..SecurityContext::default()
     }
+}
+
+/// A constraint that names no pods would count none; it means this cluster's.
+fn of_own_pods(
+    cluster: &MqttCluster,
+    mut own: Vec<TopologySpreadConstraint>,
+) -> Vec<TopologySpreadConstraint> {
+    for constraint in &mut own {
+        constraint.label_selector.get_or_insert_with(|| meta::selector(cluster));
+    }
+    own
 }
 
 /// Apart where there is room, together where there is none.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 
-use crate::operator::build::{Kind, ObjectId};
+use crate::operator::build::{Kind, ObjectId, Owner};
 use crate::operator::decide::Decider;
 use crate::operator::ledger::Part;
 use crate::operator::picture::Picture;
@@ -19,9 +19,12 @@ use crate::plan::Key;
 pub(super) struct World {
     pub(super) objects: BTreeMap<ObjectId, Value>,
     pub(super) decider: Decider,
+    image: String,
     pub(super) now: Instant,
     version: u64,
     random: u64,
+    /// Reasons of what was told, with the name of the object.
+    told: Vec<String>,
 }
 
 pub(super) fn id(kind: Kind, name: &str) -> ObjectId {
@@ -32,18 +35,20 @@ fn source(kind: Kind) -> Source {
     Source { kind, namespace: None }
 }
 
-fn new_decider() -> Decider {
-    Decider::new(Picture::new(&sources(&Scope::All)), "example.org/mqlink:1".to_owned())
+fn new_decider(image: &str) -> Decider {
+    Decider::new(Picture::new(&sources(&Scope::All)), image.to_owned())
 }
 
 impl World {
     fn new() -> World {
         let mut world = World {
             objects: BTreeMap::new(),
-            decider: new_decider(),
+            decider: new_decider(""),
+            image: "example.org/mqlink:1".to_owned(),
             now: Instant::now(),
             version: 0,
             random: 0x9e37_79b9_7f4a_7c15,
+            told: Vec::new(),
         };
         world.restart();
         world
@@ -51,7 +56,7 @@ impl World {
 
     /// An operator that knows nothing sees everything there is.
     pub(super) fn restart(&mut self) {
-        self.decider = new_decider();
+        self.decider = new_decider(&self.image);
         for source in sources(&Scope::All) {
             self.decider.picture.see(&source, Event::Init);
             for (_, object) in self.objects.iter().filter(|(id, _)| id.kind == source.kind) {
@@ -68,6 +73,12 @@ impl World {
             Some(before) => before["metadata"]["uid"].clone(),
             None => json!(format!("uid-{}", self.version)),
         };
+        if id.kind == Kind::StatefulSet {
+            let before = self.objects.get(&id);
+            let generation = before.and_then(|before| before["metadata"]["generation"].as_i64()).unwrap_or(0);
+            let is_new = before.is_none_or(|before| before["spec"] != object["spec"]);
+            object["metadata"]["generation"] = json!(generation + i64::from(is_new));
+        }
         object["metadata"]["uid"] = uid;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(id.clone(), object.clone());
@@ -131,6 +142,10 @@ impl World {
 
     pub(super) fn perform(&mut self, write: Write) {
         let id = write.id().clone();
+        if let Write::Apply { news: Some(news), .. } | Write::Status { news: Some(news), .. } = &write {
+            let sign = if news.is_warning { "!" } else { "" };
+            self.told.push(format!("{} {sign}{}", news.about.name.clone().unwrap_or_default(), news.reason));
+        }
         let part = match write {
             Write::Apply { object, .. } => {
                 let mut body = object.body;
@@ -153,8 +168,46 @@ impl World {
     }
 
     fn end(&mut self, id: ObjectId, part: Part, done: Result<(), WriteError>) {
-        let cluster = id.name.contains("us-east").then(|| Key::new("mqtt", "us-east"));
-        self.decider.ended(Ended { id, part, cluster, done }, self.now);
+        let of =
+            |is_link, name: &str| Some(Owner { is_link, key: Key::new("mqtt", name), uid: String::new() });
+        let owner = match &*id.name {
+            "mqlink-us-eu-link" => of(true, "us-eu"),
+            name if name.contains("us-east") => of(false, "us-east"),
+            _ => None,
+        };
+        self.decider.ended(Ended { id, part, owner, news: None, done }, self.now);
+    }
+
+    /// What was told since this was asked last, sorted.
+    fn told(&mut self) -> Vec<String> {
+        let mut told = std::mem::take(&mut self.told);
+        told.sort();
+        told
+    }
+
+    /// An operator of another version takes over.
+    fn upgrade(&mut self, image: &str) {
+        self.image = image.to_owned();
+        self.restart();
+    }
+
+    /// Kubernetes restarts the pods of a cluster; they come back, or do not.
+    fn roll(&mut self, cluster: &str, comes_back: bool) {
+        self.change(&id(Kind::StatefulSet, cluster), |set| {
+            let revision = set["spec"]["template"].to_string();
+            let before = set["status"]["currentRevision"].as_str().unwrap_or_default().to_owned();
+            set["status"] = json!({
+                "observedGeneration": set["metadata"]["generation"],
+                "currentRevision": if comes_back { revision.clone() } else { before },
+                "updateRevision": revision,
+                "readyReplicas": i32::from(comes_back),
+            });
+        });
+    }
+
+    fn image_of(&self, cluster: &str) -> &str {
+        let set = &self.objects[&id(Kind::StatefulSet, cluster)];
+        set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default()
     }
 
     /// Lets time pass, and all writes of an object fail.
@@ -172,7 +225,11 @@ impl World {
     }
 
     fn condition(&self, cluster: &str, type_: &str) -> String {
-        let conditions = &self.objects[&id(Kind::MqttCluster, cluster)]["status"]["conditions"];
+        self.condition_of(Kind::MqttCluster, cluster, type_)
+    }
+
+    fn condition_of(&self, kind: Kind, name: &str, type_: &str) -> String {
+        let conditions = &self.objects[&id(kind, name)]["status"]["conditions"];
         let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == type_);
         found.map(|it| format!("{} {}", it["reason"], it["message"])).unwrap_or_default()
     }
@@ -334,4 +391,123 @@ fn a_write_that_goes_on_failing_is_a_condition_of_its_cluster() {
     world.now += Duration::from_secs(60);
     world.settle();
     assert!(!world.condition("us-east", "Ready").contains("ApplyFailed"));
+}
+
+#[test]
+fn a_links_secret_that_cannot_be_written_is_a_condition_of_the_link() {
+    let mut world = two_regions();
+    world.fail("mqlink-us-eu-link", 6);
+    let programmed = world.condition_of(Kind::ClusterLink, "us-eu", "Programmed");
+    assert!(programmed.contains("ApplyFailed") && programmed.contains("mqlink-us-eu-link"), "{programmed}");
+    assert!(!world.condition("us-east", "Progressing").contains("ApplyFailed"));
+    world.now += Duration::from_secs(60);
+    world.settle();
+    assert!(!world.condition_of(Kind::ClusterLink, "us-eu", "Programmed").contains("ApplyFailed"));
+}
+
+fn listening(name: &str, port: i32) -> Value {
+    json!({"listeners": [{"name": name, "protocol": "MQTT", "port": port}]})
+}
+
+#[test]
+fn two_clusters_do_not_fight_for_a_name() {
+    let mut world = World::new();
+    world.own(Kind::MqttCluster, "a", listening("b-c", 1883));
+    world.settle();
+    world.own(Kind::MqttCluster, "a-b", listening("c", 1884));
+    world.settle();
+    let service = id(Kind::Service, "a-b-c");
+    assert_eq!(world.objects[&service]["spec"]["ports"][0]["port"], 1883);
+    let refused = world.condition("a-b", "Accepted");
+    assert!(refused.contains("NameConflict") && refused.contains("mqtt/a's"), "{refused}");
+    assert!(world.condition("a", "Accepted").contains("Accepted"));
+    world.own(Kind::MqttCluster, "a", listening("other", 1883));
+    world.settle();
+    assert!(world.condition("a-b", "Accepted").contains("Accepted The"));
+    assert_eq!(world.objects[&service]["spec"]["ports"][0]["port"], 1884);
+    // Who has a name keeps it, though the other one is older.
+    world.own(Kind::MqttCluster, "a", listening("b-c", 1883));
+    world.settle();
+    assert!(world.condition("a", "Accepted").contains("NameConflict"));
+    assert_eq!(world.objects[&service]["spec"]["ports"][0]["port"], 1884);
+}
+
+#[test]
+fn ports_that_pods_need_are_refused() {
+    let mut world = World::new();
+    world.own(Kind::MqttCluster, "a", listening("mqtt", 11_884));
+    world.own(Kind::MqttCluster, "b", json!({"linkListener": {"port": 11_885}}));
+    world.settle();
+    let (a, b) = (world.condition("a", "Accepted"), world.condition("b", "Accepted"));
+    assert!(a.contains("PortReserved spec.listeners[0].port is 11884"), "{a}");
+    assert!(b.contains("PortReserved spec.linkListener.port is 11885"), "{b}");
+    assert!(!world.children().iter().any(|child| child.contains("StatefulSet")));
+}
+
+#[test]
+fn a_cluster_made_anew_before_its_children_are_gone_gets_children_of_its_own() {
+    let mut world = two_regions();
+    world.settle();
+    let (cluster, set) = (id(Kind::MqttCluster, "us-east"), id(Kind::StatefulSet, "us-east"));
+    let before = world.objects[&set]["metadata"]["uid"].clone();
+    world.delete(&cluster);
+    world.cluster("us-east");
+    world.settle();
+    let (cluster, set) = (&world.objects[&cluster]["metadata"], &world.objects[&set]["metadata"]);
+    assert_eq!(set["ownerReferences"][0]["uid"], cluster["uid"]);
+    assert_ne!(set["uid"], before);
+}
+
+#[test]
+fn a_new_version_restarts_one_cluster_at_a_time() {
+    let mut world = World::new();
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| world.cluster(name));
+    world.settle();
+    names.iter().for_each(|name| world.roll(name, true));
+    world.settle();
+    world.told();
+    world.upgrade("example.org/mqlink:2");
+    let images = |world: &World| names.map(|name| world.image_of(name).ends_with(":2"));
+    world.settle();
+    assert_eq!(images(&world), [true, false, false]);
+    assert_eq!(world.told(), ["a Upgrading"]);
+    world.roll("a", false);
+    world.restart();
+    world.settle();
+    assert_eq!(images(&world), [true, false, false], "one that is stuck stops the others");
+    // A spec that changes waits for nobody.
+    world.own(Kind::MqttCluster, "c", json!({"podTemplate": {"priorityClass": "high"}}));
+    world.settle();
+    assert_eq!(images(&world), [true, false, true]);
+    assert_eq!(world.told(), ["c Restarting"]);
+    world.roll("a", true);
+    world.settle();
+    assert_eq!(images(&world), [true, true, true]);
+    assert_eq!(world.told(), ["b Upgrading"]);
+    names.iter().for_each(|name| world.roll(name, true));
+    assert_eq!(world.settle(), 0);
+}
+
+#[test]
+fn what_happened_is_told_once() {
+    let mut world = World::new();
+    world.cluster("us-east");
+    world.link("us-eu", "us-east", "eu-west");
+    world.settle();
+    assert_eq!(world.told(), ["us-east Created", "us-eu !ClusterNotFound"]);
+    world.restart();
+    world.settle();
+    assert!(world.told().is_empty());
+    world.change(&id(Kind::Service, "us-east-mqtt"), |it| it["spec"]["ports"][0]["port"] = json!(7));
+    world.settle();
+    assert_eq!(world.told(), ["us-east DriftRepaired"]);
+}
+
+#[test]
+fn an_empty_image_is_none() {
+    let mut world = World::new();
+    world.own(Kind::MqttCluster, "a", json!({"image": ""}));
+    world.settle();
+    assert_eq!(world.image_of("a"), "example.org/mqlink:1");
 }

@@ -3,5 +3,9 @@
 mod heard;
 mod memory;
 mod nodes;
+mod scene;
 mod real;
 mod rights;
+mod edges;
+mod lease;
+mod faults;

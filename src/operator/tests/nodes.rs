@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::real::{Scene, condition, exists, play};
+use super::scene::{Scene, condition, exists, play};
 use crate::admin::{self, Command, Trust, Vitals};
 use crate::node::{self, AdminPort};
 use crate::operator::build::Kind;

@@ -7,10 +7,10 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
-use super::real::{Scene, exists, is_gone};
+use super::scene::{Scene, exists, is_gone};
 use crate::operator::build::Kind;
 use crate::operator::run::operate;
-use crate::operator::{Lease, Options, Scope, own_image};
+use crate::operator::{Lease, Options, Scope, Vitals, own_image};
 use crate::testing::{Server, send};
 
 const OWN: &str = include_str!("../../../config/manager/rights.yaml");
@@ -89,6 +89,13 @@ async fn live(scene: &Scene) {
     scene.until(Kind::StatefulSet, "us-east", exists).await;
     scene.until(Kind::Service, "us-east-mqtt", exists).await;
     scene.until(Kind::Secret, "mqlink-us-eu-link", exists).await;
+    // The second time is told as a series of the event that is there.
+    for _ in 0..2 {
+        let wrong = json!({"spec": {"ports": [{"name": "mqtt", "port": 1999}]}});
+        scene.merge(Kind::Service, "us-east-mqtt", wrong).await;
+        let mended = |it: Option<&Value>| it.is_some_and(|it| it["spec"]["ports"][0]["port"] == 1883);
+        scene.until(Kind::Service, "us-east-mqtt", mended).await;
+    }
     let change = json!({"spec": {
         "image": "example.org/mqlink:2", "listeners": [{"name": "other", "protocol": "MQTT", "port": 1884}],
     }});
@@ -103,6 +110,7 @@ async fn live(scene: &Scene) {
         let name = match kind {
             Kind::Secret => "mqlink-us-east-minted",
             Kind::Service => "us-east-nodes",
+            Kind::ServiceAccount => "mqlink-us-east",
             _ => "us-east",
         };
         scene.until(kind, name, is_gone).await;
@@ -134,7 +142,7 @@ fn check(scope: Scope, rights: &str) {
         assert_eq!(image, "example.org/mqlink:1");
         let lease = Some(Lease::new(HOME.to_owned(), "operator-0"));
         let (end, ends) = oneshot::channel::<()>();
-        let options = Options { scope, image, lease };
+        let options = Options { scope, image, lease, vitals: Vitals::default() };
         let work = operate(account, options, watch::Sender::default(), async move { drop(ends.await) });
         let operator = tokio::spawn(work);
         live(&Scene { client, namespace: PLACE.to_owned() }).await;

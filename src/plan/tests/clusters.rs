@@ -162,7 +162,7 @@ fn peers_go_on_to_trust_a_cluster_whose_own_certificate_is_missing() {
         ("tls.key", &leaf.key_pem),
     ];
     let data = data.map(|(name, text)| (name.to_owned(), text.clone().into_bytes())).into();
-    world.secrets.push(Secret { namespace: "default".into(), name: "own".into(), data });
+    world.put_secret(Secret { namespace: "default".into(), name: "own".into(), data });
     let mut world = later(world);
     let before = planned(&world).settings;
     world.secrets.clear();
@@ -239,11 +239,11 @@ fn users_that_no_secret_can_hold_are_refused() {
         "kind: MqttCluster\nmetadata: {name: us}\nspec: {authentication: {usersSecretRef: {name: people}}}",
     );
     let data = BTreeMap::from([("users".to_owned(), b"ann:plain:x".to_vec())]);
-    world.secrets.push(Secret { namespace: "default".into(), name: "people".into(), data });
+    world.put_secret(Secret { namespace: "default".into(), name: "people".into(), data });
     world.placements.get_mut(&key("us")).unwrap().selector = Some("a=b".into());
     let first = planned(&world);
     publish(&mut world, first.clone());
-    world.secrets[0].data.insert("users".into(), users.into_bytes());
+    world.secrets.get_mut(&key("people")).unwrap().data.insert("users".into(), users.into_bytes());
     let second = planned(&world);
     check_cluster(&second, "us", "Stalled", "True/SettingsTooLarge");
     let message = cluster_condition(&second, "us", "Ready").message;

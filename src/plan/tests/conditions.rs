@@ -200,3 +200,37 @@ fn general_tools_see_who_has_to_act() {
     world.links[0].spec.topics = vec!["a#".into()];
     check_link(&planned(&world), "us-eu", STALLED, "True/InvalidTopicFilter");
 }
+
+#[test]
+fn a_cluster_that_waits_for_its_upgrade_says_so_and_is_ready() {
+    let mut waiting = later(world(TWO));
+    waiting.waits.insert(key("us"), "eu goes first".into());
+    let plan = planned(&waiting);
+    check_cluster(&plan, "us", "Progressing", "True/UpdateWaiting");
+    check_cluster(&plan, "us", "Ready", "True/Ready");
+    check_cluster(&plan, "eu", "Progressing", "True/Complete");
+}
+
+#[test]
+fn a_link_whose_secret_cannot_be_written_is_not_programmed() {
+    let mut troubled = later(world(TWO));
+    troubled.link_troubles.insert(key("us-eu"), "failed to apply Secret: forbidden".into());
+    let plan = planned(&troubled);
+    check_link(&plan, "us-eu", "Programmed", "False/ApplyFailed");
+    check_link(&plan, "us-eu", "Connected", "True/Connected");
+    check_link(&plan, "us-eu", "Ready", "False/ApplyFailed");
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_is_not_one_that_is_not_there() {
+    let mut blind = world(
+        "
+kind: MqttCluster
+metadata: {name: us}
+spec: {authentication: {usersSecretRef: {name: people}}}
+",
+    );
+    check_cluster(&planned(&blind), "us", "ResolvedRefs", "False/SecretNotFound");
+    blind.unreadable_secrets.insert(key("people"), "forbidden".into());
+    check_cluster(&planned(&blind), "us", "ResolvedRefs", "False/SecretUnreadable");
+}

@@ -58,7 +58,7 @@ fn world(manifests: &str) -> World {
         match document["kind"].as_str().unwrap() {
             "MqttCluster" => world.clusters.push(serde_json::from_value(whole(document)).unwrap()),
             "ClusterLink" => world.links.push(serde_json::from_value(whole(document)).unwrap()),
-            "Secret" => world.secrets.push(secret(&document)),
+            "Secret" => world.put_secret(secret(&document)),
             other => panic!("{other}"),
         }
     }
