@@ -161,7 +161,9 @@ impl Shard {
 
     fn close(&self, id: ConnectionId, fault: Fault) {
         if let Some(wire) = self.wires.borrow().get(&id) {
-            tracing::debug!(peer = %wire.peer, reason = %fault, "closing a connection");
+            let core = self.core.borrow();
+            let client = core.client_of(id);
+            tracing::debug!(client, peer = %wire.peer, reason = %fault, "closing a connection");
             wire.is_closing.set(true);
             wire.lingers.set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded));
             wire.must_write.set(true);

@@ -15,25 +15,15 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// What the broker counted, by name: a counter that is new there is wanted here.
 pub(super) fn figures(counters: &Counters) -> Figures {
-    let Counters {
-        received,
-        sent,
-        dropped_slow,
-        dropped_queue_full,
-        dropped_oversize,
-        dropped_expired,
-        dropped_not_authorized,
-        dropped_retained_full,
-    } = *counters;
     let dropped = vec![
-        ("slow", dropped_slow),
-        ("queue_full", dropped_queue_full),
-        ("oversize", dropped_oversize),
-        ("expired", dropped_expired),
-        ("not_authorized", dropped_not_authorized),
-        ("retained_full", dropped_retained_full),
+        ("slow", counters.dropped_slow),
+        ("queue_full", counters.dropped_queue_full),
+        ("oversize", counters.dropped_oversize),
+        ("expired", counters.dropped_expired),
+        ("not_authorized", counters.dropped_not_authorized),
+        ("retained_full", counters.dropped_retained_full),
     ];
-    Figures { received, sent, dropped }
+    Figures { received: counters.received, sent: counters.sent, dropped }
 }
 
 /// The `$SYS` topics.

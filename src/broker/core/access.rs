@@ -56,6 +56,14 @@ impl Principal {
         Principal { username, client_id, origin, concerned: Cell::new(0) }
     }
 
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.origin.address
+    }
+
     fn value(&self, placeholder: Placeholder, is_allowed: bool) -> Option<&str> {
         let value = match placeholder {
             Placeholder::Username => self.username.as_deref(),

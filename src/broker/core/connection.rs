@@ -1,5 +1,6 @@
 //! One connection as the core sees it: where it is in its life, and the bytes that wait to be sent.
 
+use core::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -151,6 +152,11 @@ impl Connection {
             armed: None,
             is_introduced: false,
         }
+    }
+
+    /// Where it comes from, if that is known.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.who.as_ref().map_or(self.origin.address, |who| who.address())
     }
 
     /// The session, once CONNECT is accepted and until the connection closes.

@@ -5,10 +5,11 @@
 
 use std::time::Instant;
 
+use super::connection::Connection;
 use super::delivery::with_outgoing;
 use super::retained::Walk;
 use super::session::Session;
-use super::{Core, Fault};
+use super::{ConnectionId, Core, Fault};
 use crate::mqtt::{Message, PropertiesBuf, QoS, Version};
 use crate::settings::inventory::{PAGE_MAX, RetainedEntry, RetainedQuery, SessionEntry, SessionQuery};
 
@@ -59,7 +60,7 @@ impl Core {
             client_id: session.client_id.to_string(),
             connected: connection.is_some(),
             username: connection.and_then(|connection| connection.username.as_deref().map(str::to_owned)),
-            address: None,
+            address: connection.and_then(Connection::address).map(|address| address.to_string()),
             protocol: match session.version {
                 Version::V5 => "5.0",
                 Version::V3 => "3.1.1",
@@ -93,6 +94,11 @@ impl Core {
             });
         }
         (entries, false)
+    }
+
+    /// Whose connection it is, once that is known.
+    pub fn client_of(&self, id: ConnectionId) -> Option<&str> {
+        Some(self.wires.get(id)?.who.as_deref()?.client_id())
     }
 
     /// Ends a client's connection, and its session if that is to be forgotten.
