@@ -397,8 +397,8 @@ pub enum Effect {
 #[x_kube(
     validation = Rule::new("has(self.size) != (has(self.ephemeral) && self.ephemeral)")
         .message("exactly one of size and ephemeral: true is required"),
-    validation = Rule::new("has(self.size) || !(has(self.storageClassName) || has(self.retention))")
-        .message("storageClassName and retention are only for a volume; set size or remove them"),
+    validation = Rule::new("has(self.size) || !(has(self.storageClassName) || has(self.retention) || has(self.durability))")
+        .message("storageClassName, retention and durability are only for a volume; set size or remove them"),
     validation = Rule::new("(has(self.storageClassName) ? self.storageClassName : '') == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : '')")
         .message("is immutable: volumes keep their class; make a new MqttCluster instead")
         .field_path(".storageClassName")
@@ -418,6 +418,21 @@ pub struct Storage {
     /// No volume: sessions and retained messages end with the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<bool>,
+    /// What an acknowledgement of a message to a persistent session means; default Interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+}
+
+/// What an acknowledgement of a message to a persistent session means; default Interval.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Durability {
+    /// It is in memory.
+    None,
+    /// The operating system has it, and the disk soon: it survives the death of the broker.
+    #[default]
+    Interval,
+    /// The disk has it: it survives the loss of power.
+    Always,
 }
 
 /// What happens to the volumes when the cluster is deleted; default Retain.

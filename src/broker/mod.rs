@@ -19,6 +19,7 @@ mod websocket;
 mod entry;
 mod wire;
 mod shard;
+mod kept;
 mod socket;
 mod listeners;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use self::listeners::Listeners;
 use self::shard::Shard;
 use crate::settings::report::ListenerReport;
 use crate::settings::{Invalid, Problem, Settings};
+use crate::store::{Found, Store};
 
 /// How often timers are looked at while there are any: keep alive and expiry count in seconds.
 const TICK: Duration = Duration::from_millis(100);
@@ -53,12 +55,13 @@ struct Inner {
     shard: Rc<Shard>,
     listeners: RefCell<Listeners>,
     tasks: [AbortHandle; 2],
+    store: RefCell<Option<AbortHandle>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.listeners.get_mut().close();
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.tasks.iter().chain(self.store.get_mut().iter()).for_each(AbortHandle::abort);
     }
 }
 
@@ -77,7 +80,9 @@ impl Broker {
             tokio::task::spawn_local(poll_fn(move |cx| flusher.poll_flush(cx))).abort_handle(),
             tokio::task::spawn_local(keep_time(Rc::clone(&shard))).abort_handle(),
         ];
-        let broker = Broker { inner: Rc::new(Inner { shard, listeners: RefCell::default(), tasks }) };
+        let broker = Broker {
+            inner: Rc::new(Inner { shard, listeners: RefCell::default(), tasks, store: RefCell::default() }),
+        };
         broker.apply_settings(settings);
         broker
     }
@@ -95,6 +100,15 @@ impl Broker {
             core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
         });
         self.inner.listeners.borrow_mut().apply(shard, &settings.bind, &settings.listeners);
+    }
+
+    /// Keeps sessions and retained messages in a store from now on, and takes back what was found there. To be called before
+    /// anybody can have connected: in the same breath as [`Broker::start`].
+    pub fn use_store(&self, store: &mut Store, found: Found) {
+        let follower = kept::begin(&self.inner.shard, store, found);
+        if let Some(before) = self.inner.store.borrow_mut().replace(follower) {
+            before.abort();
+        }
     }
 
     /// Lets `f` at the core, for what [`port`] offers, and does what the core then asks for.
@@ -168,6 +182,10 @@ async fn keep_time(shard: Rc<Shard>) {
         } else {
             shard.timer_set.notified().await;
         }
-        shard.with_core(|core| core.handle_timeout(Instant::now()));
+        let now = Instant::now();
+        shard.with_core(|core| {
+            core.set_clock(now, kept::wall_ms());
+            core.handle_timeout(now);
+        });
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::authentication::{Authenticator, Check};
 use super::core::{ConnectionId, Core, Effect, Fault};
 use super::wire::Wire;
-use crate::store::{Memory, Persisted, Store, Token};
+use crate::store::{Client, Op, Token};
 
 /// How many bytes a connection may bring before the next one is heard.
 pub(super) const READ_BUDGET: usize = 16 * 1024;
@@ -39,7 +39,8 @@ pub(super) struct Shard {
     pub(super) port_ready: Notify,
     /// A listener that could not bind has bound.
     pub(super) listener_bound: Notify,
-    store: RefCell<Memory>,
+    /// Where what must survive goes; none: nothing outlives the process.
+    pub(super) store: RefCell<Option<Client>>,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
     /// Sockets accepted and not closed, handshakes included.
@@ -59,7 +60,7 @@ impl Shard {
             keeps_time: Cell::new(false),
             port_ready: Notify::new(),
             listener_bound: Notify::new(),
-            store: RefCell::new(Memory),
+            store: RefCell::new(None),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
             sockets: Cell::new(0),
@@ -81,7 +82,7 @@ impl Shard {
             let effect = self.core.borrow_mut().poll_effect();
             match effect {
                 None => break,
-                Some(Effect::Persist(token)) => self.persist(token),
+                Some(Effect::Persist(token, ops)) => self.persist(token, ops),
                 Some(Effect::Close { connection, fault }) => self.close(connection, fault),
                 Some(Effect::Authenticate { connection, username, password }) => {
                     self.authenticate(connection, &username, password);
@@ -152,10 +153,9 @@ impl Shard {
         }
     }
 
-    fn persist(self: &Rc<Self>, token: Token) {
-        match self.store.borrow_mut().persist(token) {
-            Persisted::Now => self.core.borrow_mut().handle_persisted(token),
-            Persisted::Later => {} // whoever is behind the store reports the token
+    fn persist(&self, token: Token, ops: Vec<Op>) {
+        if let Some(store) = &*self.store.borrow() {
+            store.persist(token, ops); // it reports the token
         }
     }
 

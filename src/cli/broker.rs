@@ -31,6 +31,10 @@ pub(super) struct BrokerArgs {
     /// The node's name, unique in its cluster.
     #[arg(long, value_name = "NAME", default_value = "node-0")]
     node: String,
+    /// Keep sessions and retained messages in this directory, unless storage.durability is None; without it they go with
+    /// the process.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Serve the admin protocol on this Unix socket; keep it in a private directory.
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
@@ -61,6 +65,7 @@ impl BrokerArgs {
         let options = Options {
             config: self.config,
             node: self.node,
+            data: self.data,
             admin_socket: self.admin_socket,
             admin_port,
             probes: self.probe_listen,

@@ -7,6 +7,7 @@
 //! Invariants: at most one child at a time; a child that lived for less than [`GOOD_LIFE`] is started again after a pause
 //! that doubles up to [`PAUSE_MAX`]; settings are on disk before a node is told of them.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::admin::{Client, ClientError, StatusLine, StatusStream};
-use crate::settings::Settings;
+use crate::settings::{Durability, Settings};
 
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub(super) struct Spec {
     pub(super) node: String,
     /// The file that its settings are written to.
     pub(super) config: PathBuf,
+    /// Where it keeps what must survive, if its settings want that.
+    pub(super) data: PathBuf,
     /// Where it serves the admin protocol.
     pub(super) socket: PathBuf,
     /// Its log filter.
@@ -146,6 +149,8 @@ impl<T: Clone> Keeper<T> {
 
     fn spawn(&self, settings: &Settings) -> Result<Child, String> {
         self.write(settings)?;
+        let is_kept = settings.storage.durability != Durability::None;
+        let data = is_kept.then(|| [OsStr::new("--data"), self.spec.data.as_os_str()]);
         Command::new(&self.spec.program)
             .arg("broker")
             .args(["--node", &self.spec.node])
@@ -153,6 +158,7 @@ impl<T: Clone> Keeper<T> {
             .arg(&self.spec.config)
             .arg("--admin-socket")
             .arg(&self.spec.socket)
+            .args(data.into_iter().flatten())
             .args(["--log", &self.spec.log])
             .arg("--end-with-stdin")
             .stdin(Stdio::piped())

@@ -335,6 +335,7 @@ impl Up {
             program: self.options.program.clone(),
             node: node_name(cluster),
             config: self.config(cluster),
+            data: self.home.file(&format!("{}.{}.store", cluster.namespace, node_name(cluster))),
             socket: self.home.admin_socket(self.started),
             log: self.options.log.clone(),
         }

@@ -22,6 +22,7 @@ pub(super) fn figures(counters: &Counters) -> Figures {
         ("expired", counters.dropped_expired),
         ("not_authorized", counters.dropped_not_authorized),
         ("retained_full", counters.dropped_retained_full),
+        ("store_down", counters.dropped_store_down),
     ];
     Figures { received: counters.received, sent: counters.sent, dropped }
 }

@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use crate::admin::{self, Routes, Trust, Vitals};
 use crate::settings::report::NodeReport;
+use crate::store::{self, Store, StoreError};
 use document::{Document, DocumentError};
 
 /// How long the goodbye to clients and peers may take: the process must end even if who started it is gone.
@@ -41,6 +42,8 @@ pub struct Options {
     pub config: Vec<PathBuf>,
     /// The node's name.
     pub node: String,
+    /// The directory that sessions and retained messages are kept in; none: they go with the process.
+    pub data: Option<PathBuf>,
     /// Where to serve the admin protocol to who may open the socket.
     pub admin_socket: Option<PathBuf>,
     /// Where to serve the admin protocol over TLS.
@@ -69,6 +72,9 @@ pub enum NodeError {
     /// A socket or port cannot be listened on.
     #[error(transparent)]
     Bind(#[from] admin::BindError),
+    /// What must survive cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The certificates of the admin port are of no use.
     #[error("failed to serve the admin protocol: {0}")]
     Trust(#[from] admin::TrustError),
@@ -136,7 +142,8 @@ async fn serve(
             }
         }
     };
-    let start = shard::Start { node: options.node.clone(), incarnation, document };
+    let store = open_store(options, &document)?;
+    let start = shard::Start { node: options.node.clone(), incarnation, document, store };
     let mut shard = shard::spawn(start, Arc::clone(&vitals), taken, report, stopped)
         .map_err(|error| NodeError::Io("start the broker's thread", error))?;
     tokio::select! {
@@ -150,6 +157,13 @@ async fn serve(
         Ok(ended) => ended.map_err(|_| NodeError::Panicked),
         Err(_) => Err(NodeError::Stuck(GOODBYE_MAX.as_secs())),
     }
+}
+
+/// Opens the store, if there is a directory for one and the settings want it.
+fn open_store(options: &Options, document: &Document) -> Result<Option<(Store, store::Found)>, StoreError> {
+    let Some(dir) = &options.data else { return Ok(None) };
+    let Some(durability) = shard::durability(document.settings.storage.durability) else { return Ok(None) };
+    Store::open(dir, durability).map(Some)
 }
 
 /// Where others may ask the node something; bound before it starts, so that what is wrong shows at once.

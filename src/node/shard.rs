@@ -14,7 +14,9 @@ use super::figures::{self, System};
 use crate::admin::{Applied, Command, Vitals};
 use crate::broker::Broker;
 use crate::link::transport::{Identity, Links};
+use crate::settings::Durability;
 use crate::settings::report::NodeReport;
+use crate::store::{self, Found, Store};
 
 /// How often counters and levels are reported, which nobody announces.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,6 +28,7 @@ pub(super) struct Start {
     pub(super) node: String,
     pub(super) incarnation: u64,
     pub(super) document: Document,
+    pub(super) store: Option<(Store, Found)>,
 }
 
 /// Starts the thread; what is returned resolves when it has ended in order, and fails when it panicked.
@@ -57,6 +60,8 @@ pub(super) fn base_report(node: &str, incarnation: u64) -> NodeReport {
 }
 
 pub(super) struct Shard {
+    /// Goes last, when it has taken the broker's last words.
+    store: Option<Store>,
     pub(super) broker: Broker,
     links: Links,
     system: System,
@@ -68,14 +73,19 @@ pub(super) struct Shard {
 
 impl Shard {
     fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
-        let Start { node, incarnation, document } = start;
+        let Start { node, incarnation, document, store } = start;
         let broker = Broker::start(&document.settings);
+        let store = store.map(|(mut store, found)| {
+            broker.use_store(&mut store, found);
+            store
+        });
         let own = Identity { cluster: document.settings.cluster.clone(), node: node.clone(), incarnation };
         let links = Links::start(broker.clone(), own, incarnation);
         links.apply_settings(&document.settings);
-        let base = base_report(&node, incarnation);
+        let base = NodeReport { keeps_state: store.is_some(), ..base_report(&node, incarnation) };
         let cluster = document.settings.cluster.clone();
-        let mut shard = Self { broker, links, system: System::default(), base, cluster, reports };
+        let system = System::default();
+        let mut shard = Self { store, broker, links, system, base, cluster, reports };
         shard.note(&document);
         shard.publish();
         shard
@@ -117,6 +127,7 @@ impl Shard {
         }
         self.links.shutdown().await;
         self.broker.shutdown().await;
+        drop(self.store.take()); // returns when everything is written
     }
 
     fn handle(&mut self, command: Command) {
@@ -149,12 +160,23 @@ impl Shard {
                 "the cluster is `{new}`, but this node is one of `{old}`; start another node"
             ));
         }
+        self.apply_durability(document.settings.storage.durability);
         self.broker.apply_settings(&document.settings);
         self.links.apply_settings(&document.settings);
         self.note(&document);
         tracing::info!(settings = self.base.settings_hash, "runs new settings");
         let Document { unknown_fields, .. } = document;
         Ok(Applied { settings_hash: self.base.settings_hash.clone(), unknown_fields })
+    }
+
+    fn apply_durability(&self, wanted: Durability) {
+        match (&self.store, durability(wanted)) {
+            (Some(store), Some(durability)) => store.set_durability(durability),
+            (Some(_), None) => {
+                tracing::warn!("storage.durability is None now: in force when the node starts again")
+            }
+            (None, _) => {}
+        }
     }
 
     /// Notes what the node runs from now on.
@@ -186,6 +208,15 @@ impl Shard {
             }
             changes
         });
+    }
+}
+
+/// What the store makes of the settings; none: there is to be no store.
+pub(super) fn durability(wanted: Durability) -> Option<store::Durability> {
+    match wanted {
+        Durability::None => None,
+        Durability::Interval => Some(store::Durability::Interval),
+        Durability::Always => Some(store::Durability::Always),
     }
 }
 

@@ -9,7 +9,7 @@ use super::clusters::Cluster;
 use super::links::Link;
 use super::reports::{self, Node, decisive};
 use super::world::{Key, World};
-use crate::api::cluster::{LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
+use crate::api::cluster::{Durability, LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
 use crate::api::conditions::{self, State, Status};
 use crate::api::link::ClusterLinkStatus;
 use crate::api::values;
@@ -177,9 +177,13 @@ fn ready_message(seen: &Seen<'_>) -> State {
     if !lets_in {
         notes = vec!["Nobody may connect until spec.authentication says who.".to_owned()];
     }
-    if spec.storage.as_ref().is_some_and(|storage| storage.size.is_some()) {
-        let note =
-            "Sessions and retained messages are in memory: this version does not use spec.storage yet.";
+    let is_to_be_kept = spec
+        .storage
+        .as_ref()
+        .is_some_and(|storage| storage.size.is_some() && storage.durability != Some(Durability::None));
+    let is_kept = |node: &Node<'_>| node.report.as_ref().is_ok_and(|report| report.keeps_state);
+    if is_to_be_kept && !seen.nodes.iter().all(is_kept) {
+        let note = "Sessions and retained messages are in memory: pods have no volumes in this version.";
         notes.push(note.to_owned());
     }
     State::yes("Ready", notes.join(" "))

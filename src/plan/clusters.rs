@@ -13,7 +13,7 @@ use super::names;
 use super::room;
 use super::secrets::Secrets;
 use super::world::{Key, Placement, World};
-use crate::api::cluster::LinkTlsMode;
+use crate::api::cluster::{Durability, LinkTlsMode};
 use crate::api::conditions::State;
 use crate::api::{Finding, MqttCluster, check, values};
 use crate::pki::{LeafRequest, OPERATOR_LEAF_LIFE, Random, Role, Usage};
@@ -222,6 +222,7 @@ fn render(
     settings.authentication = doors::render_authentication(object, secrets)?;
     settings.authorization = object.spec.authorization.as_ref().map(doors::render_authorization);
     settings.limits = render_limits(object);
+    settings.storage.durability = render_durability(object);
     let (listener, endpoint) = render_link_listener(object, key, placement, secrets, minted, now, random)?;
     settings.link_listener = listener;
     Ok((settings, endpoint))
@@ -234,6 +235,18 @@ pub(super) fn check_settings(settings: &Settings) -> Result<(), Finding> {
         reason: "SettingsInvalid",
         message: format!("The settings that follow would be refused: {invalid}"),
     })
+}
+
+/// Without a volume there is nowhere to keep anything.
+fn render_durability(object: &MqttCluster) -> settings::Durability {
+    let Some(storage) = object.spec.storage.as_ref().filter(|storage| storage.size.is_some()) else {
+        return settings::Durability::None;
+    };
+    match storage.durability.unwrap_or_default() {
+        Durability::None => settings::Durability::None,
+        Durability::Interval => settings::Durability::Interval,
+        Durability::Always => settings::Durability::Always,
+    }
 }
 
 fn render_limits(object: &MqttCluster) -> Limits {

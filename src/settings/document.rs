@@ -37,6 +37,9 @@ pub struct Settings {
     /// What one client may cost.
     #[serde(default)]
     pub limits: Limits,
+    /// What survives a node's death.
+    #[serde(default)]
+    pub storage: Storage,
     /// The linked clusters.
     #[serde(default)]
     pub links: Vec<Link>,
@@ -54,6 +57,7 @@ impl Settings {
             authentication: Authentication::default(),
             authorization: None,
             limits: Limits::default(),
+            storage: Storage::default(),
             links: Vec::new(),
         }
     }
@@ -120,6 +124,26 @@ impl Default for Limits {
 }
 
 const MIB: usize = 1_024 * 1_024;
+
+/// What survives a node's death, if the node has a directory to keep it in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Storage {
+    /// What an acknowledgement means.
+    pub durability: Durability,
+}
+
+/// What an acknowledgement of a message to a persistent session, or of a retained message, means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Durability {
+    /// It is in memory, whatever directory the node has.
+    None,
+    /// The operating system has it, and the disk soon: it survives the death of the node's process.
+    #[default]
+    Interval,
+    /// The disk has it: it survives the loss of power.
+    Always,
+}
 
 /// One linked cluster, as this side sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -32,7 +32,8 @@ pub use access::{
 };
 pub use check::{Invalid, Problem};
 pub use document::{
-    Acl, ClientTls, Credentials, Dial, Forwarding, Inbound, Limits, Link, LinkListener, SCHEMA, Settings,
+    Acl, ClientTls, Credentials, Dial, Durability, Forwarding, Inbound, Limits, Link, LinkListener, SCHEMA,
+    Settings, Storage,
 };
 pub use doors::{
     Authentication, CertificateName, CertificatePem, ClientAuth, Jwt, Listener, ListenerLimits, Protocol,

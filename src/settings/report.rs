@@ -19,6 +19,8 @@ pub struct NodeReport {
     pub settings_hash: String,
     /// Paths of the settings' fields that it does not know.
     pub unknown_fields: Vec<String>,
+    /// Sessions and retained messages outlive it.
+    pub keeps_state: bool,
     /// Why the last settings pushed are not the ones it runs.
     pub refused: Option<String>,
     /// The listeners it has, the link listener (named `link`) included.

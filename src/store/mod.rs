@@ -1,14 +1,62 @@
 //! What must survive a restart, behind one small interface.
 //!
-//! The broker's core never waits for a disk. It emits `Persist(token)` when something has to be safe before it may
-//! be acknowledged, and acknowledges when it hears `Persisted(token)`. Who stands behind [`Store`] decides what safe
-//! means. [`Memory`] is the twin that answers at once: the core's own state is then the only copy, and a restart
-//! begins empty.
+//! The broker's core never waits for a disk. It hands out what has changed as [`Op`]s under a [`Token`], and acknowledges
+//! what hangs on them when it hears that the token is safe. Without a store there are no ops: the core's own state is then
+//! the only copy, and a restart begins empty.
 //!
 //! Everything kept is laid out by [`Partition`], never by thread or core, so that a session can be moved to another
 //! shard or another node without rewriting anything.
 //!
 //! This module knows nothing of MQTT packets, sockets or tasks.
+
+mod op;
+mod layout;
+mod engine;
+mod writer;
+mod disk;
+#[cfg(test)]
+mod twin;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use engine::StoreError;
+pub use op::{Op, SessionKey, Stored, StoredSession};
+#[cfg(test)]
+pub(crate) use twin::Shelf;
+pub use writer::{Client, Event, Listener, Store};
+
+/// What an acknowledgement means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The write reached the operating system: it survives the death of the process. The disk follows in groups.
+    Interval,
+    /// The write reached the disk: it survives the loss of power.
+    Always,
+}
+
+/// What a store had in it when it was opened.
+#[derive(Debug)]
+pub struct Found {
+    /// What is of use.
+    pub stored: Stored,
+    /// What is not, in words.
+    pub strange: Vec<String>,
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes one there.
+    ///
+    /// # Errors
+    /// When the directory is not ours, in use or of a later version, or when the disk does not take it. What is damaged is
+    /// set aside, and is no error.
+    pub fn open(dir: &Path, durability: Durability) -> Result<(Store, Found), StoreError> {
+        let dir = dir.to_owned();
+        let (store, stored, strange) = Store::start(Box::new(move || disk::open(&dir)), durability)?;
+        Ok((store, Found { stored, strange }))
+    }
+}
 
 /// How many partitions there are. Part of the layout of stored data: it never changes.
 pub const PARTITIONS: usize = 256;
@@ -35,52 +83,6 @@ impl Partition {
     }
 }
 
-/// Names one request to persist; the answer carries it back.
+/// Names a batch of changes; greater than those before. That it is safe means that all before it are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
-
-/// When a request to persist was fulfilled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Persisted {
-    /// At once: acknowledge now.
-    Now,
-    /// Later: the store reports the token when it is safe.
-    Later,
-}
-
-/// Where state goes that must outlive the process.
-pub trait Store {
-    /// Makes what the core did up to `token` safe, or starts to.
-    fn persist(&mut self, token: Token) -> Persisted;
-}
-
-/// The twin without a disk: nothing outlives the process, and so nothing has to be waited for.
-#[derive(Debug, Default)]
-pub struct Memory;
-
-impl Store for Memory {
-    fn persist(&mut self, _token: Token) -> Persisted {
-        Persisted::Now
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_id_keeps_its_partition_forever() {
-        // Literals on purpose: a change here would orphan stored sessions.
-        let known = ["", "a", "sensor-1", "sensor-2", "ünï"].map(|id| Partition::of(id).number());
-        assert_eq!(known, [225, 187, 29, 44, 192]);
-    }
-
-    #[test]
-    fn client_ids_spread_over_all_partitions() {
-        let mut seen = [0_u32; PARTITIONS];
-        for n in 0..25_600 {
-            seen[usize::from(Partition::of(&format!("client-{n}")).number())] += 1;
-        }
-        assert!(seen.iter().all(|&count| (40..220).contains(&count)), "{seen:?}");
-    }
-}

@@ -9,6 +9,7 @@ mod harness;
 mod broker;
 mod access;
 mod doors;
+mod kept;
 mod link;
 mod traffic;
 mod death;

@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("api", &["mqtt"]),
     ("plan", &["api", "settings", "pki", "mqtt"]),
     ("admin", &["settings", "pki"]),
-    ("node", &["settings", "broker", "link", "admin", "mqtt"]),
+    ("node", &["settings", "broker", "link", "admin", "mqtt", "store"]),
     ("local", &["api", "plan", "settings", "admin"]),
     ("operator", &["api", "plan", "settings", "admin", "pki"]),
     ("bench", &["mqtt"]),

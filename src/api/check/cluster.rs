@@ -235,8 +235,11 @@ fn check_storage(found: &mut Findings, storage: &Storage) {
     if storage.size.is_some() == storage.ephemeral.unwrap_or(false) {
         found.add("spec.storage", "exactly one of size and ephemeral: true is required");
     }
-    if storage.size.is_none() && (storage.storage_class_name.is_some() || storage.retention.is_some()) {
-        let message = "storageClassName and retention are only for a volume; set size or remove them";
+    let is_for_a_volume =
+        storage.storage_class_name.is_some() || storage.retention.is_some() || storage.durability.is_some();
+    if storage.size.is_none() && is_for_a_volume {
+        let message =
+            "storageClassName, retention and durability are only for a volume; set size or remove them";
         found.add("spec.storage", message);
     }
 }

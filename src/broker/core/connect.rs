@@ -134,6 +134,7 @@ impl Core {
         connection.patience = (!keep_alive.is_zero()).then_some(keep_alive);
         self.attach(session, id, version, &opening);
         self.settle_in(session, id, who);
+        self.note_session(session);
         self.arm_connection(id, now);
         self.send_connack(id, &opening, is_present);
         let state = &mut self.sessions[session as usize];
@@ -172,10 +173,10 @@ impl Core {
         id
     }
 
-    fn attach(&mut self, session: SessionId, id: ConnectionId, version: Version, opening: &Opening) {
-        let session = &mut self.sessions[session as usize];
+    fn attach(&mut self, id: SessionId, connection: ConnectionId, version: Version, opening: &Opening) {
+        let session = &mut self.sessions[id as usize];
         session.translate(version);
-        session.connection = Some(id);
+        session.connection = Some(connection);
         session.expiry_s = opening.expiry_s;
         session.ends_at = None;
         session.will = opening.will.clone();

@@ -173,9 +173,11 @@ impl Connection {
     }
 
     /// True if bytes from the client may be handled now: not while it leaves our answers unread.
-    pub(super) fn reads(&self) -> bool {
+    /// Nor while it waits for a store that has too much to do already.
+    pub(super) fn reads(&self, is_store_full: bool) -> bool {
         let is_in_turn = matches!(self.state, State::AwaitConnect | State::Open(_));
-        is_in_turn && self.owed <= OWED_BYTES_MAX && !self.waits_for_store()
+        let waits = self.waits_for_store() || is_store_full && self.unanswered > 0;
+        is_in_turn && self.owed <= OWED_BYTES_MAX && !waits
     }
 
     /// True if so many acknowledgements wait for the store that nothing more is read.

@@ -16,47 +16,41 @@ use crate::mqtt::{Ack, Frame, Packet, QoS};
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
 
-/// What became of a message.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub(super) struct Routed {
-    /// How many sessions and peers it was for.
-    pub(super) recipients: usize,
-    /// A session that must not lose it has it.
-    pub(super) must_persist: bool,
-}
-
 impl Core {
-    /// Hands a message to local sessions and to one member of each local shared group.
+    /// Hands a message to local sessions and to one member of each local shared group. Returns how many it was for.
     pub(super) fn route(
         &mut self,
         recipients: &Recipients,
         outgoing: &Outgoing,
         publisher: Option<SessionId>,
-    ) -> Routed {
-        let mut routed = Routed::default();
+    ) -> usize {
+        let mut count = 0;
         self.encoder.begin();
         for recipient in &recipients.sessions {
             let Some(grant) = recipient.grant(publisher) else { continue };
             let retain = outgoing.publish.retain && grant.retain_as_published;
-            self.deliver(recipient.session, grant, outgoing, retain, None, &mut routed);
+            self.deliver(recipient.session, grant, outgoing, retain, None);
+            count += 1;
         }
         for &group in &recipients.groups {
-            self.route_to_group(group, outgoing, &mut routed);
+            count += usize::from(self.route_to_group(group, outgoing));
         }
-        routed
+        count
     }
 
     /// Hands a message of a shared group to another of its members.
     pub(super) fn route_again(&mut self, group: GroupId, outgoing: &Outgoing) {
         self.encoder.begin();
-        self.route_to_group(group, outgoing, &mut Routed::default());
+        self.route_to_group(group, outgoing);
     }
 
-    fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing, routed: &mut Routed) {
-        let Some(member) = self.choose(group, outgoing.publish.qos) else { return };
+    /// False if nobody of the group can take it.
+    fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing) -> bool {
+        let Some(member) = self.choose(group, outgoing.publish.qos) else { return false };
         let grant = Grant::of(&member);
         let retain = outgoing.publish.retain && grant.retain_as_published;
-        self.deliver(member.session, &grant, outgoing, retain, Some(group), routed);
+        self.deliver(member.session, &grant, outgoing, retain, Some(group));
+        true
     }
 
     /// The member whose turn it is: one that can take it now, else one that is connected, else one that comes back.
@@ -82,15 +76,12 @@ impl Core {
         outgoing: &Outgoing,
         retain: bool,
         group: Option<GroupId>,
-        routed: &mut Routed,
     ) {
-        routed.recipients += 1;
         let qos = outgoing.publish.qos.min(grant.qos);
         if qos == QoS::AtMostOnce {
             return self.deliver_once(to, grant, outgoing, retain);
         }
-        let session = &mut self.sessions[to as usize];
-        routed.must_persist |= session.is_persistent();
+        let session = &self.sessions[to as usize];
         let frame = self.encoder.frame(outgoing, session.version, qos, retain, grant);
         let delivery = Delivery { frame, expires_at: outgoing.expires_at, group };
         self.keep(to, delivery);
@@ -135,22 +126,40 @@ impl Core {
 
     /// Sends a message at once if the session can take it, else puts it into its queue. False if that has no room.
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> bool {
-        let session = &mut self.sessions[to as usize];
-        if is_ready(session, &self.wires) {
-            self.send(to, delivery);
-            return true;
-        }
+        let session = &self.sessions[to as usize];
+        let qos = delivery.frame.qos();
+        let is_ready = is_ready(session, &self.wires) && !session.holds(qos);
         let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
-        let has_room = session.enqueue(delivery, max, bytes_max);
-        self.counters.dropped_queue_full += u64::from(!has_room);
-        has_room
+        if !is_ready && !session.has_room(&delivery, max, bytes_max) {
+            self.counters.dropped_queue_full += 1;
+            return false;
+        }
+        if qos != QoS::AtMostOnce {
+            self.note_message(to, &delivery);
+        }
+        match is_ready {
+            true => self.send(to, delivery),
+            false => self.sessions[to as usize].enqueue(delivery),
+        }
+        true
+    }
+
+    /// A message that has an ordinal is not sent.
+    fn pass_over(&mut self, to: SessionId, qos: QoS) {
+        if qos != QoS::AtMostOnce {
+            self.sessions[to as usize].ring.skip();
+            self.touch(to);
+        }
     }
 
     /// Sends a message that waited, unless its time is over.
     fn send_aged(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
         match delivery.aged(self.sessions[to as usize].version, now) {
             Some(frame) => self.send(to, Delivery { frame, ..delivery }),
-            None => self.counters.dropped_expired += 1, // [MQTT-3.3.2-5]
+            None => {
+                self.counters.dropped_expired += 1; // [MQTT-3.3.2-5]
+                self.pass_over(to, delivery.frame.qos());
+            }
         }
     }
 
@@ -161,7 +170,7 @@ impl Core {
         let frame = Rc::clone(&delivery.frame);
         if self.wires.get(id).is_none_or(|connection| frame.len() > connection.packet_bytes_max) {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
-            return;
+            return self.pass_over(to, frame.qos());
         }
         let packet_id = (frame.qos() != QoS::AtMostOnce).then(|| session.ring.push(delivery));
         self.wires.send(id, |out| frame.append_to(out, packet_id, false));
@@ -183,8 +192,12 @@ impl Core {
                 continue;
             }
             let Some(front) = session.queue.front() else { return };
-            if front.frame.qos() != QoS::AtMostOnce && !session.ring.has_room(session.window) {
+            let qos = front.frame.qos();
+            if qos != QoS::AtMostOnce && !session.ring.has_room(session.window) {
                 return;
+            }
+            if session.holds(qos) && session.ring.end() >= session.safe_until {
+                return; // the store wakes it
             }
             if let Some(delivery) = session.dequeue() {
                 self.send_aged(id, delivery, now);
@@ -204,6 +217,7 @@ impl Core {
             Some(Slot::Sent(delivery)) if delivery.frame.len() > limit => {
                 session.ring.refuse(packet_id);
                 self.counters.dropped_oversize += 1;
+                self.touch(id);
             }
             Some(Slot::Sent(delivery)) => {
                 self.wires.send(connection, |out| delivery.frame.append_to(out, Some(packet_id), true));

@@ -141,16 +141,36 @@ impl Core {
     /// # Errors
     /// If there is one for the client id, or if anything in it is not valid; then nothing has changed.
     pub fn import_session(&mut self, exported: &ExportedSession, now: Instant) -> Result<(), ImportError> {
+        let id = self.import_session_at(exported, (0, 0), now)?;
+        self.note_session(id);
+        Ok(())
+    }
+
+    /// As [`Core::import_session`], for one whose messages have ordinals: that of its oldest, and the one behind what is in
+    /// flight.
+    pub(super) fn import_session_at(
+        &mut self,
+        exported: &ExportedSession,
+        ordinals: (u64, u64),
+        now: Instant,
+    ) -> Result<SessionId, ImportError> {
         if self.by_client.contains_key(exported.client_id.as_str()) {
             return Err(ImportError::Exists);
         }
         let parsed = Parsed::of(exported, now).ok_or(ImportError::Invalid)?;
         let id = self.new_session(&exported.client_id.as_str().into(), Version::V5);
-        self.fill(id, exported, parsed, now);
-        Ok(())
+        self.fill(id, exported, parsed, ordinals, now);
+        Ok(id)
     }
 
-    fn fill(&mut self, id: SessionId, exported: &ExportedSession, parsed: Parsed, now: Instant) {
+    fn fill(
+        &mut self,
+        id: SessionId,
+        exported: &ExportedSession,
+        parsed: Parsed,
+        (head, next): (u64, u64),
+        now: Instant,
+    ) {
         for (key, subscription) in parsed.subscriptions {
             self.put_subscription(id, key, subscription);
         }
@@ -165,11 +185,17 @@ impl Core {
         session.expiry_s = exported.expiry_s;
         let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
         session.ends_at = now.checked_add(Duration::from_millis(ends_in));
+        session.ring.begin_at(head);
         for (packet_id, slot) in in_flight {
             session.ring.restore(packet_id, slot);
         }
+        while session.ring.end() < next {
+            session.ring.skip();
+        }
+        session.tail = session.ring.end();
         for delivery in queue {
-            session.enqueue(delivery, usize::MAX, usize::MAX);
+            session.tail += u64::from(delivery.frame.qos() != QoS::AtMostOnce);
+            session.enqueue(delivery);
         }
         session.received = exported.received.iter().copied().collect();
         session.will = parsed.will.map(Box::new);
@@ -308,7 +334,7 @@ fn import_will(exported: &ExportedWill, now: Instant) -> Option<Will> {
     Some(Will { message, delay_s: exported.delay_s, expiry_s: exported.expiry_s })
 }
 
-fn bytes_of(frame: &Frame) -> Vec<u8> {
+pub(super) fn bytes_of(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(frame.len());
     frame.append_to(&mut bytes, Some(PacketId::MIN), false);
     bytes

@@ -86,6 +86,7 @@ impl Core {
             None => {}
         }
         self.arm_session(id, now);
+        self.note_session(id);
     }
 
     fn publish_will(&mut self, id: SessionId, now: Instant) {
@@ -110,6 +111,9 @@ impl Core {
             self.drop_subscription(id, key);
         }
         let session = self.sessions.remove(id as usize);
+        if let Some(key) = session.key() {
+            self.note_gone(key);
+        }
         self.by_client.remove(&session.client_id);
         self.redistribute(session, now);
     }
@@ -188,6 +192,7 @@ impl Core {
         }
         if session.will_at.is_some_and(|at| at <= now) {
             self.publish_will(id, now);
+            self.note_session(id);
         }
         self.arm_session(id, now);
     }

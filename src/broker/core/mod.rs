@@ -32,6 +32,7 @@ mod deliver;
 mod peers;
 mod export;
 mod inspect;
+mod durable;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -47,6 +48,8 @@ use self::access::Access;
 pub use self::access::{Origin, Proof};
 use self::connection::{State, Terms};
 use self::delivery::Encoder;
+use self::durable::Ledger;
+pub use self::durable::RestoreError;
 pub use self::export::{
     ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, ImportError,
 };
@@ -54,7 +57,7 @@ pub use self::fault::Fault;
 pub use self::inspect::Kicked;
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
-use self::publish::Unanswered;
+use self::publish::{Unanswered, Uncompleted};
 use self::retained::Retained;
 use self::routes::Routes;
 use self::session::Session;
@@ -62,7 +65,7 @@ use self::wheel::Wheel;
 use self::wires::Wires;
 use crate::mqtt::{self, Packet, Violation};
 use crate::settings::Limits;
-use crate::store::Token;
+use crate::store::{Op, Token};
 
 /// A session's place in the shard.
 type SessionId = u32;
@@ -93,8 +96,8 @@ pub enum Effect {
         /// Why.
         fault: Fault,
     },
-    /// Make everything so far safe, and answer with [`Core::handle_persisted`].
-    Persist(Token),
+    /// Make these changes safe, in this order and together, and answer with [`Core::handle_persisted`].
+    Persist(Token, Vec<Op>),
 }
 
 /// What the shell found out about a user name and password.
@@ -134,6 +137,8 @@ pub struct Counters {
     pub dropped_not_authorized: u64,
     /// Retained messages that found no room.
     pub dropped_retained_full: u64,
+    /// Messages refused because they must be stored and the store failed.
+    pub dropped_store_down: u64,
 }
 
 /// How much a shard holds.
@@ -171,7 +176,8 @@ pub struct Core {
     encoder: Encoder,
     wheel: Wheel<Timer>,
     unanswered: VecDeque<Unanswered>,
-    token: Token,
+    uncompleted: VecDeque<Uncompleted>,
+    ledger: Ledger,
     serial: u32,
     seed: u64,
     counters: Counters,
@@ -194,7 +200,8 @@ impl Core {
             encoder: Encoder::default(),
             wheel: Wheel::new(now),
             unanswered: VecDeque::new(),
-            token: Token(0),
+            uncompleted: VecDeque::new(),
+            ledger: Ledger::new(now),
             serial: 0,
             seed,
             counters: Counters::default(),
@@ -229,7 +236,9 @@ impl Core {
         if let Some(connection) = self.wires.get_mut(id) {
             connection.last_seen = now;
         }
-        while let Some(connection) = self.wires.get(id).filter(|connection| connection.reads()) {
+        while let Some(connection) =
+            self.wires.get(id).filter(|connection| connection.reads(self.ledger.is_full()))
+        {
             match mqtt::decode(&bytes[used..], connection.version, &connection.terms.packets) {
                 Ok(Some((packet, length))) => {
                     used += length;
@@ -250,12 +259,12 @@ impl Core {
     /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`], leaves answers unread,
     /// has too many unanswered, or is closed. It turns true again no later than something was sent to it.
     pub fn reads(&self, id: ConnectionId) -> bool {
-        self.wires.get(id).is_some_and(connection::Connection::reads)
+        self.wires.get(id).is_some_and(|connection| connection.reads(self.ledger.is_full()))
     }
 
     /// What to do next, besides sending.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.wires.effects.pop_front()
+        self.wires.effects.pop_front().or_else(|| self.close_batch())
     }
 
     /// The connections that have bytes to send since the last call.

@@ -113,7 +113,7 @@ impl Core {
             return 0;
         }
         let recipients = self.routes.matches(&message.topic);
-        with_outgoing(&message, now, |outgoing| self.route(&recipients, outgoing, None).recipients)
+        with_outgoing(&message, now, |outgoing| self.route(&recipients, outgoing, None))
     }
 
     /// Everything that local subscribers want, for a bootstrap.

@@ -1,18 +1,22 @@
 //! PUBLISH from a client, and the acknowledgements of both directions.
 //!
-//! A QoS 1 or 2 message is acknowledged once whatever must survive has it: at once when no persistent session and no
-//! retained message is concerned, else when the store says `Persisted`. Acknowledgements leave in the order in
-//! which the messages came [MQTT-4.6.0-2], so one that need not wait for the store waits for those before it.
+//! A QoS 1 or 2 message is acknowledged once whatever must survive has it: at once when no stored session and no
+//! retained message is concerned, else when the store says `Persisted`. The acknowledgements of a connection leave in the
+//! order in which the messages came [MQTT-4.6.0-2], so one that need not wait for the store waits for those before it.
+//!
+//! The second half of QoS 2 waits as well, in both directions. A PUBREL that left before it is safe that PUBREC came would let
+//! the client forget the packet id, and after a restart the message would come again as a new one; a PUBCOMP that left
+//! before it is safe that PUBREL came would let the client use the packet id again, and the next message would pass for the
+//! last one.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::LastTopic;
-use super::deliver::Routed;
 use super::delivery::{Outgoing, pass_on};
 use super::recipients::Recipients;
-use super::{ConnectionId, Core, Effect, Fault, SessionId};
+use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
     Ack, Message, Packet, PacketId, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
 };
@@ -25,13 +29,26 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 /// many publishers would hold all of many subscribers.
 const REMEMBERED_MAX: usize = 256;
 
-/// An acknowledgement that waits for the store.
+/// An answer that waits for the store.
 pub(super) struct Unanswered {
     token: Token,
     connection: ConnectionId,
+    answer: Answer,
+}
+
+enum Answer {
+    /// PUBACK or PUBREC.
+    Acknowledge(PacketId, QoS, ReasonCode),
+    /// SUBACK or UNSUBACK, encoded.
+    Packet(Vec<u8>),
+}
+
+/// A PUBREL or PUBCOMP that waits for the store.
+pub(super) struct Uncompleted {
+    pub(super) token: Token,
+    connection: ConnectionId,
     packet_id: PacketId,
-    qos: QoS,
-    reason: ReasonCode,
+    is_release: bool,
 }
 
 impl Core {
@@ -102,7 +119,12 @@ impl Core {
         };
         if publish.qos == QoS::ExactlyOnce && self.sessions[session as usize].received.contains(&packet_id) {
             // Sent again because our PUBREC was lost: it is with us already. [MQTT-4.3.3-10]
-            self.answer(id, packet_id, publish.qos, ReasonCode::Success, false);
+            // Its own answer may still wait.
+            let is_stored = self.sessions[session as usize].number.is_some();
+            if is_stored {
+                self.ledger.ask_anyway();
+            }
+            self.answer(id, packet_id, publish.qos, ReasonCode::Success, is_stored);
             return Ok(());
         }
         self.check_receive_maximum(id)?;
@@ -111,14 +133,46 @@ impl Core {
             self.answer(id, packet_id, publish.qos, ReasonCode::NotAuthorized, false);
             return Ok(());
         }
+        if self.ledger.refuses() && self.must_store(id, session, publish) {
+            self.counters.dropped_store_down += 1;
+            return self.refuse(id, packet_id, publish.qos);
+        }
+        let before = self.ledger.changes();
         if publish.qos == QoS::ExactlyOnce {
             self.sessions[session as usize].received.insert(packet_id);
+            self.touch(session);
         }
-        let routed = self.publish(id, session, publish, expires_at, now);
-        let nobody = routed.recipients == 0;
+        let nobody = self.publish(id, session, publish, expires_at, now) == 0;
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        let must_persist = routed.must_persist || publish.retain;
-        self.answer(id, packet_id, publish.qos, reason, must_persist);
+        self.answer(id, packet_id, publish.qos, reason, self.ledger.changes() != before);
+        Ok(())
+    }
+
+    /// True if a QoS 1 or 2 message may not be acknowledged before the store has something of it.
+    fn must_store(&mut self, id: ConnectionId, session: SessionId, publish: &Publish) -> bool {
+        if publish.retain || self.sessions[session as usize].holds(publish.qos) {
+            return true;
+        }
+        let recipients = self.recipients(id, publish.topic);
+        let keeps = |session: SessionId, qos: QoS| {
+            qos != QoS::AtMostOnce && self.sessions[session as usize].number.is_some()
+        };
+        recipients
+            .sessions
+            .iter()
+            .any(|one| one.grant(None).is_some_and(|grant| keeps(one.session, grant.qos)))
+            || recipients.groups.iter().any(|&group| {
+                self.routes.members(group).iter().any(|member| keeps(member.session, member.qos))
+            })
+    }
+
+    /// Says that a message is not taken. Version 3 has no word for it: the connection ends, and its client knows that
+    /// nothing was acknowledged.
+    fn refuse(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS) -> Result<(), Fault> {
+        if self.wires.get(id).is_some_and(|connection| connection.version == Version::V3) {
+            return Err(Fault::QuotaExceeded);
+        }
+        self.answer(id, packet_id, qos, ReasonCode::QuotaExceeded, false);
         Ok(())
     }
 
@@ -141,7 +195,7 @@ impl Core {
         }
     }
 
-    /// Retains, routes and forwards a message of a client.
+    /// Retains, routes and forwards a message of a client. Returns how many sessions and peers it was for.
     fn publish(
         &mut self,
         id: ConnectionId,
@@ -149,7 +203,7 @@ impl Core {
         publish: &Publish,
         expires_at: Option<Instant>,
         now: Instant,
-    ) -> Routed {
+    ) -> usize {
         let outgoing = Outgoing { publish: *publish, expires_at };
         let recipients = self.recipients(id, publish.topic);
         self.distribute(&recipients, &outgoing, Some(session), now)
@@ -162,23 +216,26 @@ impl Core {
         outgoing: &Outgoing,
         publisher: Option<SessionId>,
         now: Instant,
-    ) -> Routed {
+    ) -> usize {
         if outgoing.publish.retain {
             self.retain(outgoing, now);
         }
-        let mut routed = self.route(recipients, outgoing, publisher);
+        let mut count = self.route(recipients, outgoing, publisher);
         if !recipients.peers.is_empty() && !outgoing.publish.topic.starts_with('$') {
-            routed.recipients += recipients.peers.len();
+            count += recipients.peers.len();
             self.peers.forward(&recipients.peers, to_message(outgoing, now));
         }
-        routed
+        count
     }
 
     fn retain(&mut self, outgoing: &Outgoing, now: Instant) {
         let (max, bytes_max) = (self.limits.retained_messages_max, self.limits.retained_bytes_max);
-        if self.retained.put(to_message(outgoing, now), max, bytes_max, now).is_err() {
+        let message = to_message(outgoing, now);
+        let topic = Arc::clone(&message.topic);
+        if self.retained.put(message, max, bytes_max, now).is_err() {
             self.counters.dropped_retained_full += 1;
         }
+        self.note_retained(&topic, outgoing.publish.qos, now); // also when it found no room: the one before it is gone
     }
 
     /// Who gets this topic: remembered per connection, because most publish to one topic many times.
@@ -211,29 +268,105 @@ impl Core {
         packet_id: PacketId,
         qos: QoS,
         reason: ReasonCode,
-        must_persist: bool,
+        must_wait: bool,
     ) {
-        if must_persist {
-            self.token.0 += 1;
-            self.wires.effects.push_back(Effect::Persist(self.token));
-        } else if self.unanswered.is_empty() {
-            return self.acknowledge(id, packet_id, qos, reason);
+        if self.waits(id, must_wait) {
+            self.answer_later(id, Answer::Acknowledge(packet_id, qos, reason));
+        } else {
+            self.acknowledge(id, packet_id, qos, reason);
         }
-        if let Some(connection) = self.wires.get_mut(id) {
-            connection.unanswered += 1;
-        }
-        self.unanswered.push_back(Unanswered { token: self.token, connection: id, packet_id, qos, reason });
     }
 
-    /// Everything up to this token is safe.
-    pub fn handle_persisted(&mut self, token: Token) {
+    /// Sends an answer, once what was changed since `before` is safe.
+    pub(super) fn reply_once_safe(&mut self, id: ConnectionId, packet: &Packet, before: u64) {
+        if !self.waits(id, self.ledger.changes() != before) {
+            return self.reply(id, packet);
+        }
+        let Some(connection) = self.wires.get(id) else { return };
+        let mut bytes = Vec::new();
+        packet.encode(connection.version, &mut bytes);
+        self.answer_later(id, Answer::Packet(bytes));
+    }
+
+    /// True if an answer has to wait: for the store, or for those before it.
+    fn waits(&self, id: ConnectionId, for_store: bool) -> bool {
+        for_store && self.ledger.is_on() && !self.ledger.refuses()
+            || self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
+    }
+
+    fn answer_later(&mut self, id: ConnectionId, answer: Answer) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        connection.unanswered += 1;
+        self.unanswered.push_back(Unanswered { token: self.ledger.token(), connection: id, answer });
+    }
+
+    /// Everything up to this token is safe: answers whom that keeps waiting.
+    pub(super) fn answer_up_to(&mut self, token: Token) {
         while self.unanswered.front().is_some_and(|one| one.token <= token) {
             if let Some(one) = self.unanswered.pop_front() {
-                if let Some(connection) = self.wires.get_mut(one.connection) {
-                    connection.unanswered -= 1;
-                }
-                self.acknowledge(one.connection, one.packet_id, one.qos, one.reason);
+                self.answer_now(one.connection, one.answer);
             }
+        }
+    }
+
+    fn answer_now(&mut self, id: ConnectionId, answer: Answer) {
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.unanswered -= 1;
+        }
+        match answer {
+            Answer::Acknowledge(packet_id, qos, reason) => self.acknowledge(id, packet_id, qos, reason),
+            Answer::Packet(bytes) => self.wires.answer(id, |out| out.extend_from_slice(&bytes)),
+        }
+    }
+
+    /// Refuses the messages whose answer waits for a store that failed. A subscription holds: it is in memory, and is
+    /// stored when the store is back.
+    pub(super) fn refuse_unanswered(&mut self, now: Instant) {
+        for one in std::mem::take(&mut self.unanswered) {
+            let id = one.connection;
+            let Some(connection) = self.wires.get(id) else { continue };
+            let (session, version) = (connection.session(), connection.version);
+            let answer = match one.answer {
+                Answer::Acknowledge(_, _, reason) if !reason.is_error() && version == Version::V3 => {
+                    self.close(id, Fault::QuotaExceeded, now);
+                    continue;
+                }
+                Answer::Acknowledge(packet_id, qos, reason) if !reason.is_error() => {
+                    if let Some(session) = session.filter(|_| qos == QoS::ExactlyOnce) {
+                        self.sessions[session as usize].received.remove(&packet_id);
+                        self.touch(session);
+                    }
+                    Answer::Acknowledge(packet_id, qos, ReasonCode::QuotaExceeded)
+                }
+                other => other,
+            };
+            self.answer_now(id, answer);
+        }
+    }
+
+    /// Sends PUBREL or PUBCOMP, once what was changed since `before` is safe.
+    fn complete(&mut self, id: ConnectionId, packet_id: PacketId, is_release: bool, before: u64) {
+        if self.ledger.changes() != before {
+            let token = self.ledger.token();
+            self.uncompleted.push_back(Uncompleted { token, connection: id, packet_id, is_release });
+        } else {
+            self.complete_now(id, packet_id, is_release);
+        }
+    }
+
+    /// Everything up to this token is safe: goes on with QoS 2 where that was waited for.
+    pub(super) fn complete_up_to(&mut self, token: Token) {
+        while self.uncompleted.front().is_some_and(|one| one.token <= token) {
+            if let Some(one) = self.uncompleted.pop_front() {
+                self.complete_now(one.connection, one.packet_id, one.is_release);
+            }
+        }
+    }
+
+    fn complete_now(&mut self, id: ConnectionId, packet_id: PacketId, is_release: bool) {
+        match is_release {
+            true => self.reply(id, &Packet::PubRel(Ack::success(packet_id))), // [MQTT-4.3.3-4]
+            false => self.reply(id, &Packet::PubComp(Ack::success(packet_id))), // [MQTT-4.3.3-11]
         }
     }
 
@@ -251,8 +384,12 @@ impl Core {
     pub(super) fn handle_puback(&mut self, session: SessionId, ack: &Ack, now: Instant) -> Result<(), Fault> {
         let state = &mut self.sessions[session as usize];
         // An unknown id is an echo of an earlier connection: nothing to do.
-        if state.ring.acknowledge(ack.packet_id) && state.has_backlog() {
-            self.pump(session, now);
+        if state.ring.acknowledge(ack.packet_id) {
+            let has_backlog = state.has_backlog();
+            self.touch(session);
+            if has_backlog {
+                self.pump(session, now);
+            }
         }
         Ok(())
     }
@@ -264,14 +401,21 @@ impl Core {
         ack: &Ack,
         now: Instant,
     ) -> Result<(), Fault> {
+        let before = self.ledger.changes();
         let ring = &mut self.sessions[session as usize].ring;
         if ack.reason.is_error() {
-            ring.refuse(ack.packet_id);
+            if ring.refuse(ack.packet_id) {
+                self.touch(session);
+            }
             self.pump(session, now);
             return Ok(());
         }
-        let is_known = ring.receive(ack.packet_id);
-        self.reply(id, &Packet::PubRel(reply_to(ack, is_known))); // [MQTT-4.3.3-4]
+        if !ring.receive(ack.packet_id) {
+            self.reply(id, &Packet::PubRel(unknown(ack)));
+            return Ok(());
+        }
+        self.touch(session);
+        self.complete(id, ack.packet_id, true, before);
         Ok(())
     }
 
@@ -281,11 +425,14 @@ impl Core {
         session: SessionId,
         ack: &Ack,
     ) -> Result<(), Fault> {
-        let is_known = self.sessions[session as usize].received.remove(&ack.packet_id);
-        if is_known {
-            self.make_room(id);
+        let before = self.ledger.changes();
+        if !self.sessions[session as usize].received.remove(&ack.packet_id) {
+            self.reply(id, &Packet::PubComp(unknown(ack)));
+            return Ok(());
         }
-        self.reply(id, &Packet::PubComp(reply_to(ack, is_known))); // [MQTT-4.3.3-11]
+        self.make_room(id);
+        self.touch(session);
+        self.complete(id, ack.packet_id, false, before);
         Ok(())
     }
 
@@ -296,6 +443,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         if self.sessions[session as usize].ring.complete(ack.packet_id) {
+            self.touch(session);
             self.pump(session, now);
         }
         Ok(())
@@ -314,7 +462,7 @@ pub(super) fn to_message(outgoing: &Outgoing, now: Instant) -> Message {
     Message { expires_at: outgoing.expires_at, ..message }
 }
 
-fn reply_to(ack: &Ack, is_known: bool) -> Ack<'static> {
-    let reason = if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+fn unknown(ack: &Ack) -> Ack<'static> {
+    let reason = ReasonCode::PacketIdentifierNotFound;
     Ack { packet_id: ack.packet_id, reason, properties: Properties::EMPTY }
 }

@@ -34,6 +34,12 @@ impl Retained {
         Retained { tree: Tree::new(), count: 0, bytes: 0, swept_at: None }
     }
 
+    /// The message of a topic.
+    pub(super) fn get(&self, topic: &str, now: Instant) -> Option<Rc<Message>> {
+        let node = self.tree.find_path(topic.split('/'))?;
+        self.tree.value(node).clone().filter(|message| !is_over(message, now))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.count
     }

@@ -1,7 +1,9 @@
 //! Packet ids of one session's outgoing QoS 1 and 2 messages: a ring with a base, no hash map.
 //!
-//! Ids are given in order, so an id's place is its distance from the oldest open one. A client that never answers the
-//! oldest holds the ring back: its length is bounded by twice the window, and what it holds by [`BYTES_MAX`].
+//! Messages have ordinals, counted from the session's first on, and an ordinal gives the packet id: so what is on disk needs
+//! no packet id, and a message that was sent before a restart is sent with the same one after it. An id's place is its
+//! distance from the oldest open one. A client that never answers the oldest holds the ring back: its length is bounded
+//! by twice the window, and what it holds by [`BYTES_MAX`].
 //!
 //! Invariants: the front is never `Done`; `open` counts what is not `Done`; `bytes` is the sum over what is `Sent`.
 
@@ -28,8 +30,8 @@ pub(super) enum Slot {
 
 /// The outgoing messages in flight.
 pub(super) struct Ring {
-    /// The id of the front, less one.
-    base: usize,
+    /// The ordinal of the front.
+    first: u64,
     slots: VecDeque<Slot>,
     open: usize,
     bytes: usize,
@@ -37,7 +39,7 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new() -> Ring {
-        Ring { base: 0, slots: VecDeque::new(), open: 0, bytes: 0 }
+        Ring { first: 0, slots: VecDeque::new(), open: 0, bytes: 0 }
     }
 
     /// True if one more may be sent to a client that takes `window` at a time.
@@ -55,10 +57,33 @@ impl Ring {
         self.push_slot(Slot::Sent(delivery))
     }
 
+    /// The ordinal of the oldest that is not answered; the next one's if all are.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The ordinal that the next message gets.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    /// Counts a message that is not sent: its ordinal is used up.
+    pub(super) fn skip(&mut self) {
+        self.slots.push_back(Slot::Done);
+        self.trim();
+    }
+
+    /// Begins at another ordinal; only while nothing is in flight.
+    pub(super) fn begin_at(&mut self, ordinal: u64) {
+        debug_assert!(self.slots.is_empty());
+        self.first = ordinal;
+    }
+
     /// Takes back what an export gave out, under the id it had.
     pub(super) fn restore(&mut self, id: PacketId, slot: Slot) {
         if self.slots.is_empty() {
-            self.base = usize::from(id.get()) - 1;
+            let ahead = (usize::from(id.get()) - 1 + IDS - (self.first % IDS as u64) as usize) % IDS;
+            self.first += ahead as u64;
         }
         while self.next_id() != id && self.slots.len() < IDS {
             self.slots.push_back(Slot::Done);
@@ -105,8 +130,13 @@ impl Ring {
 
     /// What is not answered, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (PacketId, &Slot)> {
-        let ids = (0..).map(|at| id_at(self.base, at));
-        ids.zip(&self.slots).filter(|(_, slot)| !matches!(slot, Slot::Done))
+        let open = self.numbered().filter(|(_, slot)| !matches!(slot, Slot::Done));
+        open.map(|(ordinal, slot)| (id_of(ordinal), slot))
+    }
+
+    /// Everything from the oldest that is not answered on, by ordinal.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        (self.first..).zip(&self.slots)
     }
 
     /// What an id stands for, if it is not answered.
@@ -135,7 +165,7 @@ impl Ring {
     }
 
     fn next_id(&self) -> PacketId {
-        id_at(self.base, self.slots.len())
+        id_of(self.end())
     }
 
     fn replace(&mut self, id: PacketId, with: Slot) {
@@ -145,15 +175,19 @@ impl Ring {
     }
 
     fn place(&self, id: PacketId) -> usize {
-        (usize::from(id.get()) - 1 + IDS - self.base) % IDS
+        (usize::from(id.get()) - 1 + IDS - (self.first % IDS as u64) as usize) % IDS
     }
 
     fn finish(&mut self, id: PacketId) {
         self.replace(id, Slot::Done);
         self.open -= 1;
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         while let Some(Slot::Done) = self.slots.front() {
             self.slots.pop_front();
-            self.base = (self.base + 1) % IDS;
+            self.first += 1;
         }
     }
 }
@@ -174,7 +208,8 @@ impl Slot {
     }
 }
 
-fn id_at(base: usize, at: usize) -> PacketId {
-    let id = ((base + at) % IDS + 1) as u16;
+/// The packet id of a message.
+pub(super) fn id_of(ordinal: u64) -> PacketId {
+    let id = (ordinal % IDS as u64 + 1) as u16;
     PacketId::new(id).expect("an id is one more than a remainder")
 }

@@ -145,6 +145,12 @@ impl Routes {
         self.groups.get_mut(id.slot as usize).filter(|group| group.serial == id.serial)
     }
 
+    /// The members of a group; nobody if it is gone.
+    pub(super) fn members(&self, id: GroupId) -> &[Subscriber] {
+        let group = self.groups.get(id.slot as usize).filter(|group| group.serial == id.serial);
+        group.map_or(&[], |group| &group.members)
+    }
+
     /// The group of a filter by its name, if it has members.
     pub(super) fn find_group(&self, shared: &SharedFilter) -> Option<GroupId> {
         self.group_of(self.find(shared.filter.as_str())?, &shared.group)

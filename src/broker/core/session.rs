@@ -1,10 +1,11 @@
 //! A session: what the broker keeps for a client id, connected or not.
 //!
 //! Invariants: what waits in `queue` came after everything in `ring`; while `queue` is not empty, QoS 1 and 2 messages go
-//! to its end, so order holds; `queue_bytes` is the sum over `queue`; all frames are encoded for `version`.
+//! to its end, so order holds; `queue_bytes` is the sum over `queue`; all frames are encoded for `version`; `tail` is the
+//! ring's end plus the number of QoS 1 and 2 messages in `queue`.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,6 +87,16 @@ pub(super) struct Session {
     pub(super) queue_bytes: usize,
     /// QoS 2 messages that came in and were not released. [MQTT-4.3.3-10]
     pub(super) received: HashSet<PacketId, foldhash::fast::RandomState>,
+    /// The ordinal of the next QoS 1 or 2 message.
+    pub(super) tail: u64,
+    /// Its number on disk, if it is stored.
+    pub(super) number: Option<NonZeroU64>,
+    /// QoS 2 messages from this ordinal on wait for the store, if it is stored.
+    pub(super) safe_until: u64,
+    /// Its progress goes into the open batch.
+    pub(super) is_touched: bool,
+    /// It is not on disk as it is here, and is to be written as a whole.
+    pub(super) is_stale: bool,
 }
 
 impl Session {
@@ -111,6 +122,11 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             received: HashSet::default(),
+            tail: 0,
+            number: None,
+            safe_until: 0,
+            is_touched: false,
+            is_stale: false,
         }
     }
 
@@ -136,15 +152,21 @@ impl Session {
         self.queue_bytes = self.queue.iter().map(|delivery| delivery.frame.len()).sum();
     }
 
-    /// Puts a message at the end of the queue. False if there is no room.
-    pub(super) fn enqueue(&mut self, delivery: Delivery, messages_max: usize, bytes_max: usize) -> bool {
-        let bytes = delivery.frame.len();
-        if self.queue.len() >= messages_max || self.queue_bytes + bytes > bytes_max {
-            return false;
-        }
-        self.queue_bytes += bytes;
+    /// True if the queue has room for a message.
+    pub(super) fn has_room(&self, delivery: &Delivery, messages_max: usize, bytes_max: usize) -> bool {
+        self.queue.len() < messages_max && self.queue_bytes + delivery.frame.len() <= bytes_max
+    }
+
+    /// Puts a message at the end of the queue.
+    pub(super) fn enqueue(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.frame.len();
         self.queue.push_back(delivery);
-        true
+    }
+
+    /// True if a message of this QoS must not be sent before the store has it.
+    #[inline]
+    pub(super) fn holds(&self, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce && self.number.is_some()
     }
 
     /// Takes the oldest message from the queue.

@@ -33,6 +33,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         let identifier = subscribe.properties.subscription_identifiers().next().and_then(NonZeroU32::new);
+        let before = self.ledger.changes();
         let mut reasons = Reasons::new();
         let mut to_show = Vec::new();
         for (text, options) in subscribe.filters.iter() {
@@ -45,7 +46,7 @@ impl Core {
             });
         }
         let ack = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
-        self.reply(id, &Packet::SubAck(ack)); // [MQTT-3.8.4-1]
+        self.reply_once_safe(id, &Packet::SubAck(ack), before); // [MQTT-3.8.4-1]
         for (filter, options) in to_show {
             if !self.show_retained(session, &filter, options, identifier, now) {
                 break;
@@ -77,7 +78,14 @@ impl Core {
             return Err(ReasonCode::QuotaExceeded);
         }
         let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
-        self.put_subscription(id, key, Subscription { qos, no_local, retain_as_published, identifier });
+        let subscription = Subscription { qos, no_local, retain_as_published, identifier };
+        if session.subscriptions.get(&key) != Some(&subscription) {
+            if session.number.is_some() && self.ledger.refuses() {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            self.note_subscription(id, &key, Some(&subscription));
+        }
+        self.put_subscription(id, key, subscription);
         let shows = match retain_handling {
             _ if group.is_some() => false,       // not for shared subscriptions: 4.8.2
             RetainHandling::Send => true,        // [MQTT-3.3.1-9]
@@ -145,13 +153,14 @@ impl Core {
         session: SessionId,
         unsubscribe: &Unsubscribe,
     ) -> Result<(), Fault> {
+        let before = self.ledger.changes();
         let mut reasons = Reasons::new();
         for text in unsubscribe.filters.iter() {
             reasons.push(self.unsubscribe(session, text) as u8);
         }
         let ack =
             SubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
-        self.reply(id, &Packet::UnsubAck(ack)); // [MQTT-3.10.4-4]
+        self.reply_once_safe(id, &Packet::UnsubAck(ack), before); // [MQTT-3.10.4-4]
         Ok(())
     }
 
@@ -170,6 +179,7 @@ impl Core {
             return false;
         }
         session.subscription_bytes -= key.bytes();
+        self.note_subscription(id, key, None);
         self.drop_subscription(id, key);
         true
     }

@@ -141,6 +141,7 @@ impl Scene {
             config: vec![settings],
             node: format!("{cluster}-0"),
             admin_socket: None,
+            data: None,
             admin_port: Some(AdminPort { address: SocketAddr::from((HERE, port)), tls_dir: tls }),
             probes: None,
             end_with_stdin: false,

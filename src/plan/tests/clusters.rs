@@ -215,10 +215,23 @@ fn an_empty_spec_lets_nobody_in_and_says_so() {
 }
 
 #[test]
-fn a_volume_is_not_used_yet_and_ready_says_so() {
-    let plan = planned(&later(world(&cluster("{storage: {size: 1Gi}}"))));
-    let message = cluster_condition(&plan, "us", "Ready").message;
-    assert!(message.contains("in memory"), "{message}");
+fn ready_says_so_when_nodes_do_not_keep_what_they_should() {
+    let message =
+        |spec: &str| cluster_condition(&planned(&later(world(&cluster(spec)))), "us", "Ready").message;
+    assert!(message("{storage: {size: 1Gi}}").contains("in memory"));
+    for fine in ["{}", "{storage: {ephemeral: true}}", "{storage: {size: 1Gi, durability: None}}"] {
+        assert!(!message(fine).contains("in memory"), "{fine}");
+    }
+}
+
+#[test]
+fn durability_is_for_clusters_with_a_volume() {
+    use crate::settings::Durability;
+    let rendered = |spec: &str| planned(&world(&cluster(spec))).settings[&key("us")].storage.durability;
+    assert_eq!(rendered("{}"), Durability::None);
+    assert_eq!(rendered("{storage: {ephemeral: true}}"), Durability::None);
+    assert_eq!(rendered("{storage: {size: 1Gi}}"), Durability::Interval);
+    assert_eq!(rendered("{storage: {size: 1Gi, durability: Always}}"), Durability::Always);
 }
 
 #[test]

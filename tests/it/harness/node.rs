@@ -1,5 +1,7 @@
 //! One `mqlink broker` process from a settings document.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use mqlink::settings::{Authentication, Listener, Protocol, ServerTls, Settings, User};
@@ -51,6 +53,23 @@ impl Node {
     /// Starts a broker and waits until its listeners are open.
     #[track_caller]
     pub(crate) fn start(settings: Settings) -> Node {
+        Node::start_with(settings, &[])
+    }
+
+    /// Starts a broker that keeps what must survive in `data`.
+    #[track_caller]
+    pub(crate) fn start_kept(settings: Settings, data: &Path) -> Node {
+        Node::start_with(settings, &[OsStr::new("--data"), data.as_os_str()])
+    }
+
+    /// Kills the broker with SIGKILL; what it was in the middle of stays as it is.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
+    }
+
+    #[track_caller]
+    fn start_with(settings: Settings, arguments: &[&OsStr]) -> Node {
         let folder = TempDir::new().expect("a temporary folder");
         let (config, socket) = (folder.path().join("settings.json"), folder.path().join("admin.sock"));
         std::fs::write(&config, serde_json::to_vec(&settings).expect("settings are JSON")).expect("writable");
@@ -59,6 +78,7 @@ impl Node {
             .arg(&config)
             .arg("--admin-socket")
             .arg(&socket)
+            .args(arguments)
             .spawn()
             .expect("the binary is built");
         let status = until("the admin socket", || {

@@ -334,6 +334,11 @@ fn storage_and_limits() {
     check_clusters(vec![
         accept("{storage: {ephemeral: true}}"),
         accept("{storage: {size: 1Gi}}"),
+        accept("{storage: {size: 1Gi, durability: None}}"),
+        accept("{storage: {size: 1Gi, durability: Interval}}"),
+        accept("{storage: {size: 1Gi, durability: Always}}"),
+        refuse(&["spec.storage.durability"], "{storage: {size: 1Gi, durability: always}}"),
+        refuse(&["spec.storage"], "{storage: {ephemeral: true, durability: Always}}"),
         accept("{storage: {size: 1Gi, ephemeral: false}}"),
         refuse(&["spec.storage"], "{storage: {}}"),
         refuse(&["spec.storage"], "{storage: {ephemeral: false}}"),

@@ -282,7 +282,7 @@ fn the_receive_maximum_counts_what_came_on_this_connection() {
 
 #[test]
 fn a_client_without_a_receive_maximum_waits_while_the_store_is_slow() {
-    let mut w = World::new();
+    let mut w = World::durable();
     let a = w.connect(v3("a").keep_alive(10));
     let keeper = w.connect(v5("keeper").expiry(60));
     w.subscribe(keeper, "t", 1);
@@ -293,8 +293,7 @@ fn a_client_without_a_receive_maximum_waits_while_the_store_is_slow() {
     assert!(!w.core.reads(a));
     w.run_for(60.0);
     assert_eq!(w.closed(a), None); // it cannot be heard, and that is not its fault
-    let tokens = w.unpersisted.take().expect("it is set");
-    w.core.handle_persisted(tokens[0]);
+    w.persist();
     assert!(w.core.reads(a));
     w.run_for(31.0);
     assert_eq!(w.closed(a), Some(Fault::KeepAliveTimeout));

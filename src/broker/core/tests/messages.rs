@@ -301,7 +301,7 @@ fn packets_may_come_byte_by_byte() {
 
 #[test]
 fn acknowledgements_wait_for_the_store_and_keep_their_order() {
-    let mut w = World::new();
+    let mut w = World::durable();
     let a = w.connect(v5("a"));
     let b = w.connect(v5("b").expiry(60));
     w.subscribe(b, "kept", 1);
@@ -312,11 +312,10 @@ fn acknowledgements_wait_for_the_store_and_keep_their_order() {
     w.publish(a, "free", 1, "2");
     w.publish_with(a, "free", 2, "3", true, &[]);
     assert!(w.heard(a).is_empty());
-    let tokens = w.unpersisted.take().expect("it is set");
-    assert_eq!(tokens.len(), 2);
-    w.core.handle_persisted(tokens[0]);
+    assert_eq!(w.unpersisted.as_ref().map(Vec::len), Some(2));
+    assert!(w.persist_one());
     assert_eq!(w.heard(a), ["PUBACK 1", "PUBACK 1 NoMatchingSubscribers"]); // [MQTT-4.6.0-2]
-    w.core.handle_persisted(tokens[1]);
+    w.persist();
     assert_eq!(w.heard(a), ["PUBREC 1 NoMatchingSubscribers"]);
 }
 

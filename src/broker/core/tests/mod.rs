@@ -2,6 +2,8 @@
 
 pub(in crate::broker) mod world;
 mod connecting;
+mod durable;
+mod crashes;
 mod messages;
 mod sessions;
 mod wills;

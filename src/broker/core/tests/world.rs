@@ -10,14 +10,19 @@ use crate::mqtt::{
     UnsubscribeFiltersBuf, Version, Will, decode,
 };
 use crate::settings::Limits;
-use crate::store::Token;
+use crate::store::{Op, Shelf, Token};
 
 /// A core, a clock, and what came out.
 pub(super) struct World {
     pub(super) core: Core,
     pub(super) now: Instant,
     pub(super) asked: Vec<(ConnectionId, String, Vec<u8>)>,
-    pub(super) unpersisted: Option<Vec<Token>>,
+    /// What a store has; only of a world that has one.
+    pub(super) shelf: Shelf,
+    /// If set, batches wait here.
+    pub(super) unpersisted: Option<Vec<(Token, Vec<Op>)>>,
+    start: Instant,
+    limits: Limits,
     closed: HashMap<ConnectionId, Fault>,
     versions: HashMap<ConnectionId, Version>,
 }
@@ -115,10 +120,70 @@ impl World {
             core: Core::new(limits, true, 7, now),
             now,
             asked: Vec::new(),
+            shelf: Shelf::default(),
             unpersisted: None,
+            start: now,
+            limits,
             closed: HashMap::new(),
             versions: HashMap::new(),
         }
+    }
+
+    /// A world with a store that is fast, unless `unpersisted` is set.
+    pub(super) fn durable() -> World {
+        let mut world = World::new();
+        world.core.use_store(1, world.now, world.wall_ms());
+        world
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_700_000_000_000 + (self.now - self.start).as_millis() as u64
+    }
+
+    /// The broker dies, with all that waits to be written, and starts again after a while.
+    pub(super) fn crash(&mut self, seconds: f64) {
+        self.now += Duration::from_secs_f64(seconds);
+        self.unpersisted = self.unpersisted.as_ref().map(|_| Vec::new());
+        (self.closed, self.versions) = (HashMap::new(), HashMap::new());
+        self.core = Core::new(self.limits, true, 7, self.now);
+        self.core.use_store(1_000_000, self.now, self.wall_ms());
+        let stored = self.shelf.read();
+        for session in &stored.sessions {
+            self.core.restore_session(session, self.now).expect("it was written by us");
+        }
+        for (topic, value) in &stored.retained {
+            self.core.restore_retained(topic, value, self.now).expect("it was written by us");
+        }
+        self.settle();
+    }
+
+    /// The store takes what waits first.
+    pub(super) fn persist_one(&mut self) -> bool {
+        let waits = self.unpersisted.as_mut().filter(|waits| !waits.is_empty());
+        let Some((token, ops)) = waits.map(|waits| waits.remove(0)) else { return false };
+        self.shelf.apply(&ops);
+        self.core.handle_persisted(token, self.now);
+        self.settle();
+        true
+    }
+
+    /// The store takes all that waits.
+    pub(super) fn persist(&mut self) {
+        while self.persist_one() {}
+    }
+
+    /// The store fails with what waits.
+    pub(super) fn store_down(&mut self) {
+        let lost: Vec<Op> =
+            self.unpersisted.iter_mut().flatten().flat_map(|(_, ops)| std::mem::take(ops)).collect();
+        self.unpersisted = self.unpersisted.as_ref().map(|_| Vec::new());
+        self.core.handle_store_down(&lost, self.now);
+        self.settle();
+    }
+
+    pub(super) fn store_up(&mut self) {
+        self.core.handle_store_up();
+        self.settle();
     }
 
     /// Connects, and checks nothing.
@@ -221,6 +286,26 @@ impl World {
         self.send(id, &Packet::Publish(publish));
     }
 
+    pub(super) fn publish_as(
+        &mut self,
+        id: ConnectionId,
+        packet_id: u16,
+        topic: &str,
+        qos: u8,
+        payload: &str,
+    ) {
+        let publish = Publish {
+            dup: false,
+            qos: QoS::from_u8(qos).expect("0 to 2"),
+            retain: false,
+            topic,
+            packet_id: Some(packet(packet_id)),
+            properties: Properties::EMPTY,
+            payload: payload.as_bytes(),
+        };
+        self.send(id, &Packet::Publish(publish));
+    }
+
     pub(super) fn puback(&mut self, id: ConnectionId, packet_id: u16) {
         self.send(id, &Packet::PubAck(Ack::success(packet(packet_id))));
     }
@@ -295,9 +380,12 @@ impl World {
                 Effect::Close { connection, fault } => {
                     self.closed.insert(connection, fault);
                 }
-                Effect::Persist(token) => match &mut self.unpersisted {
-                    Some(tokens) => tokens.push(token),
-                    None => self.core.handle_persisted(token),
+                Effect::Persist(token, ops) => match &mut self.unpersisted {
+                    Some(waits) => waits.push((token, ops)),
+                    None => {
+                        self.shelf.apply(&ops);
+                        self.core.handle_persisted(token, self.now);
+                    }
                 },
             }
         }

@@ -1,0 +1,322 @@
+//! What survives the broker, and what waits until it does.
+
+use super::world::{World, v3, v5};
+use crate::broker::core::{ConnectionId, Fault, Verdict};
+use crate::mqtt::{Property, ReasonCode};
+
+/// A world with a publisher, and a subscriber of `t` at this QoS whose session is stored.
+fn subscribed(qos: u8) -> (World, ConnectionId, ConnectionId) {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    let b = w.connect(v5("b").expiry(600));
+    w.subscribe(b, "t", qos);
+    (w, a, b)
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_crash() {
+    let (mut w, a, b) = subscribed(1);
+    w.lose(b);
+    for payload in ["1", "2", "3"] {
+        w.publish(a, "t", 1, payload);
+    }
+    assert_eq!(w.heard(a), ["PUBACK 1", "PUBACK 1", "PUBACK 1"]);
+    w.crash(1.0);
+    let b = w.hello(&v3("b").resume());
+    assert_eq!(w.heard(b), ["CONNACK Success present", "t=1 q1 #1", "t=2 q1 #2", "t=3 q1 #3"]);
+    w.puback(b, 1);
+    w.puback(b, 2);
+    w.crash(1.0);
+    let a = w.connect(v5("a"));
+    w.publish(a, "t", 1, "4");
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b), ["CONNACK Success present", "t=3 q1 #3 dup", "t=4 q1 #4"]);
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_safe() {
+    let (mut w, a, b) = subscribed(1);
+    w.lose(b);
+    w.unpersisted = Some(Vec::new());
+    w.publish(a, "t", 1, "1");
+    assert!(w.heard(a).is_empty());
+    w.crash(1.0);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b), ["CONNACK Success present"]);
+}
+
+#[test]
+fn sessions_that_end_with_their_connection_leave_the_store_alone() {
+    let mut w = World::durable();
+    let keys = w.shelf.len();
+    let (a, b) = (w.connect(v5("a").will("gone", "x", 0)), w.connect(v3("b")));
+    w.subscribe(b, "#", 2);
+    w.unpersisted = Some(Vec::new());
+    w.publish(a, "t", 1, "1");
+    w.publish(a, "t", 2, "2");
+    w.pubrel(a, 1);
+    w.puback(b, 1);
+    w.pubrec(b, 2);
+    w.pubcomp(b, 2);
+    assert_eq!(w.heard(a), ["PUBACK 1", "PUBREC 1", "PUBCOMP 1"]);
+    assert_eq!(w.heard(b), ["t=1 q1 #1", "t=2 q2 #2", "PUBREL 2"]);
+    w.lose(a);
+    assert_eq!((w.unpersisted.as_ref().map(Vec::len), w.shelf.len()), (Some(0), keys));
+}
+
+#[test]
+fn a_subscription_is_acknowledged_once_it_is_safe() {
+    let mut w = World::durable();
+    let b = w.connect(v5("b").expiry(600));
+    w.unpersisted = Some(Vec::new());
+    w.subscribe_with(b, "t/+", super::world::options(1), Some(7));
+    assert!(w.heard(b).is_empty());
+    w.persist();
+    assert_eq!(w.heard(b), ["SUBACK [1]"]);
+    w.subscribe_with(b, "u", super::world::options(1), None);
+    w.crash(1.0);
+    let exported = w.core.export_session("b", w.now).expect("it is there");
+    assert_eq!(exported.subscriptions.len(), 1);
+    assert_eq!(
+        (&*exported.subscriptions[0].filter, exported.subscriptions[0].identifier.map(|id| id.get())),
+        ("t/+", Some(7))
+    );
+    let b = w.connect(v5("b").resume().expiry(600));
+    w.unsubscribe(b, "t/+");
+    assert!(w.heard(b).is_empty());
+    w.persist();
+    assert_eq!(w.heard(b), ["UNSUBACK [0]"]);
+    w.crash(1.0);
+    assert_eq!(w.core.levels().subscriptions, 0);
+}
+
+#[test]
+fn an_exactly_once_message_is_sent_once_it_is_safe_and_with_the_same_id_after_a_crash() {
+    let (mut w, a, b) = subscribed(2);
+    w.unpersisted = Some(Vec::new());
+    w.publish(a, "t", 2, "1");
+    w.publish_with(a, "t", 1, "2", false, &[]);
+    assert!(w.heard(b).is_empty()); // the second keeps its place
+    w.persist();
+    assert_eq!(w.heard(b), ["t=1 q2 #1", "t=2 q1 #2"]);
+    w.crash(1.0);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b)[1..], ["t=1 q2 #1 dup", "t=2 q1 #2 dup"]);
+}
+
+#[test]
+fn a_release_waits_until_it_is_safe_that_the_client_has_the_message() {
+    let (mut w, a, b) = subscribed(2);
+    w.publish(a, "t", 2, "1");
+    assert_eq!(w.heard(b), ["t=1 q2 #1"]);
+    w.unpersisted = Some(Vec::new());
+    w.pubrec(b, 1);
+    assert!(w.heard(b).is_empty());
+    w.persist();
+    assert_eq!(w.heard(b), ["PUBREL 1"]);
+    w.pubcomp(b, 1); // not written any more
+    w.crash(1.0);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b), ["CONNACK Success present", "PUBREL 1"]);
+}
+
+#[test]
+fn a_message_that_came_once_is_known_after_a_crash_until_it_is_released() {
+    let mut w = World::durable();
+    let b = w.connect(v5("b").expiry(600));
+    w.subscribe(b, "t", 1);
+    let a = w.connect(v5("a").expiry(600));
+    w.publish(a, "t", 2, "1");
+    assert_eq!(w.heard(a), ["PUBREC 1"]);
+    w.crash(1.0);
+    let a = w.connect(v5("a").resume().expiry(600));
+    w.publish(a, "t", 2, "1");
+    assert_eq!(w.heard(a), ["PUBREC 1"]);
+    w.unpersisted = Some(Vec::new());
+    w.pubrel(a, 1);
+    assert!(w.heard(a).is_empty()); // or the next message with this id would pass for the same
+    w.persist();
+    assert_eq!(w.heard(a), ["PUBCOMP 1"]);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b)[1..], ["t=1 q1 #1 dup"]);
+}
+
+#[test]
+fn messages_answered_out_of_order_do_not_come_again() {
+    let (mut w, a, b) = subscribed(2);
+    for (qos, payload) in [(1, "1"), (2, "2"), (1, "3")] {
+        w.publish(a, "t", qos, payload);
+    }
+    assert_eq!(w.heard(b).len(), 3);
+    w.pubrec(b, 2);
+    w.pubcomp(b, 2);
+    w.puback(b, 3);
+    w.crash(1.0);
+    let a = w.connect(v5("a"));
+    w.publish(a, "t", 1, "4");
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b)[1..], ["t=1 q1 #1 dup", "t=4 q1 #4"]);
+}
+
+#[test]
+fn retained_messages_are_what_they_were() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    w.publish_with(a, "r/1", 1, "old", true, &[]);
+    w.publish_with(a, "r/1", 0, "new", true, &[Property::ContentType("x")]);
+    w.publish_with(a, "r/2", 1, "gone", true, &[]);
+    w.publish_with(a, "r/2", 1, "", true, &[]);
+    w.publish_with(a, "r/3", 1, "brief", true, &[Property::MessageExpiryInterval(10)]);
+    w.publish_with(a, "r/4", 1, "longer", true, &[Property::MessageExpiryInterval(100)]);
+    w.crash(50.0);
+    assert_eq!(w.core.levels().retained, 2);
+    let b = w.connect(v5("b"));
+    w.subscribe_with(b, "r/+", super::world::options(1), None);
+    let mut heard = w.heard(b);
+    heard.sort();
+    assert_eq!(
+        heard,
+        [
+            "SUBACK [1]",
+            "r/1=new retain ContentType(\"x\")",
+            "r/4=longer q1 #1 retain MessageExpiryInterval(50)"
+        ]
+    );
+}
+
+#[test]
+fn times_are_honoured_against_the_clock_on_the_wall() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    let b = w.connect(v5("b").expiry(100).will("gone", "b", 40));
+    w.subscribe(b, "t", 1);
+    let c = w.connect(v5("c").expiry(100).will("gone", "c", 40));
+    w.lose(b);
+    w.publish_with(a, "t", 1, "brief", false, &[Property::MessageExpiryInterval(10)]);
+    w.publish_with(a, "t", 1, "longer", false, &[Property::MessageExpiryInterval(90)]);
+    let _ = c; // still connected when the broker dies
+    w.crash(30.0);
+    let watcher = w.connect(v5("watcher"));
+    w.subscribe(watcher, "gone", 0);
+    w.run_for(11.0);
+    assert_eq!(w.heard(watcher), ["gone=b"]);
+    w.run_for(30.0);
+    assert_eq!(w.heard(watcher), ["gone=c"]);
+    let b = w.hello(&v5("b").resume().expiry(100));
+    assert_eq!(w.heard(b)[1..], ["t=longer q1 #2 MessageExpiryInterval(19)"]);
+    w.lose(b);
+    w.crash(101.0);
+    w.run_for(0.3);
+    assert_eq!(w.core.levels().sessions, 0);
+    w.crash(1.0);
+    assert_eq!(w.core.levels().sessions, 0);
+}
+
+#[test]
+fn a_session_that_ends_is_gone_after_a_crash() {
+    let (mut w, a, b) = subscribed(1);
+    w.publish(a, "t", 1, "1");
+    w.lose(b);
+    let b = w.connect(v5("b").expiry(600)); // begins anew
+    w.crash(1.0);
+    assert_eq!(w.core.levels().subscriptions, 0);
+    let _ = b;
+    let b = w.connect(v5("b").resume()); // ends with its connection from now on
+    w.crash(1.0);
+    let _ = b;
+    assert_eq!((w.core.levels().sessions, w.shelf.len()), (0, 0));
+}
+
+#[test]
+fn a_store_that_is_down_is_said_so_and_nothing_else_suffers() {
+    let (mut w, a, b) = subscribed(1);
+    let c = w.connect(v5("c"));
+    w.subscribe(c, "t/free", 1);
+    w.lose(b);
+    w.unpersisted = Some(Vec::new());
+    w.publish(a, "t", 1, "in doubt");
+    w.store_down();
+    assert_eq!(w.heard(a), ["PUBACK 1 QuotaExceeded"]);
+    w.publish(a, "t", 1, "refused");
+    w.publish_with(a, "r", 1, "refused", true, &[]);
+    w.publish(a, "t/free", 1, "served");
+    w.publish_with(a, "r", 0, "taken", true, &[]);
+    assert_eq!(w.heard(a), ["PUBACK 1 QuotaExceeded", "PUBACK 1 QuotaExceeded", "PUBACK 1"]);
+    assert_eq!(w.heard(c), ["t/free=served q1 #1"]);
+    let old = w.connect(v3("old"));
+    w.publish(old, "t", 1, "no word for it");
+    assert!(w.closed(old).is_some());
+    let b = w.connect(v5("b").resume().expiry(600)); // comes and goes as ever
+    w.subscribe_with(b, "more", super::world::options(1), None);
+    assert_eq!(w.heard(b).last().map(String::as_str), Some("SUBACK [151]"));
+    w.lose(b);
+
+    w.store_up();
+    w.persist();
+    w.publish(a, "t", 1, "again");
+    w.persist();
+    assert_eq!(w.heard(a), ["PUBACK 1"]);
+    w.crash(1.0);
+    assert_eq!(w.core.levels().retained, 1);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    let heard = w.heard(b);
+    assert_eq!(heard.last().map(String::as_str), Some("t=again q1 #2"), "{heard:?}");
+}
+
+#[test]
+fn what_waits_for_a_store_that_failed_goes_on_when_it_is_back() {
+    let (mut w, a, b) = subscribed(2);
+    w.publish(a, "t", 2, "1");
+    w.heard(b);
+    w.unpersisted = Some(Vec::new());
+    w.pubrec(b, 1);
+    w.store_down();
+    assert!(w.heard(b).is_empty());
+    w.store_up();
+    assert!(w.heard(b).is_empty());
+    w.persist();
+    assert_eq!(w.heard(b), ["PUBREL 1"]);
+    w.crash(1.0);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b)[1..], ["PUBREL 1"]);
+}
+
+#[test]
+fn a_store_that_is_slow_keeps_publishers_waiting() {
+    let (mut w, a, b) = subscribed(1);
+    w.lose(b);
+    w.unpersisted = Some(Vec::new());
+    let large = "x".repeat(1 << 20);
+    for _ in 0..16 {
+        w.publish(a, "t", 1, &large);
+    }
+    assert!(!w.core.reads(a));
+    let c = w.connect(v5("c"));
+    assert!(w.core.reads(c)); // who does not wait for it is served
+    w.persist();
+    assert!(w.core.reads(a));
+    assert_eq!(w.heard(a).len(), 16);
+}
+
+#[test]
+fn a_session_stays_with_its_user() {
+    let mut w = World::durable();
+    let a = w.hello(&v5("a").expiry(600).user("ann", "secret"));
+    w.verdict(a, Verdict::Accepted);
+    w.crash(1.0);
+    let a = w.hello(&v5("a").resume().expiry(600));
+    assert_eq!(w.closed(a), Some(Fault::ClientIdTaken));
+    let exported = w.core.export_session("a", w.now).expect("it is there");
+    assert_eq!(exported.owner.as_deref(), Some("ann"));
+}
+
+#[test]
+fn an_orderly_goodbye_is_stored() {
+    let (mut w, a, b) = subscribed(1);
+    w.disconnect(b, ReasonCode::Success);
+    w.publish(a, "t", 1, "1");
+    w.crash(500.0);
+    assert_eq!(w.core.levels().sessions, 1);
+    w.run_for(101.0);
+    assert_eq!((w.core.levels().sessions, w.shelf.len()), (0, 0));
+}

@@ -1,0 +1,72 @@
+//! Between the core and its store: what was found goes in at the start, and what the store says goes in as it comes.
+//!
+//! The store's thread calls a listener, which hands the event to a task on this thread; the channel between them holds no
+//! more than what the core has under way. What cannot be read is named in the log and left where it is.
+
+use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use super::shard::Shard;
+use crate::store::{Event, Found, Store, Stored};
+
+/// Has the core keep what must survive, and takes back what was found. Returns the task that listens to the store.
+pub(super) fn begin(shard: &Rc<Shard>, store: &mut Store, found: Found) -> AbortHandle {
+    for one in &found.strange {
+        tracing::error!(key = one, "the store holds something that is none of ours; it is left alone");
+    }
+    let (say, heard) = unbounded_channel();
+    let client = store.join(Arc::new(move |event| {
+        // A shard that is gone needs nothing any more.
+        let _ = say.send(event);
+    }));
+    *shard.store.borrow_mut() = Some(client);
+    restore(shard, found.stored);
+    tokio::task::spawn_local(follow(Rc::clone(shard), heard)).abort_handle()
+}
+
+fn restore(shard: &Rc<Shard>, stored: Stored) {
+    let begun = Instant::now();
+    let (sessions, retained) = (stored.sessions.len(), stored.retained.len());
+    // Numbers are used once: above all that are there, and above those that were there at other times.
+    let last = stored.sessions.iter().map(|session| session.key.number).max().unwrap_or(0);
+    let first = (last + 1).max(wall_ms() << NUMBERS_PER_MS_BITS);
+    shard.with_core(|core| {
+        core.use_store(first, begun, wall_ms());
+        for session in stored.sessions {
+            if let Err(error) = core.restore_session(&session, begun) {
+                let (partition, number) = (session.key.partition.number(), session.key.number);
+                tracing::error!(partition, number, %error, "a stored session is of no use; it is left where it is");
+            }
+        }
+        for (topic, value) in stored.retained {
+            if let Err(error) = core.restore_retained(&topic, &value, begun) {
+                tracing::error!(topic, %error, "a stored message is of no use; it is left where it is");
+            }
+        }
+    });
+    tracing::info!(sessions, retained, took_ms = begun.elapsed().as_millis(), "took back what was stored");
+}
+
+/// More sessions than that do not begin within a millisecond.
+const NUMBERS_PER_MS_BITS: u32 = 20;
+
+async fn follow(shard: Rc<Shard>, mut events: UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        let now = Instant::now();
+        shard.with_core(|core| match event {
+            Event::Persisted(token) => core.handle_persisted(token, now),
+            Event::Down(lost) => core.handle_store_down(&lost, now),
+            Event::Up => core.handle_store_up(),
+        });
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

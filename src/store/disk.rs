@@ -1,0 +1,280 @@
+//! The disk, by fjall: one database per node, a keyspace for each [`Space`], a marker with our format number.
+//!
+//! A commit is one write batch: fjall's journal holds it whole or, by its checksum, not at all, and it is with the operating
+//! system when the call returns. fsync is ours to ask for: at once, or from a thread of its own every [`SYNC_EVERY`], through
+//! a second descriptor of the journal, so that nobody waits behind it.
+//!
+//! fjall refuses everything after the first failed write until it is opened again; so does this, and the writer opens it
+//! again. What a journal's end lost is dropped by fjall, down to the last whole batch.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::engine::{Engine, StoreError};
+use super::layout::{SPACES, Space, Writes};
+
+/// The format of keys and values; a store with a greater one is of a later version.
+const FORMAT: u32 = 1;
+/// The file that says it.
+const MARKER: &str = "mqlink-store";
+/// The same, before it is whole.
+const MARKER_NEXT: &str = "mqlink-store.next";
+/// The database's folder beside it.
+const DATABASE: &str = "data";
+/// How long what the operating system has may take to the disk.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
+/// A keyspace's writes in memory before they become a table.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Blocks that are kept in memory: nothing is read after the start.
+const CACHE_BYTES: u64 = 1 << 20;
+/// What is written to see whether it works: a disk that takes so much takes the next batches.
+const TRIAL_BYTES: usize = 64 * 1024;
+
+/// Opens the store in a directory, or makes one.
+pub(super) fn open(dir: &Path) -> Result<Box<dyn Engine>, StoreError> {
+    check_marker(dir)?;
+    let database = dir.join(DATABASE);
+    match Disk::open(&database) {
+        Err(StoreError::Damaged { cause, .. }) => {
+            let aside = set_aside(&database)?;
+            tracing::error!(
+                cause,
+                "the store in {} is damaged: it is set aside as {}, and a new one begins empty",
+                database.display(),
+                aside.display()
+            );
+            Ok(Box::new(Disk::open(&database)?))
+        }
+        result => Ok(Box::new(result?)),
+    }
+}
+
+/// Makes sure that the directory is ours and of a format that we know.
+fn check_marker(dir: &Path) -> Result<(), StoreError> {
+    let marker = dir.join(MARKER);
+    let fail = |verb| move |error: io::Error| from_io(verb, dir, &error);
+    match std::fs::read_to_string(&marker) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(format) if format <= FORMAT => Ok(()),
+            Ok(_) => {
+                Err(StoreError::Newer { dir: dir.to_owned(), found: text.trim().to_owned(), known: FORMAT })
+            }
+            Err(_) => Err(StoreError::Foreign(dir.to_owned())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail("make"))?;
+            let mut entries = dir.read_dir().map_err(fail("read"))?;
+            // We may have died here the last time.
+            if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != MARKER_NEXT)) {
+                return Err(StoreError::Foreign(dir.to_owned()));
+            }
+            let write = || -> io::Result<()> {
+                let next = dir.join(MARKER_NEXT);
+                std::fs::write(&next, format!("{FORMAT}\n"))?;
+                File::open(&next)?.sync_all()?;
+                std::fs::rename(&next, &marker)
+            };
+            write().map_err(fail("write to"))
+        }
+        Err(error) => Err(fail("read")(error)),
+    }
+}
+
+fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let aside = database.with_file_name(format!("damaged-{seconds}"));
+    std::fs::rename(database, &aside).map_err(|error| from_io("set aside", database, &error))?;
+    Ok(aside)
+}
+
+struct Disk {
+    dir: PathBuf,
+    syncer: Syncer,
+    keyspaces: [Keyspace; 3],
+    trial: Keyspace,
+    database: Database,
+}
+
+impl Disk {
+    fn open(dir: &Path) -> Result<Disk, StoreError> {
+        let fail = |error: fjall::Error| from_fjall("open", dir, error);
+        let database =
+            Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(fail)?;
+        let keyspace = |name: &str| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+            database.keyspace(name, options).map_err(fail)
+        };
+        Ok(Disk {
+            dir: dir.to_owned(),
+            syncer: Syncer::start(dir).map_err(|error| from_io("start the thread for", dir, &error))?,
+            keyspaces: [keyspace("sessions")?, keyspace("queues")?, keyspace("retained")?],
+            trial: keyspace("trial")?,
+            database,
+        })
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        let at = SPACES.iter().position(|one| *one == space).expect("every space is in SPACES");
+        &self.keyspaces[at]
+    }
+
+    fn fail(&self, verb: &'static str) -> impl Fn(fjall::Error) -> StoreError {
+        let dir = self.dir.clone();
+        move |error| from_fjall(verb, &dir, error)
+    }
+}
+
+impl Engine for Disk {
+    fn commit(&mut self, writes: Writes) -> Result<(), StoreError> {
+        if self.syncer.has_failed() {
+            let cause = "fsync failed".to_owned();
+            return Err(StoreError::Io { verb: "write to", dir: self.dir.clone(), cause });
+        }
+        let mut batch = self.database.batch();
+        for ((space, key), value) in writes {
+            let keyspace = self.keyspace(space);
+            match value {
+                Some(value) => batch.insert(keyspace, key, value),
+                None => batch.remove(keyspace, key),
+            }
+        }
+        batch.commit().map_err(self.fail("write to"))
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.database.persist(PersistMode::SyncData).map_err(self.fail("write to"))
+    }
+
+    fn sync_soon(&mut self) {
+        self.syncer.ask();
+    }
+
+    fn try_out(&mut self) -> Result<(), StoreError> {
+        // Not zeros: some file systems have room for any number of these.
+        let noise: Vec<u8> = (0..TRIAL_BYTES).map(|at| (at * 31 % 251) as u8).collect();
+        self.trial.insert("noise", noise).map_err(self.fail("write to"))?;
+        self.trial.remove("noise").map_err(self.fail("write to"))?;
+        self.sync()
+    }
+
+    fn keys_below(&mut self, space: Space, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let keys = self.keyspace(space).prefix(prefix).map(|guard| guard.key().map(|key| key.to_vec()));
+        keys.collect::<Result<_, _>>().map_err(self.fail("read"))
+    }
+
+    fn read(&mut self, space: Space, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        for guard in self.keyspace(space).iter() {
+            let (key, value) = guard.into_inner().map_err(self.fail("read"))?;
+            each(&key, &value);
+        }
+        Ok(())
+    }
+}
+
+/// The thread that has the journal reach the disk.
+struct Syncer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Something was written since the last time.
+    is_due: AtomicBool,
+    has_failed: AtomicBool,
+    stops: Mutex<bool>,
+    stopped: Condvar,
+}
+
+impl Syncer {
+    fn start(dir: &Path) -> io::Result<Syncer> {
+        let shared = Arc::new(Shared::default());
+        let (theirs, dir) = (Arc::clone(&shared), dir.to_owned());
+        let thread =
+            std::thread::Builder::new().name("store-sync".to_owned()).spawn(move || theirs.run(&dir))?;
+        Ok(Syncer { shared, thread: Some(thread) })
+    }
+
+    fn ask(&self) {
+        self.shared.is_due.store(true, Ordering::Release);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.has_failed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        *self.shared.stops.lock().expect("nobody panics with it") = true;
+        self.shared.stopped.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, dir: &Path) {
+        loop {
+            let stops = self.stops.lock().expect("nobody panics with it");
+            let (stops, _) = self.stopped.wait_timeout(stops, SYNC_EVERY).expect("nobody panics with it");
+            let is_last = *stops;
+            drop(stops);
+            if self.is_due.swap(false, Ordering::AcqRel)
+                && let Err(error) = sync_journal(dir)
+            {
+                tracing::error!(%error, "failed to have {} reach the disk", dir.display());
+                self.has_failed.store(true, Ordering::Release);
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+}
+
+/// Syncs the newest journal: fjall syncs one itself before it begins the next.
+fn sync_journal(dir: &Path) -> io::Result<()> {
+    let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
+    let files = dir.read_dir()?.flatten().map(|entry| entry.path());
+    let journals = files.filter(|path| path.extension().is_some_and(|extension| extension == "jnl"));
+    match journals.max_by_key(number) {
+        Some(newest) => File::open(newest)?.sync_data(),
+        None => Ok(()),
+    }
+}
+
+fn from_io(verb: &'static str, dir: &Path, error: &io::Error) -> StoreError {
+    let dir = dir.to_owned();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { verb, dir },
+        _ => StoreError::Io { verb, dir, cause: error.to_string() },
+    }
+}
+
+fn from_fjall(verb: &'static str, dir: &Path, error: fjall::Error) -> StoreError {
+    let owned = dir.to_owned();
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            from_io(verb, dir, &error)
+        }
+        fjall::Error::Locked => StoreError::InUse(owned),
+        fjall::Error::InvalidVersion(Some(version)) => {
+            StoreError::Newer { dir: owned, found: format!("fjall {version:?}"), known: FORMAT }
+        }
+        fjall::Error::Poisoned => {
+            let cause = "it failed before, and must be opened again".to_owned();
+            StoreError::Io { verb, dir: owned, cause }
+        }
+        error => StoreError::Damaged { verb, dir: owned, cause: error.to_string() },
+    }
+}

@@ -1,0 +1,230 @@
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use super::twin::{Mood, Shelf, Twin};
+use super::*;
+
+#[test]
+fn a_client_id_keeps_its_partition_forever() {
+    // Literals on purpose: a change here would orphan stored sessions.
+    let known = ["", "a", "sensor-1", "sensor-2", "ünï"].map(|id| Partition::of(id).number());
+    assert_eq!(known, [225, 187, 29, 44, 192]);
+}
+
+#[test]
+fn client_ids_spread_over_all_partitions() {
+    let mut seen = [0_u32; PARTITIONS];
+    for n in 0..25_600 {
+        seen[usize::from(Partition::of(&format!("client-{n}")).number())] += 1;
+    }
+    assert!(seen.iter().all(|&count| (40..220).contains(&count)), "{seen:?}");
+}
+
+const KEY: SessionKey = SessionKey { partition: Partition(7), number: 1 };
+
+fn session() -> Op {
+    Op::Session { key: KEY, value: b"who".to_vec() }
+}
+
+fn append(ordinal: u64) -> Op {
+    Op::Append { key: KEY, ordinal, value: ordinal.to_string().into_bytes() }
+}
+
+fn progress(head: u64) -> Op {
+    Op::Progress { key: KEY, head, value: head.to_string().into_bytes() }
+}
+
+fn subscription(filter: &str, value: Option<&str>) -> Op {
+    Op::Subscription {
+        key: KEY,
+        filter: filter.to_owned(),
+        value: value.map(|text| text.as_bytes().to_vec()),
+    }
+}
+
+fn retain(topic: &str, value: Option<&str>) -> Op {
+    Op::Retain { topic: topic.into(), value: value.map(|text| text.as_bytes().to_vec()) }
+}
+
+fn ordinals(stored: &Stored) -> Vec<u64> {
+    stored.sessions.iter().flat_map(|session| session.messages.iter().map(|(ordinal, _)| *ordinal)).collect()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let mut shelf = Shelf::default();
+    let long = "x/".repeat(20_000);
+    shelf.apply(&[
+        session(),
+        subscription("a/+", Some("1")),
+        subscription(&long, Some("2")),
+        append(0),
+        append(1),
+    ]);
+    shelf.apply(&[
+        append(2),
+        progress(0),
+        retain("r", Some("3")),
+        retain(&long, Some("4")),
+        retain("s", Some("5")),
+    ]);
+    shelf.apply(&[retain("s", None), subscription("a/+", None)]);
+    let stored = shelf.read();
+    assert_eq!(stored.sessions.len(), 1);
+    let found = &stored.sessions[0];
+    assert_eq!(
+        (found.key, &found.session[..], found.progress.as_deref()),
+        (KEY, &b"who"[..], Some(&b"0"[..]))
+    );
+    assert_eq!(found.subscriptions, [(long.clone(), b"2".to_vec())]);
+    assert_eq!(found.messages, [(0, b"0".to_vec()), (1, b"1".to_vec()), (2, b"2".to_vec())]);
+    let mut retained = stored.retained;
+    retained.sort();
+    assert_eq!(retained, [("r".to_owned(), b"3".to_vec()), (long, b"4".to_vec())]);
+}
+
+#[test]
+fn a_queue_is_written_by_the_batch_and_truncated_by_the_chunk() {
+    let mut shelf = Shelf::default();
+    shelf.apply(&[session(), progress(0)]);
+    let keys = shelf.len();
+    shelf.apply(&(0..100).map(append).collect::<Vec<_>>());
+    shelf.apply(&(100..200).map(append).collect::<Vec<_>>());
+    assert_eq!(shelf.len(), keys + 2);
+    shelf.apply(&[progress(99)]);
+    assert_eq!(shelf.len(), keys + 2);
+    shelf.apply(&[progress(150)]);
+    assert_eq!(ordinals(&shelf.read()), (100..200).collect::<Vec<_>>());
+    shelf.apply(&[append(200), progress(201)]); // the last one is never written
+    assert_eq!(shelf.len(), keys);
+}
+
+#[test]
+fn a_session_that_ends_leaves_nothing_and_may_begin_again_in_the_same_batch() {
+    let mut shelf = Shelf::default();
+    shelf.apply(&[session(), subscription("a", Some("1")), append(0), append(1)]);
+    shelf.apply(&[append(2), Op::End { key: KEY }, session(), append(1)]);
+    let stored = shelf.read();
+    assert_eq!((ordinals(&stored), stored.sessions[0].subscriptions.len()), (vec![1], 0));
+    shelf.apply(&[Op::End { key: KEY }]);
+    assert_eq!(shelf.len(), 0);
+}
+
+fn joined(twin: &Twin, durability: Durability) -> (Store, Client, Receiver<Event>, Stored) {
+    let (mut store, stored, strange) = Store::start(twin.opener(), durability).expect("it opens");
+    assert!(strange.is_empty(), "{strange:?}");
+    let (say, heard) = channel();
+    let client = store.join(Arc::new(move |event| drop(say.send(event))));
+    (store, client, heard, stored)
+}
+
+#[test]
+fn always_means_the_disk_and_interval_means_soon() {
+    for (durability, syncs) in [(Durability::Interval, 0), (Durability::Always, 1)] {
+        let twin = Twin::default();
+        let (_store, client, heard, _) = joined(&twin, durability);
+        client.persist(Token(1), vec![session()]);
+        assert_eq!((heard.recv(), twin.syncs()), (Ok(Event::Persisted(Token(1))), syncs));
+    }
+}
+
+#[test]
+fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
+    for mood in [Mood::Full, Mood::FailsAfter] {
+        let twin = Twin::default();
+        let (store, client, heard, _) = joined(&twin, Durability::Interval);
+        client.persist(Token(1), vec![session()]);
+        assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
+        twin.set(mood);
+        client.persist(Token(2), vec![append(0)]);
+        assert_eq!(heard.recv(), Ok(Event::Down(Vec::new())));
+        assert_eq!(heard.recv(), Ok(Event::Down(vec![append(0)])));
+        client.persist(Token(3), vec![append(1)]);
+        assert_eq!(heard.recv(), Ok(Event::Down(vec![append(1)])));
+        twin.set(Mood::Good);
+        assert_eq!(heard.recv(), Ok(Event::Up));
+        client.persist(Token(4), vec![Op::End { key: KEY }, session(), append(1)]);
+        assert_eq!(heard.recv(), Ok(Event::Persisted(Token(4))));
+        drop(store);
+        let (_store, _, _, stored) = joined(&twin, Durability::Interval);
+        assert_eq!(ordinals(&stored), [1]);
+    }
+}
+
+fn on_disk(dir: &Path, ops: Vec<Op>) -> Found {
+    let (mut store, found) = Store::open(dir, Durability::Always).expect("it opens");
+    let (say, heard) = channel();
+    let client = store.join(Arc::new(move |event| drop(say.send(event))));
+    client.persist(Token(1), ops);
+    assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
+    found
+}
+
+#[test]
+fn a_disk_gives_back_what_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("a/store");
+    on_disk(&dir, vec![session(), append(0), append(1), retain("r", Some("1"))]);
+    let found = on_disk(&dir, vec![progress(1), append(2)]);
+    assert_eq!((ordinals(&found.stored), found.stored.retained.len()), (vec![0, 1], 1));
+    let found = on_disk(&dir, vec![Op::End { key: KEY }]);
+    assert_eq!(ordinals(&found.stored), [0, 1, 2]);
+    assert_eq!(on_disk(&dir, vec![session()]).stored.sessions.len(), 0);
+}
+
+#[test]
+fn a_store_of_a_later_version_of_others_or_in_use_is_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let refused = |dir: &Path| Store::open(dir, Durability::Interval).expect_err("it is refused").to_string();
+    let dir = root.path().join("store");
+    let open = Store::open(&dir, Durability::Interval).unwrap();
+    assert!(refused(&dir).contains("another process uses it"));
+    drop(open);
+    std::fs::write(dir.join("mqlink-store"), "2\n").unwrap();
+    assert!(refused(&dir).contains("it was written in format 2, and this version reads 1"));
+    let foreign = root.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("theirs"), "").unwrap();
+    assert!(refused(&foreign).contains("files that are not ours"));
+}
+
+/// The one journal of a store.
+fn journal(dir: &Path) -> std::path::PathBuf {
+    let files = dir.join("data").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jnl"))
+        .max()
+        .expect("there is one")
+}
+
+#[test]
+fn a_torn_tail_costs_no_more_than_the_batch_that_it_tore() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    on_disk(&dir, vec![session(), append(0)]);
+    let whole = std::fs::read(journal(&dir)).unwrap();
+    let end_of = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let before = end_of(&whole);
+    on_disk(&dir, vec![append(1)]);
+    let all = std::fs::read(journal(&dir)).unwrap();
+    for torn in [before + 1, before + 14, (before + end_of(&all)) / 2, end_of(&all) - 1] {
+        std::fs::write(journal(&dir), &all[..torn]).unwrap();
+        let (store, found) = Store::open(&dir, Durability::Interval).unwrap();
+        assert_eq!(ordinals(&found.stored), [0], "torn at {torn}");
+        drop(store);
+    }
+}
+
+#[test]
+fn a_damaged_store_is_set_aside_and_a_new_one_begins() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    on_disk(&dir, vec![session(), append(0)]);
+    let mut bytes = std::fs::read(journal(&dir)).unwrap();
+    let at = bytes.windows(3).position(|window| window == b"who").expect("the value is there");
+    bytes[at] ^= 1;
+    std::fs::write(journal(&dir), bytes).unwrap();
+    assert_eq!(on_disk(&dir, vec![session()]).stored.sessions.len(), 0);
+    let names = dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("damaged-")).count(), 1);
+}

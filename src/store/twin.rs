@@ -1,0 +1,138 @@
+//! A disk in memory that fails on demand: at once, or in the middle of a commit, before or after it counts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::engine::{Engine, Opener, StoreError};
+use super::layout::{Layout, Reading, Space, Writes};
+use super::{Op, Stored};
+
+/// How commits go from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// They work.
+    #[default]
+    Good,
+    /// There is no room, also not to open it.
+    Full,
+    /// The next one counts, but says that it failed; then there is no room.
+    FailsAfter,
+}
+
+/// A disk that several engines see, one after the other.
+#[derive(Clone, Default)]
+pub(super) struct Twin {
+    disk: Arc<Mutex<Disk>>,
+}
+
+#[derive(Default)]
+struct Disk {
+    keys: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
+    mood: Mood,
+    syncs: usize,
+}
+
+impl Twin {
+    pub(super) fn set(&self, mood: Mood) {
+        self.disk.lock().expect("nobody panics with it").mood = mood;
+    }
+
+    pub(super) fn syncs(&self) -> usize {
+        self.disk.lock().expect("nobody panics with it").syncs
+    }
+
+    pub(super) fn opener(&self) -> Opener {
+        let twin = self.clone();
+        Box::new(move || {
+            let mood = twin.disk.lock().expect("nobody panics with it").mood;
+            if mood == Mood::Good { Ok(Box::new(twin.clone())) } else { Err(full()) }
+        })
+    }
+}
+
+fn full() -> StoreError {
+    StoreError::Full { verb: "write to", dir: "the twin".into() }
+}
+
+impl Engine for Twin {
+    fn commit(&mut self, writes: Writes) -> Result<(), StoreError> {
+        let mut disk = self.disk.lock().expect("nobody panics with it");
+        if disk.mood == Mood::Full {
+            return Err(full());
+        }
+        for (key, value) in writes {
+            match value {
+                Some(value) => drop(disk.keys.insert(key, value)),
+                None => drop(disk.keys.remove(&key)),
+            }
+        }
+        if disk.mood == Mood::FailsAfter {
+            disk.mood = Mood::Full;
+            return Err(full());
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.disk.lock().expect("nobody panics with it").syncs += 1;
+        Ok(())
+    }
+
+    fn sync_soon(&mut self) {}
+
+    fn try_out(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn keys_below(&mut self, space: Space, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let disk = self.disk.lock().expect("nobody panics with it");
+        let below = disk.keys.keys().filter(|(of, key)| *of == space && key.starts_with(prefix));
+        Ok(below.map(|(_, key)| key.clone()).collect())
+    }
+
+    fn read(&mut self, space: Space, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let disk = self.disk.lock().expect("nobody panics with it");
+        disk.keys.iter().filter(|((of, _), _)| *of == space).for_each(|((_, key), value)| each(key, value));
+        Ok(())
+    }
+}
+
+/// What a store would have on disk after some batches: for tests of those who fill it.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    layout: Layout,
+    keys: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
+}
+
+impl Shelf {
+    /// Writes a batch.
+    pub(crate) fn apply(&mut self, ops: &[Op]) {
+        for op in ops {
+            let below = |space: Space, prefix: &[u8]| {
+                let keys = self.keys.keys().filter(|(of, key)| *of == space && key.starts_with(prefix));
+                Ok::<_, ()>(keys.map(|(_, key)| key.clone()).collect())
+            };
+            self.layout.take(op, below).expect("it has no errors");
+        }
+        for (key, value) in self.layout.finish() {
+            match value {
+                Some(value) => drop(self.keys.insert(key, value)),
+                None => drop(self.keys.remove(&key)),
+            }
+        }
+    }
+
+    /// What a start finds there; from now on it is written as after a start.
+    pub(crate) fn read(&mut self) -> Stored {
+        let mut reading = Reading::default();
+        self.keys.iter().for_each(|((space, key), value)| reading.take(*space, key, value));
+        assert!(reading.strange.is_empty(), "{:?}", reading.strange);
+        self.layout = reading.layout;
+        reading.stored
+    }
+
+    /// How many keys it has.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+}

@@ -1,0 +1,274 @@
+//! The thread that writes: batches of all shards in, one commit for as many as wait, tokens out.
+//!
+//! Group commit comes by itself: while one commit runs, batches gather, and the next takes them all. The mailbox has no bound
+//! of its own; what a shard may have under way is bounded by the shard, which no longer reads its publishers beyond that.
+//!
+//! When a commit fails the store is down: everybody hears it, with what may be lost, and batches that come are given back.
+//! The store is opened again after a pause, under the running broker; when that works and something can be written,
+//! everybody hears that it is up.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::engine::{Engine, Opener, StoreError};
+use super::layout::{Layout, Reading, SPACES, Writes};
+use super::{Durability, Op, Stored, Token};
+
+/// How many bytes one commit takes, about.
+const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// Between two attempts to open a store that failed.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What a shard hears of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its batches up to this one are as safe as the settings ask for.
+    Persisted(Token),
+    /// The store failed; these changes may be on disk or not, and those of batches that are still on their way follow.
+    Down(Vec<Op>),
+    /// It is back.
+    Up,
+}
+
+/// Who wants to hear of the store. Called on the writer's thread: it must not wait.
+pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+enum Request {
+    Join(Listener),
+    Batch(usize, Token, Vec<Op>),
+    Durability(Durability),
+    Stop,
+}
+
+/// A store that is open, and the thread behind it. Dropping it writes what is under way and ends the thread.
+#[derive(Debug)]
+pub struct Store {
+    requests: Sender<Request>,
+    clients: usize,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One shard's way to the store.
+#[derive(Clone, Debug)]
+pub struct Client {
+    number: usize,
+    requests: Sender<Request>,
+}
+
+impl Client {
+    /// Writes a batch, together or not at all.
+    pub fn persist(&self, token: Token, ops: Vec<Op>) {
+        // A writer that is gone took the process's end with it.
+        let _ = self.requests.send(Request::Batch(self.number, token, ops));
+    }
+}
+
+impl Store {
+    /// Opens a store and gives out all that is in it, with what could not be made sense of.
+    pub(super) fn start(
+        mut opener: Opener,
+        durability: Durability,
+    ) -> Result<(Store, Stored, Vec<String>), StoreError> {
+        let mut engine = opener()?;
+        let Reading { layout, stored, strange } = read(&mut *engine)?;
+        let (requests, taken) = channel();
+        let writer = Writer {
+            opener,
+            engine: Some(engine),
+            layout,
+            durability,
+            listeners: Vec::new(),
+            retry: RETRY_MIN,
+            retry_at: Instant::now(),
+        };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&taken));
+        let thread = thread.map_err(|error| StoreError::Io {
+            verb: "start the thread for",
+            dir: "the store".into(),
+            cause: error.to_string(),
+        })?;
+        Ok((Store { requests, clients: 0, thread: Some(thread) }, stored, strange))
+    }
+
+    /// A way in for one more shard.
+    pub fn join(&mut self, listener: Listener) -> Client {
+        let _ = self.requests.send(Request::Join(listener));
+        self.clients += 1;
+        Client { number: self.clients - 1, requests: self.requests.clone() }
+    }
+
+    /// What an acknowledgement means from now on.
+    pub fn set_durability(&self, durability: Durability) {
+        let _ = self.requests.send(Request::Durability(durability));
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read(engine: &mut dyn Engine) -> Result<Reading, StoreError> {
+    let mut reading = Reading::default();
+    for space in SPACES {
+        engine.read(space, &mut |key, value| reading.take(space, key, value))?;
+    }
+    Ok(reading)
+}
+
+struct Writer {
+    opener: Opener,
+    /// None while the store is down.
+    engine: Option<Box<dyn Engine>>,
+    layout: Layout,
+    durability: Durability,
+    listeners: Vec<Listener>,
+    retry: Duration,
+    retry_at: Instant,
+}
+
+/// Batches that are committed together.
+#[derive(Default)]
+struct Group {
+    batches: Vec<(usize, Token, Vec<Op>)>,
+    bytes: usize,
+    is_last: bool,
+}
+
+impl Writer {
+    fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            let group = self.gather(requests);
+            if self.engine.is_some() {
+                self.write(group.batches);
+            } else {
+                group.batches.into_iter().for_each(|(client, _, ops)| self.tell(client, Event::Down(ops)));
+            }
+            if group.is_last {
+                break;
+            }
+            if self.engine.is_none() && Instant::now() >= self.retry_at {
+                self.reopen();
+            }
+        }
+        if let Some(mut engine) = self.engine
+            && let Err(error) = engine.sync()
+        {
+            tracing::error!(%error, "what was written last may not be on disk");
+        }
+    }
+
+    /// Waits for a batch, and takes those with it that wait as well.
+    fn gather(&mut self, requests: &Receiver<Request>) -> Group {
+        let mut group = Group::default();
+        let first = match self.engine {
+            Some(_) => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            None => requests.recv_timeout(self.retry_at.saturating_duration_since(Instant::now())),
+        };
+        match first {
+            Ok(request) => self.take(request, &mut group),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => group.is_last = true,
+        }
+        while group.bytes < COMMIT_BYTES_MAX && !group.is_last {
+            let Ok(request) = requests.try_recv() else { break };
+            self.take(request, &mut group);
+        }
+        group
+    }
+
+    fn take(&mut self, request: Request, group: &mut Group) {
+        match request {
+            Request::Join(listener) => self.listeners.push(listener),
+            Request::Durability(durability) => self.durability = durability,
+            Request::Stop => group.is_last = true,
+            Request::Batch(client, token, ops) => {
+                group.bytes += ops.iter().map(Op::bytes).sum::<usize>();
+                group.batches.push((client, token, ops));
+            }
+        }
+    }
+
+    fn write(&mut self, batches: Vec<(usize, Token, Vec<Op>)>) {
+        if batches.is_empty() {
+            return;
+        }
+        let Some(engine) = &mut self.engine else { return };
+        let mut kept = Vec::with_capacity(batches.len());
+        let mut result = Ok(());
+        for (client, token, ops) in batches {
+            for op in &ops {
+                if result.is_ok() {
+                    result = self.layout.take(op, |space, prefix| engine.keys_below(space, prefix));
+                }
+            }
+            kept.push((client, token, ops));
+        }
+        let writes = self.layout.finish();
+        let result = result.and_then(|()| commit(&mut **engine, writes, self.durability));
+        match result {
+            Ok(()) => {
+                kept.into_iter().for_each(|(client, token, _)| self.tell(client, Event::Persisted(token)))
+            }
+            Err(error) => self.fail(&error, kept),
+        }
+    }
+
+    fn fail(&mut self, error: &StoreError, batches: Vec<(usize, Token, Vec<Op>)>) {
+        tracing::error!(%error, "the store failed; what must be stored is refused until it is back");
+        self.engine = None;
+        self.layout = Layout::default();
+        self.retry = RETRY_MIN;
+        self.retry_at = Instant::now() + self.retry;
+        (0..self.listeners.len()).for_each(|client| self.tell(client, Event::Down(Vec::new())));
+        batches.into_iter().for_each(|(client, _, ops)| self.tell(client, Event::Down(ops)));
+    }
+
+    fn reopen(&mut self) {
+        match self.open() {
+            Ok(()) => {
+                tracing::info!("the store is back");
+                (0..self.listeners.len()).for_each(|client| self.tell(client, Event::Up));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the store is still down");
+                self.retry = (self.retry * 2).min(RETRY_MAX);
+                self.retry_at = Instant::now() + self.retry;
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<(), StoreError> {
+        let mut engine = (self.opener)()?;
+        self.layout = read(&mut *engine)?.layout;
+        engine.try_out()?;
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    fn tell(&self, client: usize, event: Event) {
+        if let Some(listener) = self.listeners.get(client) {
+            listener(event);
+        }
+    }
+}
+
+fn commit(engine: &mut dyn Engine, writes: Writes, durability: Durability) -> Result<(), StoreError> {
+    if !writes.is_empty() {
+        engine.commit(writes)?;
+    }
+    match durability {
+        Durability::Always => engine.sync(),
+        Durability::Interval => {
+            engine.sync_soon();
+            Ok(())
+        }
+    }
+}

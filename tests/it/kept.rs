@@ -1,0 +1,275 @@
+//! What survives `kill -9`: a broker with `--data` dies again and again, and clients count what they were promised.
+//!
+//! The clients are a few lines on the codec: they answer and repeat as the specification asks, and know what came once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use mqlink::mqtt::{
+    Ack, Connect, Limits, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Subscribe,
+    SubscribeFiltersBuf, SubscribeOptions, Version, decode,
+};
+use tempfile::TempDir;
+
+use crate::clients::{Kind, PATIENCE, Paho, Post, Rumqttc};
+use crate::harness::{Node, settings, until};
+
+/// A connection with a stored session.
+struct Wire {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+    is_present: bool,
+}
+
+/// What a client hears, as far as it counts here.
+#[derive(Debug)]
+enum Heard {
+    Message { packet_id: Option<PacketId>, qos: QoS, payload: String },
+    Ack(PacketId),
+    Received(PacketId),
+    Release(PacketId),
+    Complete(PacketId),
+    Other,
+}
+
+impl Wire {
+    fn connect(port: u16, client_id: &str) -> Wire {
+        let stream = until("the listener", || TcpStream::connect(("127.0.0.1", port)).ok());
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket has timeouts");
+        stream.set_nodelay(true).expect("a socket has this option");
+        let mut wire = Wire { stream, bytes: Vec::new(), is_present: false };
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::SessionExpiryInterval(3_600));
+        let connect = Connect {
+            version: Version::V5,
+            clean_start: false,
+            keep_alive_s: 0,
+            properties: properties.as_properties(),
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+        };
+        assert!(wire.send(&Packet::Connect(connect)));
+        wire.is_present = wire.next_with(|packet| match packet {
+            Packet::ConnAck(ack) => ack.session_present,
+            other => panic!("{other:?}"),
+        }) == Some(true);
+        wire
+    }
+
+    fn subscribe(&mut self, filter: &str) {
+        let mut filters = SubscribeFiltersBuf::default();
+        filters.push(filter, SubscribeOptions::at(QoS::ExactlyOnce)).expect("the filter is valid");
+        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+        self.send(&Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() }));
+        let is_granted = self.next_with(|packet| matches!(packet, Packet::SubAck(ack) if ack.reasons == [2]));
+        assert_eq!(is_granted, Some(true));
+    }
+
+    fn publish(&mut self, packet_id: PacketId, qos: QoS, payload: &str) -> bool {
+        self.send(&Packet::Publish(Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "kept/1",
+            packet_id: Some(packet_id),
+            properties: Properties::EMPTY,
+            payload: payload.as_bytes(),
+        }))
+    }
+
+    /// False if the broker is gone.
+    fn send(&mut self, packet: &Packet) -> bool {
+        let mut bytes = Vec::new();
+        packet.encode(Version::V5, &mut bytes);
+        self.stream.write_all(&bytes).is_ok()
+    }
+
+    /// The next packet; none if the broker is gone.
+    fn next(&mut self) -> Option<Heard> {
+        self.next_with(|packet| match packet {
+            Packet::Publish(publish) => Heard::Message {
+                packet_id: publish.packet_id,
+                qos: publish.qos,
+                payload: String::from_utf8_lossy(publish.payload).into_owned(),
+            },
+            Packet::PubAck(ack) => Heard::Ack(ack.packet_id),
+            Packet::PubRec(ack) => Heard::Received(ack.packet_id),
+            Packet::PubRel(ack) => Heard::Release(ack.packet_id),
+            Packet::PubComp(ack) => Heard::Complete(ack.packet_id),
+            _ => Heard::Other,
+        })
+    }
+
+    fn next_with<T>(&mut self, then: impl Fn(&Packet) -> T) -> Option<T> {
+        loop {
+            if let Some((packet, length)) =
+                decode(&self.bytes, Version::V5, &Limits::default()).expect("valid")
+            {
+                let result = then(&packet);
+                self.bytes.drain(..length);
+                return Some(result);
+            }
+            let mut more = [0; 4_096];
+            match self.stream.read(&mut more) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.bytes.extend_from_slice(&more[..count]),
+            }
+        }
+    }
+}
+
+/// Publishes at QoS 1 and 2 in turns, as many at once as its window has, until `acknowledged` has grown by `goal`.
+#[derive(Default)]
+struct Publisher {
+    next: u32,
+    sending: BTreeMap<PacketId, (QoS, String, bool)>,
+    acknowledged: BTreeSet<String>,
+}
+
+const WINDOW: u16 = 20;
+
+impl Publisher {
+    fn run(&mut self, wire: &mut Wire, goal: usize) {
+        for (&packet_id, (qos, payload, is_received)) in &self.sending {
+            match is_received {
+                true => wire.send(&Packet::PubRel(Ack::success(packet_id))),
+                false => wire.publish(packet_id, *qos, payload),
+            };
+        }
+        let goal = self.acknowledged.len() + goal;
+        while self.acknowledged.len() < goal {
+            self.fill(wire);
+            match wire.next() {
+                None => return,
+                Some(Heard::Ack(id) | Heard::Complete(id)) => {
+                    let (_, payload, _) = self.sending.remove(&id).expect("it was being sent");
+                    self.acknowledged.insert(payload);
+                }
+                Some(Heard::Received(id)) => {
+                    self.sending.get_mut(&id).expect("it was being sent").2 = true;
+                    wire.send(&Packet::PubRel(Ack::success(id)));
+                }
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn fill(&mut self, wire: &mut Wire) {
+        for id in (1..=WINDOW).filter_map(PacketId::new) {
+            if !self.sending.contains_key(&id) {
+                self.next += 1;
+                let qos = if self.next.is_multiple_of(2) { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                let payload = format!("{}-{}", qos as u8, self.next);
+                wire.publish(id, qos, &payload);
+                self.sending.insert(id, (qos, payload, false));
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Subscriber {
+    held: BTreeSet<PacketId>,
+    heard: Vec<String>,
+}
+
+impl Subscriber {
+    /// Listens until the broker is gone, or until everything that is `wanted` was heard.
+    fn run(&mut self, wire: &mut Wire, wanted: Option<&BTreeSet<String>>) {
+        let mut missing = wanted.cloned();
+        if let Some(missing) = &mut missing {
+            missing.retain(|payload| !self.heard.contains(payload));
+        }
+        let mut seen = self.heard.len();
+        while missing.as_ref().is_none_or(|missing| !missing.is_empty()) {
+            match wire.next() {
+                None => return,
+                Some(Heard::Message { packet_id: Some(id), qos: QoS::AtLeastOnce, payload }) => {
+                    self.heard.push(payload);
+                    wire.send(&Packet::PubAck(Ack::success(id)));
+                }
+                Some(Heard::Message { packet_id: Some(id), qos: QoS::ExactlyOnce, payload }) => {
+                    if self.held.insert(id) {
+                        self.heard.push(payload);
+                    }
+                    wire.send(&Packet::PubRec(Ack::success(id)));
+                }
+                Some(Heard::Release(id)) => {
+                    self.held.remove(&id);
+                    wire.send(&Packet::PubComp(Ack::success(id)));
+                }
+                Some(other) => panic!("{other:?}"),
+            }
+            if let Some(missing) = &mut missing {
+                for payload in &self.heard[seen..] {
+                    missing.remove(payload);
+                }
+                seen = self.heard.len();
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, name: &str, acknowledged: &BTreeSet<String>) {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        self.heard.iter().for_each(|payload| *counts.entry(payload).or_default() += 1);
+        let lost: Vec<_> = acknowledged.iter().filter(|one| !counts.contains_key(one.as_str())).collect();
+        let twice: Vec<_> =
+            counts.iter().filter(|(payload, count)| payload.starts_with("2-") && **count > 1).collect();
+        assert!(lost.is_empty(), "{name} misses {lost:?}");
+        assert!(twice.is_empty(), "{name} heard more than once {twice:?}");
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let settings = settings();
+    let port = settings.listeners[0].port;
+    let start = || Node::start_kept(settings.clone(), &folder.path().join("store"));
+    let (mut publisher, mut present, mut absent) =
+        (Publisher::default(), Subscriber::default(), Subscriber::default());
+    let mut node = start();
+    for name in ["present", "absent"] {
+        Wire::connect(port, name).subscribe("kept/#");
+    }
+    for round in 0..12 {
+        let mut sends = Wire::connect(port, "publisher");
+        let mut hears = Wire::connect(port, "present");
+        assert!(hears.is_present && (round == 0 || sends.is_present), "round {round}: a session is gone");
+        std::thread::scope(|scope| {
+            scope.spawn(|| present.run(&mut hears, None));
+            // Another number each time: it dies in another moment.
+            publisher.run(&mut sends, 37 * (round + 1));
+            node.kill();
+        });
+        node = start();
+    }
+    let mut wire = Wire::connect(port, "publisher");
+    publisher.run(&mut wire, usize::from(WINDOW) * 4);
+    for (name, subscriber) in [("present", &mut present), ("absent", &mut absent)] {
+        subscriber.run(&mut Wire::connect(port, name), Some(&publisher.acknowledged));
+        subscriber.check(name, &publisher.acknowledged);
+    }
+    assert!(publisher.acknowledged.len() > 2_000);
+}
+
+#[test]
+fn retained_messages_survive_a_kill() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let settings = settings();
+    let start = || Node::start_kept(settings.clone(), &folder.path().join("store"));
+    let node = start();
+    let posts = ["a", "b", "c"].map(|name| Post::new(&format!("kept/{name}"), name, 1).retained());
+    Rumqttc.publish(&node.who(), &posts);
+    Rumqttc.publish(&node.who(), &[Post::new("kept/b", "", 1).retained()]);
+    node.kill();
+    let node = start();
+    let mut subscriber = Paho.listen(&node.who(), "kept/#");
+    Rumqttc.publish(&node.who(), &[Post::new("kept/marker", "marker", 1)]);
+    let heard: BTreeSet<String> = subscriber.payloads_until("marker").into_iter().collect();
+    assert_eq!(heard, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
+}
