@@ -68,7 +68,7 @@ fn puback() {
 }
 
 fn decode_all(name: &str, stream: &[u8], count: usize, version: Version) {
-    let limits = Limits { packet_bytes_max: 1 << 20 };
+    let limits = Limits { packet_bytes_max: 1 << 20, ..Limits::default() };
     let best = best(|| {
         let mut rest = black_box(stream);
         let mut payload = 0;

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use mqlink_fuzz::mqtt::{Frame, Limits, Packet, PacketId, Publish, QoS, Version, connack_version, decode};
 
-const LIMITS: Limits = Limits { packet_bytes_max: 4096 };
+const LIMITS: Limits = Limits { packet_bytes_max: 4096, dup_requests: false };
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, mut rest)) = input.split_first() else { return };

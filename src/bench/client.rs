@@ -12,7 +12,7 @@ use crate::mqtt::{
 
 /// What the generator takes in one read, and the most that a packet may hold: a payload of 1 MB and its topic.
 pub(super) const READ_BYTES: usize = 128 * 1024;
-const LIMITS: Limits = Limits { packet_bytes_max: 2 * 1024 * 1024 };
+const LIMITS: Limits = Limits { packet_bytes_max: 2 * 1024 * 1024, dup_requests: false };
 
 /// A user name and its password.
 pub(super) struct Login {
@@ -44,6 +44,7 @@ impl Client {
         let (read, write) = stream.into_split();
         let mut client = Client { read, write, receive_max: u16::MAX, input: Vec::new() };
         let connect = Connect {
+            is_mqisdp: false,
             version: Version::V5,
             clean_start: true,
             keep_alive_s: 0,

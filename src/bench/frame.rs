@@ -129,7 +129,7 @@ mod tests {
             template.append_to(&mut out, 513, stamp);
             assert_eq!(scan(&out, 64), Some((Heard::Message { packet_id, stamp }, out.len())));
             assert_eq!(scan(&out[..out.len() - 1], 64), None);
-            let limits = mqtt::Limits { packet_bytes_max: 1000 };
+            let limits = mqtt::Limits { packet_bytes_max: 1000, ..mqtt::Limits::default() };
             let (packet, _) = mqtt::decode(&out, Version::V5, &limits).expect("valid").expect("whole");
             let mqtt::Packet::Publish(publish) = packet else { panic!("a PUBLISH") };
             assert_eq!(publish.packet_id.map(PacketId::get), packet_id);

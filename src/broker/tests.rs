@@ -111,6 +111,7 @@ impl Client {
 
 fn connect<'a>(client_id: &'a str, user: Option<(&'a str, &'a str)>) -> Packet<'a> {
     Packet::Connect(Connect {
+        is_mqisdp: false,
         version: Version::V5,
         clean_start: true,
         keep_alive_s: 0,

@@ -22,7 +22,7 @@ pub fn decode<'a>(
     limits: &Limits,
 ) -> Result<Option<(Packet<'a>, usize)>, Violation> {
     let Some((&first, rest)) = input.split_first() else { return Ok(None) };
-    let packet_type = check_first_byte(first, version)?;
+    let packet_type = check_first_byte(first, version, limits)?;
     let (remaining, header_len) = match read_varint(rest) {
         Varint::Whole(value, len) => (value as usize, 1 + len),
         Varint::Incomplete => return Ok(None),
@@ -61,7 +61,7 @@ pub fn connack_version(input: &[u8]) -> Version {
 
 /// Checks the type and the flags of the fixed header. [MQTT-2.1.3-1]
 #[inline]
-fn check_first_byte(first: u8, version: Version) -> Result<PacketType, Violation> {
+fn check_first_byte(first: u8, version: Version, limits: &Limits) -> Result<PacketType, Violation> {
     if first >> 4 == PacketType::Publish as u8 {
         return Ok(PacketType::Publish);
     }
@@ -82,7 +82,12 @@ fn check_first_byte(first: u8, version: Version) -> Result<PacketType, Violation
         15 if version == Version::V5 => (PacketType::Auth, 0), // [MQTT-3.15.1-1]
         _ => return Err(Violation::ReservedPacketType),
     };
-    if first & 0x0f != flags { Err(Violation::ReservedFlags(packet_type)) } else { Ok(packet_type) }
+    // PUBLISH left above: what else has flags is a request.
+    let is_again = limits.dup_requests && flags == 2 && first & 0x0f == 0b1010;
+    if first & 0x0f != flags && !is_again {
+        return Err(Violation::ReservedFlags(packet_type)); // [MQTT-2.2.2-2] v3
+    }
+    Ok(packet_type)
 }
 
 #[inline]
@@ -146,9 +151,11 @@ fn reason(code: u8, packet_type: PacketType) -> Result<ReasonCode, Violation> {
 fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     let name = body.data()?;
     let level = body.byte()?;
+    let is_mqisdp = matches!((name, level), (b"MQIsdp", 3));
     let version = match (name, level) {
         (b"MQTT", 4) => Version::V3,
         (b"MQTT", 5) => Version::V5,
+        _ if is_mqisdp => Version::V3,
         (b"MQTT" | b"MQIsdp", level) => return Err(Violation::UnsupportedProtocolVersion(level)),
         _ => return Err(Violation::ProtocolNameInvalid), // [MQTT-3.1.2-1]
     };
@@ -177,7 +184,17 @@ fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     let username = if has(0x80) { Some(body.text()?) } else { None };
     let password = if has(0x40) { Some(body.data()?) } else { None };
     body.end()?;
-    Ok(Connect { version, clean_start, keep_alive_s, properties, client_id, will, username, password })
+    Ok(Connect {
+        version,
+        is_mqisdp,
+        clean_start,
+        keep_alive_s,
+        properties,
+        client_id,
+        will,
+        username,
+        password,
+    })
 }
 
 fn will<'a>(body: &mut Reader<'a>, version: Version, qos: QoS, retain: bool) -> Result<Will<'a>, Violation> {

@@ -102,7 +102,12 @@ fn write_properties(properties: Properties<'_>, version: Version, out: &mut Vec<
 
 fn connect(packet: &Connect<'_>, out: &mut Vec<u8>) {
     let version = packet.version;
-    let mut len = 10 + properties_len(packet.properties, version) + 2 + packet.client_id.len();
+    let (name, level): (&[u8], u8) = match version {
+        Version::V3 if packet.is_mqisdp => (b"MQIsdp", 3),
+        Version::V3 => (b"MQTT", 4),
+        Version::V5 => (b"MQTT", 5),
+    };
+    let mut len = 6 + name.len() + properties_len(packet.properties, version) + 2 + packet.client_id.len();
     let mut flags = (packet.clean_start as u8) << 1;
     if let Some(will) = &packet.will {
         len += properties_len(will.properties, version) + 2 + will.topic.len() + 2 + will.payload.len();
@@ -117,11 +122,8 @@ fn connect(packet: &Connect<'_>, out: &mut Vec<u8>) {
         flags |= 0x40;
     }
     header(PacketType::Connect, len, out);
-    write_data(out, b"MQTT");
-    out.push(match version {
-        Version::V3 => 4,
-        Version::V5 => 5,
-    });
+    write_data(out, name);
+    out.push(level);
     out.push(flags);
     out.extend_from_slice(&packet.keep_alive_s.to_be_bytes());
     write_properties(packet.properties, version, out);

@@ -1,6 +1,7 @@
 //! A PUBLISH encoded once, for all recipients of its class.
 
 use super::encode::write_publish;
+use super::wire::{Varint, read_varint, varint_len, write_varint};
 use super::{PacketId, Publish, QoS, Version};
 
 /// A PUBLISH encoded once for a class (version, QoS, RETAIN, properties).
@@ -43,6 +44,28 @@ impl Frame {
         frame[0] |= (dup as u8) << 3;
     }
 
+    /// As [`Frame::append_to`], with a topic alias; for version 5 only.
+    ///
+    /// # Panics
+    /// As [`Frame::append_to`].
+    pub fn append_aliased(&self, alias: TopicAlias, out: &mut Vec<u8>, id: Option<PacketId>, dup: bool) {
+        let start = out.len();
+        alias.append(&self.bytes, out);
+        if self.qos == QoS::AtMostOnce {
+            return;
+        }
+        let id = id.expect("a PUBLISH of QoS 1 or 2 has a packet id");
+        let frame = &mut out[start..];
+        frame[0] |= (dup as u8) << 3;
+        let id_at = Parts::of(frame).rest_at;
+        frame[id_at..id_at + 2].copy_from_slice(&id.get().to_be_bytes());
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        topic_of(&self.bytes)
+    }
+
     /// The number of bytes, which recipients compare with their Maximum Packet Size.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub const fn len(&self) -> usize {
@@ -52,5 +75,73 @@ impl Frame {
     /// The QoS that the frame is encoded for.
     pub const fn qos(&self) -> QoS {
         self.qos
+    }
+}
+
+/// A number that stands for a topic on one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicAlias {
+    /// From 1 to the receiver's maximum.
+    pub alias: u16,
+    /// The receiver heard the topic with this alias before, so that it can be left out.
+    pub is_known: bool,
+}
+
+/// How much longer an encoded PUBLISH may get by an alias that the receiver does not know: the property, and lengths that
+/// need a further byte.
+pub const ALIAS_BYTES_MAX: usize = ALIAS_BYTES + 2;
+const ALIAS_BYTES: usize = 3;
+
+impl TopicAlias {
+    /// Appends an encoded PUBLISH of version 5, which has no alias, with this one.
+    pub fn append(self, publish: &[u8], out: &mut Vec<u8>) {
+        const TOPIC_ALIAS: u8 = 0x23;
+        let parts = Parts::of(publish);
+        let topic = if self.is_known { &[] } else { parts.topic };
+        let properties = parts.properties as u32 + ALIAS_BYTES as u32;
+        let id = &publish[parts.rest_at..parts.rest_at + parts.id_len];
+        let tail = &publish[parts.properties_at..];
+        let len = 2 + topic.len() + id.len() + varint_len(properties) + ALIAS_BYTES + tail.len();
+        out.reserve(5 + len);
+        out.push(publish[0]);
+        write_varint(out, len as u32);
+        out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
+        out.extend_from_slice(topic);
+        out.extend_from_slice(id);
+        write_varint(out, properties);
+        out.push(TOPIC_ALIAS);
+        out.extend_from_slice(&self.alias.to_be_bytes());
+        out.extend_from_slice(tail);
+    }
+}
+
+/// The topic of an encoded PUBLISH.
+pub fn topic_of(publish: &[u8]) -> &str {
+    std::str::from_utf8(Parts::of(publish).topic).expect("we encoded it from a string")
+}
+
+/// Where the fields of a PUBLISH of version 5 lie that we encoded ourselves.
+struct Parts<'a> {
+    topic: &'a [u8],
+    /// Behind the topic.
+    rest_at: usize,
+    id_len: usize,
+    /// How many bytes of properties there are, and where they begin.
+    properties: usize,
+    properties_at: usize,
+}
+
+impl Parts<'_> {
+    fn of(publish: &[u8]) -> Parts<'_> {
+        let varint = |at: usize| match read_varint(&publish[at..]) {
+            Varint::Whole(value, len) => (value as usize, at + len),
+            other => unreachable!("we encoded a length, not {other:?}"),
+        };
+        let (_, topic_at) = varint(1);
+        let topic_len = usize::from(u16::from_be_bytes([publish[topic_at], publish[topic_at + 1]]));
+        let rest_at = topic_at + 2 + topic_len;
+        let id_len = if publish[0] & 0b110 == 0 { 0 } else { 2 };
+        let (properties, properties_at) = varint(rest_at + id_len);
+        Parts { topic: &publish[topic_at + 2..rest_at], rest_at, id_len, properties, properties_at }
     }
 }

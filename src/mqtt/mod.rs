@@ -1,4 +1,4 @@
-//! MQTT 3.1.1 and 5.0 on the wire, and topic filters.
+//! MQTT 3.1, 3.1.1 and 5.0 on the wire, and topic filters.
 //!
 //! Owns: packets and their bytes, what is malformed and why ([`Violation`]), frames that are encoded once and sent
 //! often ([`Frame`]), the algebra of topic filters ([`Filter`]), and the [`Message`] that travels between sessions.
@@ -31,7 +31,7 @@ pub use filters::{
     RetainHandling, SubscribeFilters, SubscribeFiltersBuf, SubscribeOptions, UnsubscribeFilters,
     UnsubscribeFiltersBuf,
 };
-pub use frame::Frame;
+pub use frame::{ALIAS_BYTES_MAX, Frame, TopicAlias, topic_of};
 pub use message::Message;
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, PacketType, Publish, QoS, SubAck, Subscribe,
@@ -47,11 +47,13 @@ pub use violation::Violation;
 pub struct Limits {
     /// The largest packet, fixed header included, in bytes (MQTT 5's Maximum Packet Size).
     pub packet_bytes_max: usize,
+    /// Lets PUBREL, SUBSCRIBE and UNSUBSCRIBE come with the DUP flag: MQTT 3.1 sends them so again.
+    pub dup_requests: bool,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { packet_bytes_max: PACKET_BYTES_MAX }
+        Limits { packet_bytes_max: PACKET_BYTES_MAX, dup_requests: false }
     }
 }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 /// The versions of MQTT that are spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
-    /// MQTT 3.1.1.
+    /// MQTT 3.1.1, and 3.1.
     V3,
     /// MQTT 5.0.
     V5,
@@ -113,6 +113,8 @@ impl Packet<'_> {
 pub struct Connect<'a> {
     /// The version that the connection speaks from here on.
     pub version: Version,
+    /// MQTT 3.1, which calls itself MQIsdp and is otherwise spoken like 3.1.1.
+    pub is_mqisdp: bool,
     /// Starts without what an earlier session left; 3.1.1's Clean Session.
     pub clean_start: bool,
     /// The longest silence of the client, in seconds; 0 turns this off.

@@ -250,6 +250,9 @@ fn check_limits(limits: &Limits, found: &mut Problems) {
     if limits.connect_timeout_s == 0 {
         found.add("limits.connectTimeoutS", "is 0; expected at least 1");
     }
+    if limits.keep_alive_s_max == 0 {
+        found.add("limits.keepAliveSMax", "is 0; expected at least 1, or 65535 for what clients want");
+    }
 }
 
 fn check_server_tls(tls: &ServerTls, path: &str, found: &mut Problems) {

@@ -102,6 +102,8 @@ pub struct Limits {
     pub topic_alias_max: u16,
     /// How long an accepted socket may take to its CONNECT.
     pub connect_timeout_s: u16,
+    /// The longest keep alive: version 5 clients that want a longer one, or none, are told this one. 65535: theirs.
+    pub keep_alive_s_max: u16,
 }
 
 impl Default for Limits {
@@ -119,6 +121,7 @@ impl Default for Limits {
             retained_bytes_max: 1_024 * MIB,
             topic_alias_max: 1_000,
             connect_timeout_s: 10,
+            keep_alive_s_max: u16::MAX,
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::aliases::Aliases;
 use super::connection::{Opening, State, Terms};
 use super::delivery::pass_on;
-use super::publish::may_publish;
+use super::publish::{keeps_its_format, may_publish};
 use super::session::{Session, Will};
 use super::{ConnectionId, Core, Effect, Fault, Proof, SessionId, Verdict};
 use crate::mqtt::{
@@ -31,16 +32,19 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         self.introduce(id, connect.version);
+        self.note_wishes(id, connect);
+        self.check_redirect()?;
         if connect.properties.authentication_method().is_some() {
             return Err(Fault::BadAuthenticationMethod); // [MQTT-4.12.0-1]
         }
         if connect.will.as_ref().is_some_and(|will| !may_publish(will.topic)) {
             return Err(Fault::NotAuthorized);
         }
+        if connect.will.as_ref().is_some_and(|will| !keeps_its_format(will.properties, will.payload)) {
+            return Err(Fault::PayloadFormatInvalid);
+        }
         let opening = Box::new(self.read_connect(connect));
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
-        connection.packet_bytes_max =
-            connect.properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
         if let Some(username) = connection.origin.certificate_user.take() {
             // Whatever CONNECT says besides: the certificate is checked already.
             connection.username = Some(username);
@@ -61,6 +65,18 @@ impl Core {
         let password = Bytes::copy_from_slice(connect.password.unwrap_or_default());
         self.wires.effects.push_back(Effect::Authenticate { connection: id, username, password });
         Ok(())
+    }
+
+    /// Notes what the client takes. It holds for the CONNACK already.
+    fn note_wishes(&mut self, id: ConnectionId, connect: &Connect) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        let properties = connect.properties;
+        connection.packet_bytes_max =
+            properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
+        connection.is_mqisdp = connect.is_mqisdp;
+        connection.is_incurious = properties.request_problem_information() == Some(0);
+        let aliases = properties.topic_alias_maximum().unwrap_or(0).min(self.limits.topic_alias_max);
+        connection.own_aliases = (aliases > 0).then(|| Box::new(Aliases::new(aliases)));
     }
 
     /// The shell's answer to [`Effect::Authenticate`].
@@ -93,12 +109,18 @@ impl Core {
             Version::V3 => u32::MAX,
         };
         let expiry_s = wanted_s.min(self.limits.session_expiry_s_max);
+        // Clients of older versions cannot be told: theirs stands. [MQTT-3.1.2-21] [MQTT-3.2.2-22]
+        let keep_alive_s_max = self.limits.keep_alive_s_max;
+        let is_keep_alive_ours = connect.version == Version::V5
+            && keep_alive_s_max < u16::MAX
+            && !(1..=keep_alive_s_max).contains(&connect.keep_alive_s);
         let is_id_assigned = connect.client_id.is_empty();
         Opening {
             client_id: if is_id_assigned { self.assign_id() } else { connect.client_id.into() },
             is_id_assigned,
             clean_start: connect.clean_start,
-            keep_alive_s: connect.keep_alive_s,
+            keep_alive_s: if is_keep_alive_ours { keep_alive_s_max } else { connect.keep_alive_s },
+            is_keep_alive_ours,
             expiry_s,
             is_expiry_cut: expiry_s != wanted_s,
             receive_max: connect.properties.receive_maximum().unwrap_or(u16::MAX),
@@ -124,11 +146,14 @@ impl Core {
         if is_new && self.sessions.len() >= self.limits.sessions_max {
             return Err(Fault::QuotaExceeded);
         }
+        let connack = self.connack_properties(&opening);
+        self.check_connack(id, &connack)?;
         let (session, is_present) = self.session_for(id, &opening, now);
         let connection = self.wires.get_mut(id).expect("who is let in has a connection");
         let version = connection.version;
         connection.state = State::Open(session);
         connection.terms = Terms::of_client(&self.limits);
+        connection.terms.packets.dup_requests = connection.is_mqisdp;
         // [MQTT-3.1.2-22]
         let keep_alive = Duration::from_millis(u64::from(opening.keep_alive_s) * 1500);
         connection.patience = (!keep_alive.is_zero()).then_some(keep_alive);
@@ -136,7 +161,7 @@ impl Core {
         self.settle_in(session, id, who);
         self.note_session(session);
         self.arm_connection(id, now);
-        self.send_connack(id, &opening, is_present);
+        self.send_connack(id, &connack, is_present)?;
         let state = &mut self.sessions[session as usize];
         state.unsent = state.ring.iter().map(|(id, _)| id).collect(); // [MQTT-4.4.0-1]
         self.pump(session, now);
@@ -184,11 +209,11 @@ impl Core {
         session.window = usize::from(opening.receive_max.min(self.limits.inflight_max)); // [MQTT-3.3.4-9]
     }
 
-    fn send_connack(&mut self, id: ConnectionId, opening: &Opening, is_present: bool) {
+    fn connack_properties(&self, opening: &Opening) -> PropertiesBuf {
         let limits = &self.limits;
         let mut properties = PropertiesBuf::new();
         if opening.is_expiry_cut {
-            properties.push(Property::SessionExpiryInterval(opening.expiry_s)); // [MQTT-3.2.2-21]
+            properties.push(Property::SessionExpiryInterval(opening.expiry_s));
         }
         if limits.inflight_max < u16::MAX {
             properties.push(Property::ReceiveMaximum(limits.inflight_max));
@@ -201,9 +226,31 @@ impl Core {
         if limits.topic_alias_max > 0 {
             properties.push(Property::TopicAliasMaximum(limits.topic_alias_max));
         }
+        if opening.is_keep_alive_ours {
+            properties.push(Property::ServerKeepAlive(opening.keep_alive_s));
+        }
+        properties
+    }
+
+    /// Refuses a client that takes so little that it cannot be told what it has to know. [MQTT-3.1.2-24]
+    fn check_connack(&self, id: ConnectionId, properties: &PropertiesBuf) -> Result<(), Fault> {
+        const BESIDES: usize = 3 + 2 + 2;
+        let takes = self.wires.get(id).map_or(0, |connection| connection.packet_bytes_max);
+        let is_small = properties.as_properties().as_bytes().len() + BESIDES <= takes;
+        if is_small { Ok(()) } else { Err(Fault::AnswerTooLarge) }
+    }
+
+    fn send_connack(
+        &mut self,
+        id: ConnectionId,
+        properties: &PropertiesBuf,
+        is_present: bool,
+    ) -> Result<(), Fault> {
+        // In MQTT 3.1 the flag is a reserved bit.
+        let session_present = is_present && self.wires.get(id).is_some_and(|one| !one.is_mqisdp);
         let properties = properties.as_properties();
-        let ack = ConnAck { session_present: is_present, reason: ReasonCode::Success, properties };
-        self.reply(id, &Packet::ConnAck(ack));
+        let ack = ConnAck { session_present, reason: ReasonCode::Success, properties };
+        self.reply(id, &Packet::ConnAck(ack))
     }
 
     /// Answers a CONNECT with a refusal, as far as the client's version can say it. [MQTT-3.1.4-5]
@@ -217,8 +264,11 @@ impl Core {
             Version::V3 => reason.connack_v3().is_some(),
         };
         if can_say && fault != Fault::Violation(Violation::FirstPacketNotConnect) {
-            let properties = mqtt::Properties::EMPTY;
-            self.reply(id, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
+            const BARE: usize = 5;
+            let told = self.farewell(id, fault, BARE);
+            let properties = told.as_properties();
+            // Who has no room for it finds the connection closed.
+            let _ = self.reply(id, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::SessionId;
 use super::access::{Origin, Principal, Proof};
+use super::aliases::Aliases;
 use super::recipients::Recipients;
 use super::session::Will;
 use crate::mqtt::{self, Version};
@@ -31,6 +32,8 @@ pub(super) struct Opening {
     pub(super) is_id_assigned: bool,
     pub(super) clean_start: bool,
     pub(super) keep_alive_s: u16,
+    /// The keep alive is ours, not what the client asked for.
+    pub(super) is_keep_alive_ours: bool,
     pub(super) expiry_s: u32,
     /// What the client asked for, if it is not what it gets.
     pub(super) is_expiry_cut: bool,
@@ -57,13 +60,17 @@ impl Terms {
     /// Before CONNECT, from whoever it may be: room for all that a CONNECT reasonably holds.
     pub(super) fn of_stranger(limits: &settings::Limits) -> Terms {
         let packet_bytes_max = limits.packet_bytes_max.min(CONNECT_BYTES_MAX);
-        Terms { packets: mqtt::Limits { packet_bytes_max }, ..Terms::of_client(limits) }
+        let packets = mqtt::Limits { packet_bytes_max, ..mqtt::Limits::default() };
+        Terms { packets, ..Terms::of_client(limits) }
     }
 
     /// What CONNACK says.
     pub(super) fn of_client(limits: &settings::Limits) -> Terms {
         Terms {
-            packets: mqtt::Limits { packet_bytes_max: limits.packet_bytes_max.min(PUBLISH_BYTES_MAX) },
+            packets: mqtt::Limits {
+                packet_bytes_max: limits.packet_bytes_max.min(PUBLISH_BYTES_MAX),
+                ..mqtt::Limits::default()
+            },
             receive_max: limits.inflight_max,
             alias_max: limits.topic_alias_max,
         }
@@ -116,11 +123,17 @@ pub(super) struct Connection {
     /// The topics behind the aliases that the client set, by alias less one.
     pub(super) aliases: Vec<Option<Arc<str>>>,
     pub(super) aliases_bytes: usize,
+    /// The aliases that we give, if the client takes any.
+    pub(super) own_aliases: Option<Box<Aliases>>,
     pub(super) last_topic: Option<LastTopic>,
     /// When its timer fires, if one is set.
     pub(super) armed: Option<Instant>,
     /// CONNECT came, so `version` is the client's.
     pub(super) is_introduced: bool,
+    /// It speaks MQTT 3.1.
+    pub(super) is_mqisdp: bool,
+    /// It does not want to read reasons, but for those of CONNACK and DISCONNECT.
+    pub(super) is_incurious: bool,
 }
 
 impl Connection {
@@ -148,15 +161,21 @@ impl Connection {
             granted: String::new(),
             aliases: Vec::new(),
             aliases_bytes: 0,
+            own_aliases: None,
             last_topic: None,
             armed: None,
             is_introduced: false,
+            is_mqisdp: false,
+            is_incurious: false,
         }
     }
 
     /// Where it comes from, if that is known.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.who.as_ref().map_or(self.origin.address, |who| who.address())
+    /// True from CONNECT on until it closes.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::AwaitVerdict(_) | State::Open(_))
     }
 
     /// The session, once CONNECT is accepted and until the connection closes.

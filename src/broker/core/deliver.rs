@@ -119,7 +119,7 @@ impl Core {
         } else if connection.waiting() > OUT_BYTES_MAX {
             self.counters.dropped_slow += 1;
         } else {
-            self.wires.send(id, |out| out.extend_from_slice(bytes));
+            self.wires.send_publish(id, bytes);
             self.counters.sent += 1;
         }
     }
@@ -173,7 +173,7 @@ impl Core {
             return self.pass_over(to, frame.qos());
         }
         let packet_id = (frame.qos() != QoS::AtMostOnce).then(|| session.ring.push(delivery));
-        self.wires.send(id, |out| frame.append_to(out, packet_id, false));
+        self.wires.send_frame(id, &frame, packet_id, false);
         self.counters.sent += 1;
     }
 
@@ -220,7 +220,7 @@ impl Core {
                 self.touch(id);
             }
             Some(Slot::Sent(delivery)) => {
-                self.wires.send(connection, |out| delivery.frame.append_to(out, Some(packet_id), true));
+                self.wires.send_frame(connection, &delivery.frame, Some(packet_id), true); // [MQTT-3.3.1-1]
                 self.counters.sent += 1;
             }
             Some(Slot::Released) => {

@@ -136,7 +136,7 @@ pub(super) fn with_publish<T>(frame: &Frame, version: Version, then: impl FnOnce
     let mut bytes = Vec::with_capacity(frame.len());
     let id = (frame.qos() != QoS::AtMostOnce).then_some(PacketId::MIN);
     frame.append_to(&mut bytes, id, false);
-    let limits = Limits { packet_bytes_max: usize::MAX };
+    let limits = Limits { packet_bytes_max: usize::MAX, ..Limits::default() };
     match decode(&bytes, version, &limits) {
         Ok(Some((Packet::Publish(publish), _))) => then(publish),
         other => unreachable!("a frame that we encoded is a PUBLISH, not {other:?}"),

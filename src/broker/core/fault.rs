@@ -47,6 +47,18 @@ pub enum Fault {
     /// Who runs the broker wants it so.
     #[error("an administrator ended the connection")]
     Kicked,
+    /// An answer that must be given is larger than the client takes. [MQTT-3.1.2-24]
+    #[error("the answer is larger than the client's maximum packet size: raise that")]
+    AnswerTooLarge,
+    /// A Will whose payload is not what its format indicator says.
+    #[error("the payload of the Will is not UTF-8, though its format indicator says so")]
+    PayloadFormatInvalid,
+    /// Clients are to use another server for now.
+    #[error("this broker is being drained: connect to another one")]
+    UseAnotherServer,
+    /// Clients are to use another server from now on.
+    #[error("the broker has moved: connect to the new one")]
+    ServerMoved,
     /// The broker stops.
     #[error("the broker is shutting down")]
     ServerShuttingDown,
@@ -75,6 +87,10 @@ impl Fault {
             Fault::QuotaExceeded => ReasonCode::QuotaExceeded,
             Fault::ServerBusy => ReasonCode::ServerBusy,
             Fault::Kicked => ReasonCode::AdministrativeAction,
+            Fault::AnswerTooLarge => ReasonCode::PacketTooLarge,
+            Fault::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,
+            Fault::UseAnotherServer => ReasonCode::UseAnotherServer,
+            Fault::ServerMoved => ReasonCode::ServerMoved,
             Fault::ServerShuttingDown => ReasonCode::ServerShuttingDown,
         }
     }

@@ -8,7 +8,7 @@ use super::ring::Slot;
 use super::session::Session;
 use super::wheel::Wheel;
 use super::{ConnectionId, Core, Effect, Fault, SessionId, Timer};
-use crate::mqtt::{Disconnect, Message, Packet, Properties, QoS, ReasonCode, Version, Violation};
+use crate::mqtt::{Disconnect, Message, Packet, QoS, ReasonCode, Version, Violation};
 
 impl Core {
     pub(super) fn handle_disconnect(
@@ -42,8 +42,7 @@ impl Core {
                 let version = connection.version;
                 connection.state = State::Closed;
                 if version == Version::V5 && fault != Fault::ClientLeft {
-                    let reason = in_disconnect(fault);
-                    self.reply(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::EMPTY }));
+                    self.say_goodbye(id, fault);
                 }
                 self.detach(session, now);
             }
@@ -52,6 +51,14 @@ impl Core {
             connection.state = State::Closed;
         }
         self.wires.effects.push_back(Effect::Close { connection: id, fault });
+    }
+
+    /// Sends a DISCONNECT, if the client has room for one. [MQTT-3.14.2-1] [MQTT-3.14.2-2]
+    fn say_goodbye(&mut self, id: ConnectionId, fault: Fault) {
+        const BARE: usize = 3;
+        let told = self.farewell(id, fault, BARE);
+        let packet = Disconnect { reason: in_disconnect(fault), properties: told.as_properties() };
+        let _ = self.reply(id, &Packet::Disconnect(packet));
     }
 
     /// The socket is gone.

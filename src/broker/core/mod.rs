@@ -18,6 +18,7 @@ mod retained;
 mod fault;
 mod access;
 mod admission;
+mod aliases;
 mod delivery;
 mod ring;
 mod session;
@@ -30,6 +31,7 @@ mod subscribe;
 mod publish;
 mod deliver;
 mod peers;
+mod telling;
 mod export;
 mod inspect;
 mod durable;
@@ -61,6 +63,7 @@ use self::publish::{Unanswered, Uncompleted};
 use self::retained::Retained;
 use self::routes::Routes;
 use self::session::Session;
+pub use self::telling::Redirect;
 use self::wheel::Wheel;
 use self::wires::Wires;
 use crate::mqtt::{self, Packet, Violation};
@@ -135,6 +138,8 @@ pub struct Counters {
     pub dropped_expired: u64,
     /// Messages to topics that clients may not publish to.
     pub dropped_not_authorized: u64,
+    /// Messages whose payload is not what its format indicator says.
+    pub dropped_payload_format: u64,
     /// Retained messages that found no room.
     pub dropped_retained_full: u64,
     /// Messages refused because they must be stored and the store failed.
@@ -166,6 +171,7 @@ pub struct Core {
     limits: Limits,
     is_anonymous_allowed: bool,
     access: Access,
+    redirect: Option<Redirect>,
     wires: Wires,
     sessions: Slab<Session>,
     by_client: HashMap<Arc<str>, SessionId, foldhash::fast::RandomState>,
@@ -190,6 +196,7 @@ impl Core {
             limits,
             is_anonymous_allowed,
             access: Access::default(),
+            redirect: None,
             wires: Wires::new(),
             sessions: Slab::new(),
             by_client: HashMap::default(),
@@ -355,8 +362,7 @@ impl Core {
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, &subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, &unsubscribe),
             Packet::PingReq => {
-                self.reply(id, &Packet::PingResp); // [MQTT-3.12.4-1]
-                Ok(())
+                self.reply(id, &Packet::PingResp) // [MQTT-3.12.4-1]
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, &disconnect, now),
             Packet::Connect(_) => Err(Violation::SecondConnect.into()), // [MQTT-3.1.0-2]
@@ -369,8 +375,9 @@ impl Core {
     }
 
     /// Sends a packet that is not a PUBLISH.
-    fn reply(&mut self, id: ConnectionId, packet: &Packet) {
-        let Some(version) = self.wires.get(id).map(|connection| connection.version) else { return };
-        self.wires.answer(id, |out| packet.encode(version, out));
+    fn reply(&mut self, id: ConnectionId, packet: &Packet) -> Result<(), Fault> {
+        let version = self.wires.get(id).map(|connection| connection.version).ok_or(Fault::ClientLeft)?;
+        let is_sent = self.wires.answer(id, |out| packet.encode(version, out));
+        if is_sent { Ok(()) } else { Err(Fault::AnswerTooLarge) }
     }
 }

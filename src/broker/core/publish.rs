@@ -67,6 +67,10 @@ impl Core {
             return Err(Violation::SubscriptionIdFromClient.into()); // [MQTT-3.3.4-6]
         }
         let alias = self.resolve_alias(id, &publish)?;
+        if !keeps_its_format(publish.properties, publish.payload) {
+            self.counters.dropped_payload_format += 1;
+            return self.turn_down(id, session, &publish, ReasonCode::PayloadFormatInvalid);
+        }
         let expiry_s = publish.properties.message_expiry_interval();
         let mut properties = PropertiesBuf::new();
         pass_on(publish.properties, expiry_s, &mut properties);
@@ -109,30 +113,18 @@ impl Core {
         expires_at: Option<Instant>,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(packet_id) = publish.packet_id else {
-            if may_publish(publish.topic) && self.is_granted(id, publish.topic) {
-                self.publish(id, session, publish, expires_at, now);
-            } else {
-                self.counters.dropped_not_authorized += 1;
-            }
-            return Ok(());
-        };
-        if publish.qos == QoS::ExactlyOnce && self.sessions[session as usize].received.contains(&packet_id) {
-            // Sent again because our PUBREC was lost: it is with us already. [MQTT-4.3.3-10]
-            // Its own answer may still wait.
-            let is_stored = self.sessions[session as usize].number.is_some();
-            if is_stored {
-                self.ledger.ask_anyway();
-            }
-            self.answer(id, packet_id, publish.qos, ReasonCode::Success, is_stored);
-            return Ok(());
-        }
-        self.check_receive_maximum(id)?;
         if !may_publish(publish.topic) || !self.is_granted(id, publish.topic) {
             self.counters.dropped_not_authorized += 1;
-            self.answer(id, packet_id, publish.qos, ReasonCode::NotAuthorized, false);
-            return Ok(());
+            return self.turn_down(id, session, publish, ReasonCode::NotAuthorized);
         }
+        let Some(packet_id) = publish.packet_id else {
+            self.publish(id, session, publish, expires_at, now);
+            return Ok(());
+        };
+        if self.is_sent_again(session, publish) {
+            return self.answer_again(id, session, packet_id);
+        }
+        self.check_receive_maximum(id)?;
         if self.ledger.refuses() && self.must_store(id, session, publish) {
             self.counters.dropped_store_down += 1;
             return self.refuse(id, packet_id, publish.qos);
@@ -173,6 +165,45 @@ impl Core {
             return Err(Fault::QuotaExceeded);
         }
         self.answer(id, packet_id, qos, ReasonCode::QuotaExceeded, false);
+        Ok(())
+    }
+
+    /// A QoS 2 message that comes again because our PUBREC was lost: it is with us already. [MQTT-4.3.3-10]
+    fn is_sent_again(&self, session: SessionId, publish: &Publish) -> bool {
+        let received = &self.sessions[session as usize].received;
+        publish.qos == QoS::ExactlyOnce && publish.packet_id.is_some_and(|id| received.contains(&id))
+    }
+
+    /// Answers a QoS 2 message that came before. Its own answer may still wait.
+    fn answer_again(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        packet_id: PacketId,
+    ) -> Result<(), Fault> {
+        let is_stored = self.sessions[session as usize].number.is_some();
+        if is_stored {
+            self.ledger.ask_anyway();
+        }
+        self.answer(id, packet_id, QoS::ExactlyOnce, ReasonCode::Success, is_stored);
+        Ok(())
+    }
+
+    /// Drops a message and says so, as far as QoS and version have a place for it. A 3.1.1 client hears that all is well: it
+    /// would send the message again and again if its connection were closed for it. [MQTT-3.3.5-2] v3
+    fn turn_down(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish,
+        reason: ReasonCode,
+    ) -> Result<(), Fault> {
+        let Some(packet_id) = publish.packet_id else { return Ok(()) };
+        if self.is_sent_again(session, publish) {
+            return self.answer_again(id, session, packet_id);
+        }
+        self.check_receive_maximum(id)?;
+        self.answer(id, packet_id, publish.qos, reason, false); // [MQTT-4.3.3-9]
         Ok(())
     }
 
@@ -278,14 +309,23 @@ impl Core {
     }
 
     /// Sends an answer, once what was changed since `before` is safe.
-    pub(super) fn reply_once_safe(&mut self, id: ConnectionId, packet: &Packet, before: u64) {
+    pub(super) fn reply_once_safe(
+        &mut self,
+        id: ConnectionId,
+        packet: &Packet,
+        before: u64,
+    ) -> Result<(), Fault> {
         if !self.waits(id, self.ledger.changes() != before) {
             return self.reply(id, packet);
         }
-        let Some(connection) = self.wires.get(id) else { return };
+        let connection = self.wires.get(id).ok_or(Fault::ClientLeft)?;
         let mut bytes = Vec::new();
         packet.encode(connection.version, &mut bytes);
+        if bytes.len() > connection.packet_bytes_max {
+            return Err(Fault::AnswerTooLarge); // [MQTT-3.1.2-24]
+        }
         self.answer_later(id, Answer::Packet(bytes));
+        Ok(())
     }
 
     /// True if an answer has to wait: for the store, or for those before it.
@@ -364,10 +404,11 @@ impl Core {
     }
 
     fn complete_now(&mut self, id: ConnectionId, packet_id: PacketId, is_release: bool) {
-        match is_release {
+        // Four bytes: who takes fewer got no PUBLISH.
+        let _ = match is_release {
             true => self.reply(id, &Packet::PubRel(Ack::success(packet_id))), // [MQTT-4.3.3-4]
             false => self.reply(id, &Packet::PubComp(Ack::success(packet_id))), // [MQTT-4.3.3-11]
-        }
+        };
     }
 
     fn acknowledge(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS, reason: ReasonCode) {
@@ -375,10 +416,14 @@ impl Core {
         if qos == QoS::AtLeastOnce || reason.is_error() {
             self.make_room(id);
         }
-        match qos {
-            QoS::ExactlyOnce => self.reply(id, &Packet::PubRec(ack)), // [MQTT-4.3.3-8]
-            _ => self.reply(id, &Packet::PubAck(ack)),                // [MQTT-4.3.2-4]
+        if reason.is_error() {
+            return self.reply_refusal(id, ack, qos);
         }
+        let packet = match qos {
+            QoS::ExactlyOnce => Packet::PubRec(ack), // [MQTT-4.3.3-8]
+            _ => Packet::PubAck(ack),                // [MQTT-4.3.2-4]
+        };
+        let _ = self.reply(id, &packet); // four or five bytes: who takes fewer gets none
     }
 
     pub(super) fn handle_puback(&mut self, session: SessionId, ack: &Ack, now: Instant) -> Result<(), Fault> {
@@ -411,11 +456,10 @@ impl Core {
             return Ok(());
         }
         if !ring.receive(ack.packet_id) {
-            self.reply(id, &Packet::PubRel(unknown(ack)));
-            return Ok(());
+            return self.reply(id, &Packet::PubRel(unknown(ack)));
         }
         self.touch(session);
-        self.complete(id, ack.packet_id, true, before);
+        self.complete(id, ack.packet_id, true, before); // [MQTT-4.3.3-4]
         Ok(())
     }
 
@@ -427,12 +471,11 @@ impl Core {
     ) -> Result<(), Fault> {
         let before = self.ledger.changes();
         if !self.sessions[session as usize].received.remove(&ack.packet_id) {
-            self.reply(id, &Packet::PubComp(unknown(ack)));
-            return Ok(());
+            return self.reply(id, &Packet::PubComp(unknown(ack)));
         }
         self.make_room(id);
         self.touch(session);
-        self.complete(id, ack.packet_id, false, before);
+        self.complete(id, ack.packet_id, false, before); // [MQTT-4.3.3-11]
         Ok(())
     }
 
@@ -454,6 +497,11 @@ impl Core {
 pub(super) fn may_publish(topic: &str) -> bool {
     // The first byte decides for nearly all.
     !topic.starts_with('$') || !matches!(topic.split('/').next(), Some("$LINK" | "$SYS"))
+}
+
+/// False for a payload that is said to be UTF-8 and is not.
+pub(super) fn keeps_its_format(properties: Properties, payload: &[u8]) -> bool {
+    properties.payload_format_indicator() != Some(1) || std::str::from_utf8(payload).is_ok()
 }
 
 /// The message of a PUBLISH, on its own.

@@ -46,7 +46,7 @@ impl Core {
             });
         }
         let ack = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
-        self.reply_once_safe(id, &Packet::SubAck(ack), before); // [MQTT-3.8.4-1]
+        self.reply_suback(id, ack, before)?; // [MQTT-3.8.4-1]
         for (filter, options) in to_show {
             if !self.show_retained(session, &filter, options, identifier, now) {
                 break;
@@ -160,8 +160,7 @@ impl Core {
         }
         let ack =
             SubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
-        self.reply_once_safe(id, &Packet::UnsubAck(ack), before); // [MQTT-3.10.4-4]
-        Ok(())
+        self.reply_once_safe(id, &Packet::UnsubAck(ack), before) // [MQTT-3.10.4-4]
     }
 
     fn unsubscribe(&mut self, id: SessionId, text: &str) -> ReasonCode {

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::connection::{Connection, Terms};
 use super::{ConnectionId, Effect};
+use crate::mqtt::{ALIAS_BYTES_MAX, Frame, PacketId, TopicAlias, topic_of};
 
 /// All connections and what they have to send.
 pub(super) struct Wires {
@@ -68,13 +69,59 @@ impl Wires {
         }
     }
 
-    /// Lets `write` append an answer to what the client sent.
-    pub(super) fn answer(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends an encoded PUBLISH of QoS 0, its topic shortened where the client takes aliases.
+    #[inline]
+    pub(super) fn send_publish(&mut self, id: ConnectionId, bytes: &[u8]) {
+        match self.alias(id, bytes.len(), || topic_of(bytes)) {
+            None => self.send(id, |out| out.extend_from_slice(bytes)),
+            Some(alias) => self.send(id, |out| alias.append(bytes, out)),
+        }
+    }
+
+    /// Appends a PUBLISH, its topic shortened where the client takes aliases.
+    #[inline]
+    pub(super) fn send_frame(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) {
+        match self.alias(id, frame.len(), || frame.topic()) {
+            None => self.send(id, |out| frame.append_to(out, packet_id, dup)),
+            Some(alias) => self.send(id, |out| frame.append_aliased(alias, out, packet_id, dup)),
+        }
+    }
+
+    /// The alias for a PUBLISH of so many bytes. [MQTT-3.1.2-27]
+    #[inline]
+    fn alias<'a>(
+        &mut self,
+        id: ConnectionId,
+        len: usize,
+        topic: impl FnOnce() -> &'a str,
+    ) -> Option<TopicAlias> {
+        let connection = self.get_mut(id)?;
+        let aliases = connection.own_aliases.as_mut()?;
+        // The first packet with an alias is longer than without, and must fit too. [MQTT-3.1.2-24]
+        (len + ALIAS_BYTES_MAX <= connection.packet_bytes_max).then(|| aliases.get(topic())).flatten()
+    }
+
+    /// Lets `write` append an answer to what the client sent. False, and nothing is appended, if it is larger than the
+    /// client takes. [MQTT-3.1.2-24]
+    #[must_use]
+    pub(super) fn answer(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let before = self.get(id).map_or(0, |connection| connection.out.len());
         self.send(id, write);
         if let Some(connection) = self.get_mut(id) {
-            connection.owed += connection.out.len() - before;
+            let length = connection.out.len() - before;
+            if length > connection.packet_bytes_max {
+                connection.out.truncate(before);
+                return false;
+            }
+            connection.owed += length;
         }
+        true
     }
 
     /// The connections that have something to send since the last call.

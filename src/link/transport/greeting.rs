@@ -16,7 +16,7 @@ pub(super) const GREETING_BYTES_MAX: usize = 16 * 1024;
 const CLUSTER: &str = "mqlink-cluster";
 
 fn limits() -> Limits {
-    Limits { packet_bytes_max: GREETING_BYTES_MAX }
+    Limits { packet_bytes_max: GREETING_BYTES_MAX, ..Limits::default() }
 }
 
 /// The CONNECT of a dialling node.
@@ -26,6 +26,7 @@ pub(super) fn connect(own: &Identity, credentials: Option<&Credentials>) -> Vec<
     properties.push(Property::UserProperty((CLUSTER, &own.cluster)));
     let client_id = format!("{}:{}:link", own.cluster, own.node);
     let packet = Packet::Connect(Connect {
+        is_mqisdp: false,
         version: Version::V5,
         clean_start: true,
         keep_alive_s: KEEP_ALIVE_S,

@@ -33,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end. `rest` was already read.
 pub(super) async fn serve(hub: SharedHub, conn: ConnId, stream: Stream, rest: Vec<u8>) {
-    let limits = Limits { packet_bytes_max: hub.borrow().frame_bytes_max + 64 };
+    let limits = Limits { packet_bytes_max: hub.borrow().frame_bytes_max + 64, ..Limits::default() };
     let input = Input::new(rest);
     let mut connection =
         Connection { hub: hub.clone(), conn, stream, input, carrier: Carrier::default(), limits };

@@ -51,6 +51,7 @@ impl Node {
         let client = broker.with_core(|core| core.open(Instant::now()));
         let node = Node { links, broker, client, got: RefCell::default(), settings };
         node.say(&Packet::Connect(Connect {
+            is_mqisdp: false,
             version: Version::V5,
             clean_start: true,
             keep_alive_s: 0,

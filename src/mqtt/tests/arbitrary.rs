@@ -169,7 +169,8 @@ prop_compose! {
     ) -> Connect<'static> {
         let v5 = version == Version::V5;
         Connect {
-            version,
+            is_mqisdp: false,
+version,
             clean_start: clean_start || (!v5 && client_id.is_empty()),
             keep_alive_s,
             properties,

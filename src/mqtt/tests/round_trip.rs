@@ -96,8 +96,8 @@ proptest! {
     #[test]
     fn a_limit_counts_the_whole_packet((version, packet) in packet()) {
         let bytes = encoded(&packet, version);
-        let below = Limits { packet_bytes_max: bytes.len() - 1 };
-        let exact = Limits { packet_bytes_max: bytes.len() };
+        let below = Limits { packet_bytes_max: bytes.len() - 1, ..Limits::default() };
+        let exact = Limits { packet_bytes_max: bytes.len(), ..Limits::default() };
         prop_assert_eq!(decode(&bytes, version, &below), Err(Violation::PacketTooLarge));
         prop_assert_eq!(decode(&bytes, version, &exact), Ok(Some((packet, bytes.len()))));
     }
@@ -127,7 +127,7 @@ fn check_stable(bytes: &[u8], version: Version) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_limit_is_told_from_the_length_alone() {
-    let limits = Limits { packet_bytes_max: 1000 };
+    let limits = Limits { packet_bytes_max: 1000, ..Limits::default() };
     // 268,435,455 bytes are announced; none of them has come.
     let header = [0x30, 0xff, 0xff, 0xff, 0x7f];
     assert_eq!(decode(&header, Version::V5, &limits), Err(Violation::PacketTooLarge));

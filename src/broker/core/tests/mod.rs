@@ -8,6 +8,7 @@ mod messages;
 mod sessions;
 mod wills;
 mod options;
+mod wishes;
 mod shared;
 mod limits;
 mod linked;

@@ -31,6 +31,7 @@ pub(super) struct World {
 #[derive(Clone)]
 pub(super) struct Hello {
     version: Version,
+    is_mqisdp: bool,
     client_id: &'static str,
     clean_start: bool,
     keep_alive_s: u16,
@@ -42,6 +43,7 @@ pub(super) struct Hello {
 pub(super) fn v5(client_id: &'static str) -> Hello {
     Hello {
         version: Version::V5,
+        is_mqisdp: false,
         client_id,
         clean_start: true,
         keep_alive_s: 0,
@@ -49,6 +51,11 @@ pub(super) fn v5(client_id: &'static str) -> Hello {
         will: None,
         user: None,
     }
+}
+
+/// MQTT 3.1.
+pub(super) fn mqisdp(client_id: &'static str) -> Hello {
+    Hello { is_mqisdp: true, ..v3(client_id) }
 }
 
 pub(super) fn v3(client_id: &'static str) -> Hello {
@@ -95,6 +102,7 @@ impl Hello {
         });
         let connect = Connect {
             version: self.version,
+            is_mqisdp: self.is_mqisdp,
             clean_start: self.clean_start,
             keep_alive_s: self.keep_alive_s,
             properties: self.properties.as_properties(),
@@ -351,15 +359,27 @@ impl World {
 
     /// What a client got since the last time, one line a packet.
     pub(super) fn heard(&mut self, id: ConnectionId) -> Vec<String> {
-        let mut lines = Vec::new();
+        let bytes = self.heard_bytes(id);
+        render_all(&bytes, self.versions[&id])
+    }
+
+    /// As [`World::heard`], with the properties of packets that are no PUBLISH.
+    pub(super) fn heard_in_full(&mut self, id: ConnectionId) -> Vec<String> {
+        let bytes = self.heard_bytes(id);
+        render_each(&bytes, self.versions[&id], |packet| render(packet) + &render_properties(packet))
+    }
+
+    /// The bytes that a client got since the last time.
+    pub(super) fn heard_bytes(&mut self, id: ConnectionId) -> Vec<u8> {
+        let mut all = Vec::new();
         loop {
             let bytes = self.core.outgoing(id).to_vec();
             if bytes.is_empty() {
-                return lines;
+                return all;
             }
             self.core.handle_written(id, bytes.len(), self.now);
             self.settle();
-            lines.extend(render_all(&bytes, self.versions[&id]));
+            all.extend(bytes);
         }
     }
 
@@ -371,7 +391,7 @@ impl World {
         std::iter::from_fn(|| self.core.poll_port_event()).map(|event| render_event(&event)).collect()
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::Authenticate { connection, username, password } => {
@@ -405,7 +425,11 @@ pub(super) fn handling(qos: u8, retain_handling: RetainHandling) -> SubscribeOpt
 }
 
 /// Packets as lines.
-pub(in crate::broker) fn render_all(mut bytes: &[u8], version: Version) -> Vec<String> {
+pub(in crate::broker) fn render_all(bytes: &[u8], version: Version) -> Vec<String> {
+    render_each(bytes, version, render)
+}
+
+fn render_each(mut bytes: &[u8], version: Version, render: impl Fn(&Packet) -> String) -> Vec<String> {
     let mut lines = Vec::new();
     while !bytes.is_empty() {
         let decoded = decode(bytes, version, &crate::mqtt::Limits::default());
@@ -414,6 +438,21 @@ pub(in crate::broker) fn render_all(mut bytes: &[u8], version: Version) -> Vec<S
         bytes = &bytes[length..];
     }
     lines
+}
+
+/// The properties of a packet that is no PUBLISH, each after a space.
+fn render_properties(packet: &Packet) -> String {
+    let properties = match packet {
+        Packet::ConnAck(ack) => ack.properties,
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            ack.properties
+        }
+        Packet::SubAck(ack) | Packet::UnsubAck(ack) => ack.properties,
+        Packet::Disconnect(disconnect) => disconnect.properties,
+        Packet::Auth(auth) => auth.properties,
+        _ => Properties::EMPTY,
+    };
+    properties.iter().map(|property| format!(" {property:?}")).collect()
 }
 
 fn render(packet: &Packet) -> String {
