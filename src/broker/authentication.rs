@@ -18,8 +18,9 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 
-use super::core::{Proof, Verdict};
+use super::core::{Answer, Proof, Verdict};
 use super::passwords;
+use super::scram::{self, Challenge, Proved};
 use super::tokens::{Claims, Tokens, looks_like_token};
 use crate::settings;
 
@@ -55,6 +56,8 @@ pub(super) struct Authenticator {
     hashing: Arc<Semaphore>,
     crowd: Rc<Crowd>,
     seed: RandomState,
+    /// Makes the salts of SCRAM users who do not exist.
+    salt_key: [u8; 32],
 }
 
 impl Authenticator {
@@ -64,6 +67,7 @@ impl Authenticator {
             hashing: Arc::new(Semaphore::new(HASHING_MAX)),
             crowd: Rc::default(),
             seed: RandomState::new(),
+            salt_key: random(),
         }
     }
 
@@ -82,6 +86,29 @@ impl Authenticator {
             (Proof::Password, Some(name)) => {
                 new.secrets.get(name).is_none_or(|secret| old.secrets.get(name) != Some(secret))
             }
+        }
+    }
+
+    /// Lets an authentication method look at a client's message.
+    pub(super) fn exchange(&self, method: &str, context: &str, message: &[u8]) -> Answer {
+        if method != scram::METHOD {
+            return Answer::Unsupported;
+        }
+        let secret_of = |name: &str| self.users.secrets.get(name).map(|secret| secret.to_string());
+        if context.is_empty() {
+            let nonce = random();
+            return match scram::begin(message, &nonce, &self.salt_key, secret_of) {
+                Some(Challenge { message, context }) => {
+                    Answer::Continue { data: message.into(), context: context.into() }
+                }
+                None => Answer::Refused,
+            };
+        }
+        match scram::finish(message, context, secret_of) {
+            Some(Proved { username, message }) => {
+                Answer::Accepted { username: username.into(), data: message.into() }
+            }
+            None => Answer::Refused,
         }
     }
 
@@ -112,6 +139,13 @@ impl Authenticator {
         let count = self.users.decoys.len();
         self.users.decoys.get((self.seed.hash_one(username) % count.max(1) as u64) as usize)
     }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.secure_random.fill(&mut bytes).expect("the system gives random numbers");
+    bytes
 }
 
 impl Users {

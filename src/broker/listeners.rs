@@ -180,6 +180,7 @@ async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bin
     }
 }
 
+// [MQTT-4.2.0-1]
 async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
     match listener.accept().await {
         Ok((stream, peer)) => {

@@ -10,6 +10,7 @@
 
 pub mod core;
 pub mod port;
+mod scram;
 mod passwords;
 mod tokens;
 mod authentication;

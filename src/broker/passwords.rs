@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
+use super::scram;
 use crate::settings::SecretKind;
 
 /// More rounds than this would be an attack on ourselves.
@@ -33,6 +34,7 @@ pub(super) fn verify(secret: &str, password: &[u8]) -> bool {
         SecretKind::Plain => Some(rest.as_bytes().ct_eq(password).into()),
         SecretKind::Mosquitto7 => verify_mosquitto7(rest, password),
         SecretKind::Mosquitto6 => verify_mosquitto6(rest, password),
+        SecretKind::Scram => Some(scram::verify_password(secret, password)),
         SecretKind::Argon2 => verify_argon2(secret, password),
         SecretKind::Bcrypt => verify_bcrypt(secret, password),
         SecretKind::Pbkdf2Sha256 => verify_pbkdf2(rest, |salt, rounds, hash| {

@@ -84,6 +84,10 @@ impl Shard {
                 None => break,
                 Some(Effect::Persist(token, ops)) => self.persist(token, ops),
                 Some(Effect::Close { connection, fault }) => self.close(connection, fault),
+                Some(Effect::Exchange { connection, method, context, data }) => {
+                    let answer = self.authenticator.borrow().exchange(&method, &context, &data);
+                    self.core.borrow_mut().handle_exchange(connection, answer, Instant::now());
+                }
                 Some(Effect::Authenticate { connection, username, password }) => {
                     self.authenticate(connection, &username, password);
                 }

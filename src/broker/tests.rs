@@ -129,6 +129,7 @@ fn publish<'a>(topic: &'a str, qos: QoS, payload: &'a [u8]) -> Packet<'a> {
     Packet::Publish(Publish { dup: false, qos, retain: false, topic, packet_id, properties, payload })
 }
 
+// [MQTT-4.2.0-1]
 #[test]
 fn messages_cross_from_socket_to_socket() {
     run(|| async {

@@ -31,6 +31,7 @@ pub fn decode<'a>(
     };
     let packet_len = header_len + remaining;
     if packet_len > limits.packet_bytes_max {
+        // [MQTT-3.2.2-15]
         return Err(Violation::PacketTooLarge);
     }
     let Some(body) = input.get(header_len..packet_len) else { return Ok(None) };
@@ -91,6 +92,7 @@ fn check_first_byte(first: u8, version: Version, limits: &Limits) -> Result<Pack
 }
 
 #[inline]
+// [MQTT-3.3.2-1]
 fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publish<'a>, Violation> {
     let qos = QoS::from_u8(first >> 1 & 0b11).ok_or(Violation::QoS3)?; // [MQTT-3.3.1-4]
     let (dup, retain) = (first & 0b1000 != 0, first & 0b1 != 0);
@@ -99,6 +101,7 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publ
     }
     let topic = check_topic_bytes(body.data()?)?;
     let packet_id = match qos {
+        // [MQTT-2.2.1-2]
         QoS::AtMostOnce => None,
         _ => Some(body.packet_id()?),
     };
@@ -144,6 +147,7 @@ fn properties<'a>(
 
 fn reason(code: u8, packet_type: PacketType) -> Result<ReasonCode, Violation> {
     ReasonCode::from_u8(code)
+        // [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
         .filter(|reason| reason.is_allowed_in(packet_type))
         .ok_or(Violation::ReasonCodeInvalid(packet_type, code))
 }
@@ -156,6 +160,7 @@ fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
         (b"MQTT", 4) => Version::V3,
         (b"MQTT", 5) => Version::V5,
         _ if is_mqisdp => Version::V3,
+        // [MQTT-3.1.2-2] [MQTT-3.1.2-2] v3
         (b"MQTT" | b"MQIsdp", level) => return Err(Violation::UnsupportedProtocolVersion(level)),
         _ => return Err(Violation::ProtocolNameInvalid), // [MQTT-3.1.2-1]
     };
@@ -164,24 +169,30 @@ fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     if has(0b1) {
         return Err(Violation::ConnectReservedFlag); // [MQTT-3.1.2-3]
     }
-    let will_qos = QoS::from_u8(flags >> 3 & 0b11).ok_or(Violation::WillQoS3)?; // [MQTT-3.1.2-14]
+    let will_qos = QoS::from_u8(flags >> 3 & 0b11).ok_or(Violation::WillQoS3)?; // [MQTT-3.1.2-12]
     if !has(0b100) && will_qos != QoS::AtMostOnce {
-        return Err(Violation::WillQoSWithoutWill); // [MQTT-3.1.2-13]
+        return Err(Violation::WillQoSWithoutWill); // [MQTT-3.1.2-11]
     }
     if !has(0b100) && has(0b10_0000) {
-        return Err(Violation::WillRetainWithoutWill); // [MQTT-3.1.2-15]
+        return Err(Violation::WillRetainWithoutWill); // [MQTT-3.1.2-13]
     }
     if version == Version::V3 && has(0x40) && !has(0x80) {
+        // [MQTT-3.1.2-22] v3
         return Err(Violation::PasswordWithoutUsername);
     }
     let (clean_start, keep_alive_s) = (has(0b10), body.u16()?);
     let properties = properties(&mut body, version, PacketType::Connect)?;
+    // [MQTT-3.1.3-3] [MQTT-3.1.3-4]
     let client_id = body.text()?;
     if version == Version::V3 && client_id.is_empty() && !clean_start {
+        // [MQTT-3.1.3-8] v3
         return Err(Violation::ClientIdEmpty);
     }
+    // [MQTT-3.1.2-9] [MQTT-3.1.3-1]
     let will = if has(0b100) { Some(will(&mut body, version, will_qos, has(0b10_0000))?) } else { None };
+    // [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.3-12]
     let username = if has(0x80) { Some(body.text()?) } else { None };
+    // [MQTT-3.1.2-18] [MQTT-3.1.2-19]
     let password = if has(0x40) { Some(body.data()?) } else { None };
     body.end()?;
     Ok(Connect {
@@ -204,6 +215,7 @@ fn will<'a>(body: &mut Reader<'a>, version: Version, qos: QoS, retain: bool) -> 
     };
     let topic = check_topic_bytes(body.data()?)?;
     if topic.is_empty() {
+        // [MQTT-3.1.3-11]
         return Err(Violation::WillTopicEmpty);
     }
     Ok(Will { qos, retain, properties, topic, payload: body.data()? })

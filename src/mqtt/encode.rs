@@ -93,6 +93,7 @@ fn properties_len(properties: Properties<'_>, version: Version) -> usize {
     }
 }
 
+// [MQTT-2.2.2-1]
 fn write_properties(properties: Properties<'_>, version: Version, out: &mut Vec<u8>) {
     if version == Version::V5 {
         write_varint(out, remaining(properties.as_bytes().len()));

@@ -66,6 +66,7 @@ impl SubscribeOptions {
         if byte & reserved != 0 {
             return Err(Violation::SubscribeReservedOptions);
         }
+        // [MQTT-3.8.3-4] v3
         let Some(qos) = QoS::from_u8(byte & 0b11) else { return Err(Violation::SubscribeQoS3) };
         let retain_handling = match byte >> 4 {
             0 => RetainHandling::Send,
@@ -92,6 +93,7 @@ impl<'a> SubscribeFilters<'a> {
         }
         let mut reader = reader;
         while !reader.is_empty() {
+            // [MQTT-3.8.3-1]
             let shared = check_subscription(reader.text()?)?;
             let options = SubscribeOptions::from_byte(reader.byte()?, version)?;
             if shared && options.no_local {
@@ -159,6 +161,7 @@ impl<'a> UnsubscribeFilters<'a> {
     pub(super) fn read(reader: Reader<'a>) -> Result<UnsubscribeFilters<'a>, Violation> {
         let filters = UnsubscribeFilters { bytes: reader.rest() };
         if reader.is_empty() {
+            // [MQTT-3.10.3-1]
             return Err(Violation::UnsubscribeEmpty); // [MQTT-3.10.3-2]
         }
         let mut reader = reader;

@@ -67,7 +67,9 @@ macro_rules! read {
 }
 
 macro_rules! check {
+    // [MQTT-3.3.2-19]
     (text $name:ident $reader:ident) => { $reader.skip_text() };
+    // [MQTT-1.5.7-1]
     (pair $name:ident $reader:ident) => { $reader.skip_text().and_then(|()| $reader.skip_text()) };
     ($kind:ident $name:ident $reader:ident) => { Property::$name(read!($kind $reader)?).check_value() };
 }
@@ -202,6 +204,7 @@ properties! {
 }
 
 /// [MQTT-3.3.2-14]
+// [MQTT-3.3.2-13]
 fn read_topic<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Violation> {
     check_topic_bytes(reader.data()?).map_err(|violation| match violation {
         Violation::WildcardInTopicName => Violation::ResponseTopicWildcard,
@@ -322,6 +325,7 @@ impl<'a> Properties<'a> {
 
     /// What travels with the message to every recipient: no topic alias, no subscription identifiers, no expiry.
     pub fn forwardable(&self) -> PropertiesBuf {
+        // [MQTT-3.3.2-18]
         self.iter().filter(Property::is_forwardable).collect()
     }
 }

@@ -137,6 +137,7 @@ impl ReasonCode {
     }
 
     /// The CONNACK return code of 3.1.1, if it has one for this; close without a CONNACK otherwise. [MQTT-3.2.2-6]
+    // [MQTT-3.1.3-9] v3
     pub const fn connack_v3(self) -> Option<u8> {
         match self {
             ReasonCode::Success => Some(0),

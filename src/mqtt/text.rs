@@ -9,6 +9,7 @@ const LOW_SEVENS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 /// Checks a string of the wire: well-formed UTF-8, which excludes surrogates, without U+0000.
 /// [MQTT-1.5.4-1] [MQTT-1.5.4-2]
+// [MQTT-1.5.4-3]
 pub(super) fn check_text(bytes: &[u8]) -> Result<&str, Violation> {
     let text = std::str::from_utf8(bytes).map_err(|_| Violation::StringNotUtf8)?;
     if bytes.contains(&0) {
@@ -48,6 +49,7 @@ pub fn check_topic_name(topic: &str) -> Result<(), Violation> {
 
 #[cold]
 fn name_special(bytes: &[u8]) -> Violation {
+    // [MQTT-3.3.2-2]
     if bytes.contains(&0) { Violation::StringWithNul } else { Violation::WildcardInTopicName }
 }
 

@@ -108,16 +108,16 @@ violations! {
 
     // CONNECT and CONNACK.
     ProtocolNameInvalid => UnsupportedProtocolVersion, "[MQTT-3.1.2-1]",
-        "the protocol name is not MQTT: this is not a client of MQTT 3.1.1 or 5.0";
+        "the protocol name is not MQTT: this is not a client of MQTT 3.1, 3.1.1 or 5.0";
     UnsupportedProtocolVersion(u8) => UnsupportedProtocolVersion, "[MQTT-3.1.2-2]",
         "the protocol version is not served: use MQTT 3.1.1 (4) or 5.0 (5)";
     ConnectReservedFlag => MalformedPacket, "[MQTT-3.1.2-3]",
         "the reserved flag of CONNECT is set";
-    WillQoSWithoutWill => MalformedPacket, "[MQTT-3.1.2-13]",
+    WillQoSWithoutWill => MalformedPacket, "[MQTT-3.1.2-11]",
         "Will QoS is set without the Will flag";
-    WillRetainWithoutWill => MalformedPacket, "[MQTT-3.1.2-15]",
+    WillRetainWithoutWill => MalformedPacket, "[MQTT-3.1.2-13]",
         "Will Retain is set without the Will flag";
-    WillQoS3 => MalformedPacket, "[MQTT-3.1.2-14]",
+    WillQoS3 => MalformedPacket, "[MQTT-3.1.2-12]",
         "the QoS of the Will is 3";
     WillTopicEmpty => MalformedPacket, "[MQTT-4.7.3-1]",
         "the topic of the Will is empty";

@@ -131,11 +131,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn pair(&mut self) -> Result<(&'a str, &'a str), Violation> {
+        // [MQTT-1.5.7-1]
         Ok((self.text()?, self.text()?))
     }
 
     #[inline]
     pub(super) fn packet_id(&mut self) -> Result<PacketId, Violation> {
+        // [MQTT-2.2.1-3]
         PacketId::new(self.u16()?).ok_or(Violation::PacketIdZero)
     }
 

@@ -17,6 +17,9 @@ pub enum SecretKind {
     Pbkdf2Sha256,
     /// `$pbkdf2-sha512$…` (PHC and passlib).
     Pbkdf2Sha512,
+    /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, as PostgreSQL writes it: for clients that authenticate by SCRAM,
+    /// and good for a password too.
+    Scram,
 }
 
 impl SecretKind {
@@ -31,10 +34,11 @@ impl SecretKind {
         ("$2y$", SecretKind::Bcrypt),
         ("$pbkdf2-sha256$", SecretKind::Pbkdf2Sha256),
         ("$pbkdf2-sha512$", SecretKind::Pbkdf2Sha512),
+        ("SCRAM-SHA-256$", SecretKind::Scram),
     ];
     /// What [`SecretKind::split`] accepts, for those who wrote something else.
     pub const EXPECTED: &'static str = "expected $argon2id$…, $2b$… (bcrypt), $pbkdf2-sha256$… or $pbkdf2-sha512$…, $7$… or \
-                                        $6$… (mosquitto_passwd), or plain: and the password";
+                                        $6$… (mosquitto_passwd), SCRAM-SHA-256$… (PostgreSQL), or plain: and the password";
 
     /// The kind of a secret, and what follows its beginning; `None` for an unknown kind, or where nothing follows.
     pub fn split(secret: &str) -> Option<(SecretKind, &str)> {

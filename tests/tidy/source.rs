@@ -55,6 +55,24 @@ impl Source {
         words(&self.code[self.tests_at..], name).map(|at| self.line(self.tests_at + at)).collect()
     }
 
+    /// True for a line of test code; lines count from 1.
+    pub(crate) fn is_test_line(&self, line: usize) -> bool {
+        line >= self.line(self.tests_at)
+    }
+
+    /// The name of the function, or else of the item, that a line belongs to: where a comment before an item stands for it.
+    pub(crate) fn function_at(&self, line: usize) -> String {
+        let lines: Vec<&str> = self.code.lines().collect();
+        let is_comment = |at: &usize| lines[*at].trim().is_empty() || lines[*at].trim().starts_with("#[");
+        let stands_before = self.raw.lines().nth(line - 1).is_some_and(|raw| raw.trim().starts_with("//"));
+        let below = (line - 1..lines.len()).find(|at| !is_comment(at)).and_then(|at| item_name(lines[at]));
+        if let Some(name) = below.filter(|_| stands_before) {
+            return name;
+        }
+        let above = lines[..line.min(lines.len())].iter().rev().find_map(|text| item_name(text));
+        above.unwrap_or_else(|| "the file".to_owned())
+    }
+
     /// The files that this file's `mod name;` items stand for.
     pub(crate) fn child_files(&self) -> Vec<PathBuf> {
         let path = Path::new(&self.path);
@@ -138,6 +156,20 @@ pub(crate) fn target_roots(folder: &str) -> Vec<PathBuf> {
 pub(crate) fn markdown_links(text: &str) -> Vec<&str> {
     let after = text.split("](").skip(1);
     after.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
+}
+
+/// The name of the function, type or constant whose definition begins on this line.
+fn item_name(line: &str) -> Option<String> {
+    let words =
+        line.trim().split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+    let mut words = words.skip_while(|word| matches!(*word, "pub" | "super" | "crate" | "in" | "async"));
+    let first = words.next()?;
+    let name = match first {
+        "const" => words.find(|word| *word != "fn"),
+        "fn" | "struct" | "enum" => words.next(),
+        _ => None,
+    };
+    name.map(str::to_owned)
 }
 
 /// `name` of `pub(crate) mod name;`.

@@ -25,6 +25,7 @@ impl Core {
         }
     }
 
+    // [MQTT-3.2.0-2]
     pub(super) fn handle_connect(
         &mut self,
         id: ConnectionId,
@@ -34,9 +35,7 @@ impl Core {
         self.introduce(id, connect.version);
         self.note_wishes(id, connect);
         self.check_redirect()?;
-        if connect.properties.authentication_method().is_some() {
-            return Err(Fault::BadAuthenticationMethod); // [MQTT-4.12.0-1]
-        }
+        // [MQTT-3.1.4-2]
         if connect.will.as_ref().is_some_and(|will| !may_publish(will.topic)) {
             return Err(Fault::NotAuthorized);
         }
@@ -44,6 +43,7 @@ impl Core {
             return Err(Fault::PayloadFormatInvalid);
         }
         let opening = Box::new(self.read_connect(connect));
+        let Some(opening) = self.begin_exchange(id, connect, opening) else { return Ok(()) };
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         if let Some(username) = connection.origin.certificate_user.take() {
             // Whatever CONNECT says besides: the certificate is checked already.
@@ -87,6 +87,7 @@ impl Core {
         }
         match verdict {
             Verdict::Refused => return self.close(id, Fault::BadUserNameOrPassword, now),
+            // [MQTT-4.8.0-2] v3
             Verdict::Busy => return self.close(id, Fault::ServerBusy, now),
             Verdict::Accepted => {}
             Verdict::Token { username, until } => {
@@ -116,6 +117,7 @@ impl Core {
             && !(1..=keep_alive_s_max).contains(&connect.keep_alive_s);
         let is_id_assigned = connect.client_id.is_empty();
         Opening {
+            // [MQTT-3.1.3-5] [MQTT-3.1.3-6]
             client_id: if is_id_assigned { self.assign_id() } else { connect.client_id.into() },
             is_id_assigned,
             clean_start: connect.clean_start,
@@ -125,6 +127,7 @@ impl Core {
             is_expiry_cut: expiry_s != wanted_s,
             receive_max: connect.properties.receive_maximum().unwrap_or(u16::MAX),
             will: connect.will.as_ref().map(|will| Box::new(read_will(will))),
+            proof: Bytes::new(),
         }
     }
 
@@ -140,13 +143,18 @@ impl Core {
     }
 
     /// Lets a client in: takes over, resumes or makes its session, and answers.
-    fn accept_connection(&mut self, id: ConnectionId, opening: Opening, now: Instant) -> Result<(), Fault> {
+    pub(super) fn accept_connection(
+        &mut self,
+        id: ConnectionId,
+        opening: Opening,
+        now: Instant,
+    ) -> Result<(), Fault> {
         let who = self.admit(id, &opening)?;
         let is_new = !self.by_client.contains_key(&opening.client_id);
         if is_new && self.sessions.len() >= self.limits.sessions_max {
             return Err(Fault::QuotaExceeded);
         }
-        let connack = self.connack_properties(&opening);
+        let connack = self.connack_properties(id, &opening);
         self.check_connack(id, &connack)?;
         let (session, is_present) = self.session_for(id, &opening, now);
         let connection = self.wires.get_mut(id).expect("who is let in has a connection");
@@ -161,6 +169,7 @@ impl Core {
         self.settle_in(session, id, who);
         self.note_session(session);
         self.arm_connection(id, now);
+        // [MQTT-3.2.0-1] [MQTT-3.1.4-5]
         self.send_connack(id, &connack, is_present)?;
         let state = &mut self.sessions[session as usize];
         state.unsent = state.ring.iter().map(|(id, _)| id).collect(); // [MQTT-4.4.0-1]
@@ -169,8 +178,10 @@ impl Core {
     }
 
     /// The session for a client id, and whether it was there before.
+    // [MQTT-3.1.4-4] [MQTT-3.1.3-2]
     fn session_for(&mut self, id: ConnectionId, opening: &Opening, now: Instant) -> (SessionId, bool) {
         let Some(&known) = self.by_client.get(&opening.client_id) else {
+            // [MQTT-3.2.2-3] [MQTT-3.1.2-6]
             return (self.new_session(&opening.client_id, Version::V5), false);
         };
         if let Some(other) = self.sessions[known as usize].connection.filter(|&other| other != id) {
@@ -182,10 +193,13 @@ impl Core {
         // It may have ended with the connection that it was taken from.
         match self.by_client.get(&opening.client_id).copied() {
             Some(session) if opening.clean_start => {
+                // [MQTT-3.2.2-2] [MQTT-3.1.2-6] v3
                 self.end_session(session, now); // [MQTT-3.1.2-4]
                 (self.new_session(&opening.client_id, Version::V5), false)
             }
+            // [MQTT-3.2.2-3] [MQTT-3.1.2-4] v3
             Some(session) => (session, true), // [MQTT-3.1.2-5]
+            // [MQTT-3.1.2-6]
             None => (self.new_session(&opening.client_id, Version::V5), false),
         }
     }
@@ -204,12 +218,15 @@ impl Core {
         session.connection = Some(connection);
         session.expiry_s = opening.expiry_s;
         session.ends_at = None;
+        // [MQTT-3.1.2-7]
         session.will = opening.will.clone();
         session.will_at = None; // [MQTT-3.1.3-9]
+        // [MQTT-4.9.0-1]
         session.window = usize::from(opening.receive_max.min(self.limits.inflight_max)); // [MQTT-3.3.4-9]
     }
 
-    fn connack_properties(&self, opening: &Opening) -> PropertiesBuf {
+    // [MQTT-3.1.2-28]
+    fn connack_properties(&self, id: ConnectionId, opening: &Opening) -> PropertiesBuf {
         let limits = &self.limits;
         let mut properties = PropertiesBuf::new();
         if opening.is_expiry_cut {
@@ -221,6 +238,7 @@ impl Core {
         let packet_bytes_max = Terms::of_client(limits).packets.packet_bytes_max;
         properties.push(Property::MaximumPacketSize(packet_bytes_max as u32)); // it is below MQTT's own
         if opening.is_id_assigned {
+            // [MQTT-3.1.3-7]
             properties.push(Property::AssignedClientIdentifier(&opening.client_id)); // [MQTT-3.2.2-16]
         }
         if limits.topic_alias_max > 0 {
@@ -229,12 +247,13 @@ impl Core {
         if opening.is_keep_alive_ours {
             properties.push(Property::ServerKeepAlive(opening.keep_alive_s));
         }
+        self.push_exchange(id, &opening.proof, &mut properties);
         properties
     }
 
     /// Refuses a client that takes so little that it cannot be told what it has to know. [MQTT-3.1.2-24]
     fn check_connack(&self, id: ConnectionId, properties: &PropertiesBuf) -> Result<(), Fault> {
-        const BESIDES: usize = 3 + 2 + 2;
+        const BESIDES: usize = 4 + 2 + 3;
         let takes = self.wires.get(id).map_or(0, |connection| connection.packet_bytes_max);
         let is_small = properties.as_properties().as_bytes().len() + BESIDES <= takes;
         if is_small { Ok(()) } else { Err(Fault::AnswerTooLarge) }
@@ -253,12 +272,13 @@ impl Core {
         self.reply(id, &Packet::ConnAck(ack))
     }
 
-    /// Answers a CONNECT with a refusal, as far as the client's version can say it. [MQTT-3.1.4-5]
+    /// Answers a CONNECT with a refusal, as far as the client's version can say it. [MQTT-3.1.4-2]
     pub(super) fn refuse_connection(&mut self, id: ConnectionId, fault: Fault) {
         let Some(connection) = self.wires.get(id).filter(|connection| connection.is_introduced) else {
             return;
         };
         let reason = fault.reason_code();
+        // [MQTT-3.1.4-1] v3 [MQTT-3.2.2-6] v3 [MQTT-3.2.2-8]
         let can_say = match connection.version {
             Version::V5 => reason.is_allowed_in(mqtt::PacketType::ConnAck),
             Version::V3 => reason.connack_v3().is_some(),
@@ -268,6 +288,7 @@ impl Core {
             let told = self.farewell(id, fault, BARE);
             let properties = told.as_properties();
             // Who has no room for it finds the connection closed.
+            // [MQTT-3.2.2-6]
             let _ = self.reply(id, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
         }
     }
@@ -275,11 +296,13 @@ impl Core {
 
 fn read_will(will: &mqtt::Will) -> Will {
     let mut properties = PropertiesBuf::new();
+    // [MQTT-3.1.3-10]
     pass_on(will.properties, None, &mut properties);
     Will {
         message: Message {
             topic: will.topic.into(),
             payload: Bytes::copy_from_slice(will.payload),
+            // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
             qos: will.qos,
             retain: will.retain,
             properties,

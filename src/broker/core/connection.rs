@@ -5,9 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::SessionId;
 use super::access::{Origin, Principal, Proof};
 use super::aliases::Aliases;
+use super::exchange::Exchange;
 use super::recipients::Recipients;
 use super::session::Will;
 use crate::mqtt::{self, Version};
@@ -19,6 +22,8 @@ pub(super) enum State {
     AwaitConnect,
     /// The shell's word on user name and password; nothing is read meanwhile.
     AwaitVerdict(Box<Opening>),
+    /// AUTH, or DISCONNECT: an authentication goes on.
+    AwaitAuth(Box<Opening>),
     /// Anything: CONNECT was accepted.
     Open(SessionId),
     /// The shell: it sends what is left and closes the socket.
@@ -39,6 +44,8 @@ pub(super) struct Opening {
     pub(super) is_expiry_cut: bool,
     pub(super) receive_max: u16,
     pub(super) will: Option<Box<Will>>,
+    /// The last message of its authentication method.
+    pub(super) proof: Bytes,
 }
 
 /// The last topic that a connection published to, and who gets it.
@@ -120,6 +127,8 @@ pub(super) struct Connection {
     pub(super) until: Option<Instant>,
     /// The last topic that the rules let it publish to.
     pub(super) granted: String,
+    /// What its authentication method remembers, if CONNECT named one.
+    pub(super) exchange: Option<Box<Exchange>>,
     /// The topics behind the aliases that the client set, by alias less one.
     pub(super) aliases: Vec<Option<Arc<str>>>,
     pub(super) aliases_bytes: usize,
@@ -159,6 +168,7 @@ impl Connection {
             who: None,
             until: None,
             granted: String::new(),
+            exchange: None,
             aliases: Vec::new(),
             aliases_bytes: 0,
             own_aliases: None,
@@ -173,16 +183,18 @@ impl Connection {
     /// Where it comes from, if that is known.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.who.as_ref().map_or(self.origin.address, |who| who.address())
+    }
+
     /// True from CONNECT on until it closes.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::AwaitVerdict(_) | State::Open(_))
+        matches!(self.state, State::AwaitVerdict(_) | State::AwaitAuth(_) | State::Open(_))
     }
 
     /// The session, once CONNECT is accepted and until the connection closes.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self.state {
             State::Open(session) => Some(session),
-            State::AwaitConnect | State::AwaitVerdict(_) | State::Closed => None,
+            State::AwaitConnect | State::AwaitVerdict(_) | State::AwaitAuth(_) | State::Closed => None,
         }
     }
 
@@ -194,7 +206,7 @@ impl Connection {
     /// True if bytes from the client may be handled now: not while it leaves our answers unread.
     /// Nor while it waits for a store that has too much to do already.
     pub(super) fn reads(&self, is_store_full: bool) -> bool {
-        let is_in_turn = matches!(self.state, State::AwaitConnect | State::Open(_));
+        let is_in_turn = matches!(self.state, State::AwaitConnect | State::AwaitAuth(_) | State::Open(_));
         let waits = self.waits_for_store() || is_store_full && self.unanswered > 0;
         is_in_turn && self.owed <= OWED_BYTES_MAX && !waits
     }

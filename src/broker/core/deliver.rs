@@ -17,6 +17,7 @@ use crate::mqtt::{Ack, Frame, Packet, QoS};
 pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
 
 impl Core {
+    // [MQTT-4.5.0-1] [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.3.2-3]
     /// Hands a message to local sessions and to one member of each local shared group. Returns how many it was for.
     pub(super) fn route(
         &mut self,
@@ -28,6 +29,7 @@ impl Core {
         self.encoder.begin();
         for recipient in &recipients.sessions {
             let Some(grant) = recipient.grant(publisher) else { continue };
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
             let retain = outgoing.publish.retain && grant.retain_as_published;
             self.deliver(recipient.session, grant, outgoing, retain, None);
             count += 1;
@@ -77,6 +79,7 @@ impl Core {
         retain: bool,
         group: Option<GroupId>,
     ) {
+        // [MQTT-3.8.4-8] [MQTT-4.8.2-3]
         let qos = outgoing.publish.qos.min(grant.qos);
         if qos == QoS::AtMostOnce {
             return self.deliver_once(to, grant, outgoing, retain);
@@ -101,6 +104,7 @@ impl Core {
     }
 
     /// QoS 0: into the connection's buffer, or nowhere.
+    // [MQTT-4.3.1-1]
     fn deliver_once(&mut self, to: SessionId, grant: &Grant, outgoing: &Outgoing, retain: bool) {
         let session = &self.sessions[to as usize];
         let Some(id) = session.connection else { return };
@@ -172,12 +176,14 @@ impl Core {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
             return self.pass_over(to, frame.qos());
         }
+        // [MQTT-4.3.2-1] [MQTT-4.3.2-2] [MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-3] [MQTT-3.3.1-3] [MQTT-2.2.1-4]
         let packet_id = (frame.qos() != QoS::AtMostOnce).then(|| session.ring.push(delivery));
         self.wires.send_frame(id, &frame, packet_id, false);
         self.counters.sent += 1;
     }
 
     /// Sends what waits, as far as the client takes it: first what an earlier connection left unanswered, then the queue.
+    // [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-10]
     pub(super) fn pump(&mut self, id: SessionId, now: Instant) {
         while let Some(session) = self.sessions.get_mut(id as usize) {
             let connection = session.connection.and_then(|id| self.wires.get(id));
@@ -206,6 +212,7 @@ impl Core {
     }
 
     /// Sends the next unanswered packet of an earlier connection again. [MQTT-4.4.0-1]
+    // [MQTT-4.6.0-1] [MQTT-4.3.3-7] [MQTT-4.8.2-4]
     fn repeat_next(&mut self, id: SessionId) {
         let session = &mut self.sessions[id as usize];
         let (Some(packet_id), Some(connection)) = (session.unsent.pop_front(), session.connection) else {

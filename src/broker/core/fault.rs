@@ -32,8 +32,10 @@ pub enum Fault {
     /// What let the client in has ended.
     #[error("the token has expired: connect with a new one")]
     TokenExpired,
-    /// [MQTT-4.12.0-1]: no authentication method is known to this broker.
-    #[error("the authentication method is not supported: use a user name and a password")]
+    /// There is no such authentication method, or not on this connection.
+    #[error(
+        "the authentication method is not supported or was another before: use SCRAM-SHA-256, or a password"
+    )]
     BadAuthenticationMethod,
     /// [MQTT-3.1.4-3]
     #[error("another connection took the session over: use one client id per client")]

@@ -21,7 +21,7 @@ impl Core {
         let state = &mut self.sessions[session as usize];
         if let Some(wanted_s) = disconnect.properties.session_expiry_interval() {
             if state.expiry_s == 0 && wanted_s > 0 {
-                return Err(Violation::SessionExpiryRaised.into()); // [MQTT-3.14.2-2]
+                return Err(Violation::SessionExpiryRaised.into());
             }
             state.expiry_s = wanted_s.min(self.limits.session_expiry_s_max);
         }
@@ -37,9 +37,13 @@ impl Core {
         let Some(connection) = self.wires.get_mut(id) else { return };
         match connection.state {
             State::Closed => return,
-            State::AwaitConnect | State::AwaitVerdict(_) => self.refuse_connection(id, fault),
+            // [MQTT-3.14.0-1]
+            State::AwaitConnect | State::AwaitVerdict(_) | State::AwaitAuth(_) => {
+                self.refuse_connection(id, fault);
+            }
             State::Open(session) => {
                 let version = connection.version;
+                // [MQTT-3.14.4-1]
                 connection.state = State::Closed;
                 if version == Version::V5 && fault != Fault::ClientLeft {
                     self.say_goodbye(id, fault);
@@ -50,6 +54,7 @@ impl Core {
         if let Some(connection) = self.wires.get_mut(id) {
             connection.state = State::Closed;
         }
+        // [MQTT-3.2.2-7] [MQTT-3.14.4-2] [MQTT-4.13.2-1]
         self.wires.effects.push_back(Effect::Close { connection: id, fault });
     }
 
@@ -84,6 +89,7 @@ impl Core {
             return self.end_session(id, now); // [MQTT-3.1.2-23]
         }
         let expiry = Duration::from_secs(session.expiry_s.into());
+        // [MQTT-4.1.0-1] [MQTT-4.1.0-2]
         session.ends_at = now.checked_add(expiry);
         match &session.will {
             Some(will) if will.delay_s == 0 => self.publish_will(id, now), // [MQTT-3.1.2-8]
@@ -99,6 +105,7 @@ impl Core {
     fn publish_will(&mut self, id: SessionId, now: Instant) {
         let session = &mut self.sessions[id as usize];
         session.will_at = None;
+        // [MQTT-3.1.2-10] [MQTT-3.1.2-12] v3
         let Some(will) = session.will.take() else { return };
         if !self.is_will_granted(id, &will.message.topic) {
             self.counters.dropped_not_authorized += 1;
@@ -110,13 +117,14 @@ impl Core {
         with_outgoing(&message, now, |outgoing| self.distribute(&recipients, outgoing, Some(id), now));
     }
 
-    /// Forgets a session that nobody is connected to; its will, if one waits, is published first [MQTT-3.1.3-9].
+    /// Forgets a session that nobody is connected to; its will, if one waits, is published first. [MQTT-3.1.2-8]
     pub(super) fn end_session(&mut self, id: SessionId, now: Instant) {
         self.publish_will(id, now);
         let keys: Vec<_> = self.sessions[id as usize].subscriptions.keys().cloned().collect();
         for key in &keys {
             self.drop_subscription(id, key);
         }
+        // [MQTT-3.1.2-7] v3 [MQTT-3.1.2-6] v3
         let session = self.sessions.remove(id as usize);
         if let Some(key) = session.key() {
             self.note_gone(key);
@@ -129,6 +137,7 @@ impl Core {
     fn redistribute(&mut self, session: Session, now: Instant) {
         let in_flight = session.ring.iter().filter_map(|(_, slot)| match slot {
             // At QoS 2 the client may have it already, and twice would be wrong.
+            // [MQTT-4.8.2-5]
             Slot::Sent(delivery) if delivery.frame.qos() == QoS::AtLeastOnce => Some(delivery.clone()),
             Slot::Sent(_) | Slot::Released | Slot::Done => None,
         });
@@ -166,7 +175,7 @@ impl Core {
         let connection = self.wires.get(id)?;
         let connect_timeout = Duration::from_secs(self.limits.connect_timeout_s.into());
         match connection.state {
-            State::AwaitConnect => {
+            State::AwaitConnect | State::AwaitAuth(_) => {
                 Some((connection.opened_at.checked_add(connect_timeout)?, Fault::ConnectTimeout))
             }
             State::Open(_) => {

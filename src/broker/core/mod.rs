@@ -26,6 +26,7 @@ mod connection;
 mod wires;
 mod wheel;
 mod connect;
+mod exchange;
 mod leave;
 mod subscribe;
 mod publish;
@@ -52,6 +53,7 @@ use self::connection::{State, Terms};
 use self::delivery::Encoder;
 use self::durable::Ledger;
 pub use self::durable::RestoreError;
+pub use self::exchange::Answer;
 pub use self::export::{
     ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, ImportError,
 };
@@ -91,6 +93,17 @@ pub enum Effect {
         username: Arc<str>,
         /// The password, empty if there was none.
         password: Bytes,
+    },
+    /// Let an authentication method look at a client's message, and answer with [`Core::handle_exchange`].
+    Exchange {
+        /// Whose it is.
+        connection: ConnectionId,
+        /// Which method.
+        method: Arc<str>,
+        /// What the method said to remember; empty with the first message.
+        context: Arc<str>,
+        /// The message.
+        data: Bytes,
     },
     /// Send what is in the buffer, close the socket, and say [`Core::handle_closed`].
     Close {
@@ -254,6 +267,7 @@ impl Core {
                     }
                 }
                 Ok(None) => break,
+                // [MQTT-4.13.1-1] [MQTT-3.1.4-1]
                 Err(violation) => {
                     self.introduce(id, mqtt::connack_version(&bytes[used..]));
                     self.close(id, Fault::Violation(violation), now);
@@ -342,6 +356,10 @@ impl Core {
             (State::Open(session), packet) => self.handle_open(id, *session, packet, now),
             (State::AwaitConnect, Packet::Connect(connect)) => self.handle_connect(id, &connect, now),
             (State::AwaitConnect, _) => Err(Violation::FirstPacketNotConnect.into()), // [MQTT-3.1.0-1]
+            (State::AwaitAuth(_), Packet::Auth(auth)) => self.handle_early_auth(id, &auth),
+            (State::AwaitAuth(_), Packet::Disconnect(_)) => Err(Fault::ClientLeft),
+            (State::AwaitAuth(_), _) => Err(Violation::UnexpectedPacket.into()), // [MQTT-3.1.2-30]
+            // [MQTT-3.1.4-6]
             (State::AwaitVerdict(_) | State::Closed, _) => Ok(()),
         }
     }
@@ -366,8 +384,7 @@ impl Core {
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, &disconnect, now),
             Packet::Connect(_) => Err(Violation::SecondConnect.into()), // [MQTT-3.1.0-2]
-            // AUTH belongs to an authentication method, and CONNECT named none.
-            Packet::Auth(_) => Err(Violation::UnexpectedPacket.into()),
+            Packet::Auth(auth) => self.handle_auth(id, &auth),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Violation::UnexpectedPacket.into())
             }

@@ -84,6 +84,7 @@ impl Core {
     fn resolve_alias(&mut self, id: ConnectionId, publish: &Publish) -> Result<Option<Arc<str>>, Fault> {
         let Some(alias) = publish.properties.topic_alias() else { return Ok(None) };
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
+        // [MQTT-3.2.2-17] [MQTT-3.2.2-18] [MQTT-3.3.2-12]
         if alias > connection.terms.alias_max {
             return Err(Violation::TopicAliasTooLarge.into()); // [MQTT-3.3.2-9]
         }
@@ -134,6 +135,7 @@ impl Core {
             self.sessions[session as usize].received.insert(packet_id);
             self.touch(session);
         }
+        // [MQTT-4.3.2-5]
         let nobody = self.publish(id, session, publish, expires_at, now) == 0;
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         self.answer(id, packet_id, publish.qos, reason, self.ledger.changes() != before);
@@ -207,11 +209,12 @@ impl Core {
         Ok(())
     }
 
-    /// Counts a message against our Receive Maximum, of which only version 5 clients are told. [MQTT-3.3.4-9]
+    /// Counts a message against our Receive Maximum, of which only version 5 clients are told.
     fn check_receive_maximum(&mut self, id: ConnectionId) -> Result<(), Fault> {
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         let is_told = connection.version == Version::V5;
         if is_told && connection.receiving >= usize::from(connection.terms.receive_max) {
+            // [MQTT-3.3.4-7]
             return Err(Violation::ReceiveMaximumExceeded.into());
         }
         connection.receiving += 1;
@@ -248,6 +251,7 @@ impl Core {
         publisher: Option<SessionId>,
         now: Instant,
     ) -> usize {
+        // [MQTT-3.3.1-5] [MQTT-3.3.1-8]
         if outgoing.publish.retain {
             self.retain(outgoing, now);
         }
@@ -349,13 +353,17 @@ impl Core {
         }
     }
 
+    // [MQTT-3.3.4-1] [MQTT-2.2.1-5] [MQTT-4.6.0-3]
     fn answer_now(&mut self, id: ConnectionId, answer: Answer) {
         if let Some(connection) = self.wires.get_mut(id) {
             connection.unanswered -= 1;
         }
         match answer {
             Answer::Acknowledge(packet_id, qos, reason) => self.acknowledge(id, packet_id, qos, reason),
-            Answer::Packet(bytes) => self.wires.answer(id, |out| out.extend_from_slice(&bytes)),
+            Answer::Packet(bytes) => {
+                // Its length was looked at when it was encoded.
+                let _ = self.wires.answer(id, |out| out.extend_from_slice(&bytes));
+            }
         }
     }
 
@@ -429,6 +437,7 @@ impl Core {
     pub(super) fn handle_puback(&mut self, session: SessionId, ack: &Ack, now: Instant) -> Result<(), Fault> {
         let state = &mut self.sessions[session as usize];
         // An unknown id is an echo of an earlier connection: nothing to do.
+        // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
         if state.ring.acknowledge(ack.packet_id) {
             let has_backlog = state.has_backlog();
             self.touch(session);
@@ -449,12 +458,14 @@ impl Core {
         let before = self.ledger.changes();
         let ring = &mut self.sessions[session as usize].ring;
         if ack.reason.is_error() {
+            // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
             if ring.refuse(ack.packet_id) {
                 self.touch(session);
             }
             self.pump(session, now);
             return Ok(());
         }
+        // [MQTT-4.3.3-6] [MQTT-4.6.0-4]
         if !ring.receive(ack.packet_id) {
             return self.reply(id, &Packet::PubRel(unknown(ack)));
         }
@@ -469,6 +480,7 @@ impl Core {
         session: SessionId,
         ack: &Ack,
     ) -> Result<(), Fault> {
+        // [MQTT-4.3.3-12] [MQTT-4.3.3-13]
         let before = self.ledger.changes();
         if !self.sessions[session as usize].received.remove(&ack.packet_id) {
             return self.reply(id, &Packet::PubComp(unknown(ack)));
@@ -485,6 +497,7 @@ impl Core {
         ack: &Ack,
         now: Instant,
     ) -> Result<(), Fault> {
+        // [MQTT-4.3.3-5]
         if self.sessions[session as usize].ring.complete(ack.packet_id) {
             self.touch(session);
             self.pump(session, now);

@@ -1,7 +1,7 @@
 //! Who gets a message, worked out once per topic and kept until the routes change.
 //!
 //! A session that matches by several subscriptions is one recipient: it gets one copy at the highest of their QoS, with
-//! all their identifiers [MQTT-3.3.4-2..5]. No Local makes the answer depend on who publishes: a recipient therefore carries
+//! all their identifiers. No Local makes the answer depend on who publishes: a recipient therefore carries
 //! what it gets of its own messages apart, where that differs.
 
 use std::num::NonZeroU32;
@@ -66,9 +66,11 @@ impl Grant {
     }
 
     fn join(&mut self, other: &Grant) {
+        // [MQTT-3.3.4-2]
         self.qos = self.qos.max(other.qos);
         self.retain_as_published |= other.retain_as_published;
         if let Some(more) = &other.identifiers {
+            // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
             let mine = self.identifiers.as_deref().unwrap_or_default();
             self.identifiers = Some(mine.iter().chain(more.iter()).copied().collect());
         }

@@ -44,7 +44,8 @@ impl Retained {
         self.count
     }
 
-    /// Keeps a message instead of the one its topic had. An empty one only removes. [MQTT-3.3.1-5..7]
+    /// Keeps a message instead of the one its topic had. An empty one only removes.
+    /// [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7]
     pub(super) fn put(
         &mut self,
         message: Message,
@@ -138,7 +139,7 @@ impl<'f> Walk<'f> {
         None
     }
 
-    /// Goes one level down. True if the node itself matches: `#` takes the level above it as well. [MQTT-4.7.1.2]
+    /// Goes one level down. True if the node itself matches: `#` takes the level above it as well (4.7.1.2).
     fn descend(&mut self, tree: &Tree<Option<Rc<Message>>>, node: NodeId, rest: &'f str) -> bool {
         let (label, rest) = match rest.split_once('/') {
             Some((label, rest)) => (label, Some(rest)),

@@ -209,6 +209,7 @@ impl Routes {
         }
     }
 
+    // [MQTT-4.7.3-4]
     fn find(&self, filter: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(filter);
         self.by_filter.find(hash, |&id| self.routes[id as usize].filter.as_str() == filter).copied()

@@ -131,6 +131,7 @@ impl Session {
     }
 
     /// True if a message may be lost with it: it outlives its connection.
+    // [MQTT-3.1.2-5] v3
     pub(super) fn is_persistent(&self) -> bool {
         self.expiry_s > 0
     }

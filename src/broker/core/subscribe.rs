@@ -36,6 +36,7 @@ impl Core {
         let before = self.ledger.changes();
         let mut reasons = Reasons::new();
         let mut to_show = Vec::new();
+        // [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1]
         for (text, options) in subscribe.filters.iter() {
             reasons.push(match self.subscribe(session, text, options, identifier) {
                 Ok(show) => {
@@ -45,6 +46,7 @@ impl Core {
                 Err(reason) => reason as u8,
             });
         }
+        // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
         let ack = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_suback(id, ack, before)?; // [MQTT-3.8.4-1]
         for (filter, options) in to_show {
@@ -87,7 +89,8 @@ impl Core {
         }
         self.put_subscription(id, key, subscription);
         let shows = match retain_handling {
-            _ if group.is_some() => false,       // not for shared subscriptions: 4.8.2
+            _ if group.is_some() => false, // not for shared subscriptions: 4.8.2
+            // [MQTT-3.8.4-4]
             RetainHandling::Send => true,        // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false,  // [MQTT-3.3.1-11]
@@ -139,7 +142,7 @@ impl Core {
         true
     }
 
-    /// Sends one retained message, with RETAIN set; false if there was no room. [MQTT-3.3.1-8]
+    /// Sends one retained message, with RETAIN set; false if there was no room. [MQTT-3.3.1-8] v3
     fn show(&mut self, session: SessionId, grant: &Grant, message: &Message, now: Instant) -> bool {
         with_outgoing(message, now, |outgoing| {
             self.encoder.begin();
@@ -155,16 +158,19 @@ impl Core {
     ) -> Result<(), Fault> {
         let before = self.ledger.changes();
         let mut reasons = Reasons::new();
+        // [MQTT-3.10.4-6] [MQTT-3.11.3-1]
         for text in unsubscribe.filters.iter() {
             reasons.push(self.unsubscribe(session, text) as u8);
         }
         let ack =
+            // [MQTT-3.10.4-5]
             SubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_once_safe(id, &Packet::UnsubAck(ack), before) // [MQTT-3.10.4-4]
     }
 
     fn unsubscribe(&mut self, id: SessionId, text: &str) -> ReasonCode {
         let Ok((group, filter)) = parse_subscription(text) else { return ReasonCode::TopicFilterInvalid };
+        // [MQTT-3.10.4-1]
         match self.remove_subscription(id, &SubscriptionKey { filter, group }) {
             true => ReasonCode::Success,
             false => ReasonCode::NoSubscriptionExisted,
@@ -178,6 +184,7 @@ impl Core {
             return false;
         }
         session.subscription_bytes -= key.bytes();
+        // [MQTT-3.10.4-2] [MQTT-3.10.4-3]
         self.note_subscription(id, key, None);
         self.drop_subscription(id, key);
         true

@@ -90,6 +90,7 @@ impl Decoder {
     }
 
     /// Takes bytes as they came, and leaves the payload among them at their front.
+    // [MQTT-6.0.0-2]
     pub(super) fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, FrameViolation> {
         let mut decoded = Decoded::default();
         let mut at = 0;
@@ -292,6 +293,7 @@ mod tests {
         Ok((payload, controls))
     }
 
+    // [MQTT-6.0.0-2]
     #[test]
     fn payload_comes_out_whatever_the_pieces() {
         let long: Vec<u8> = (0..70_000_u32).map(|n| (n % 251) as u8).collect();
@@ -325,6 +327,7 @@ mod tests {
         }
     }
 
+    // [MQTT-6.0.0-1]
     #[test]
     fn what_breaks_the_protocol_is_named() {
         let mut unmasked = frame(0x82, b"abc");

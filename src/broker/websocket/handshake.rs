@@ -67,6 +67,7 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, path: &str) -> Result<(&'a str
         return Err(refused("400 Bad Request", "", "Sec-WebSocket-Key is missing or not 16 bytes in base64"));
     };
     let spoken = |name: &&&str| has_token(request, "sec-websocket-protocol", name);
+    // [MQTT-6.0.0-4]
     let Some(subprotocol) = SUBPROTOCOLS.iter().find(spoken) else {
         let text = "the subprotocol is missing: send Sec-WebSocket-Protocol: mqtt";
         return Err(refused("400 Bad Request", "", text));
@@ -133,6 +134,7 @@ mod tests {
         }
     }
 
+    // [MQTT-6.0.0-4]
     #[test]
     fn requests_are_answered() {
         check(GOOD, "101");

@@ -97,6 +97,8 @@ pub(super) fn cases() -> Vec<Case> {
         .collect()
 }
 
+// [MQTT-2.1.3-1] [MQTT-1.5.5-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1] [MQTT-3.6.1-1]
+// [MQTT-2.2.2-2] v3
 fn framing() -> Vec<Case> {
     use PacketType::*;
     vec![
@@ -153,6 +155,8 @@ fn framing() -> Vec<Case> {
     ]
 }
 
+// [MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-1.5.7-1] [MQTT-3.1.3-4] [MQTT-3.1.3-12] [MQTT-3.3.2-1] [MQTT-3.3.2-19]
+// [MQTT-3.8.3-1] [MQTT-3.10.3-1] [MQTT-4.7.3-2]
 fn strings() -> Vec<Case> {
     vec![
         case("a topic that is not UTF-8", V5, publish_to(b"t\xff"), Bad::StringNotUtf8),
@@ -172,6 +176,7 @@ fn strings() -> Vec<Case> {
             connect(0x82, &[], &[&data("c"), &data(b"\xff")]),
             Bad::StringNotUtf8,
         ),
+        case("a content type not UTF-8", V5, publish_with(&[&[3], &data(b"\xff")]), Bad::StringNotUtf8),
         case(
             "a user property with NUL",
             V5,
@@ -193,6 +198,7 @@ fn strings() -> Vec<Case> {
     ]
 }
 
+// [MQTT-2.2.2-1]
 fn properties() -> Vec<Case> {
     vec![
         case("no property length", V5, packet(0x30, &[&data("t")]), Bad::PropertyLengthMissing),
@@ -366,6 +372,7 @@ fn properties() -> Vec<Case> {
     ]
 }
 
+// [MQTT-3.3.2-13] [MQTT-3.3.2-14]
 fn values() -> Vec<Case> {
     vec![
         case("payload format 2", V5, publish_with(&[&[1, 2]]), Bad::PropertyValueInvalid(1)),
@@ -443,6 +450,9 @@ fn values() -> Vec<Case> {
     ]
 }
 
+// [MQTT-3.1.2-1] [MQTT-3.1.2-2] [MQTT-3.1.2-3] [MQTT-3.1.2-9] [MQTT-3.1.2-11] [MQTT-3.1.2-12] [MQTT-3.1.2-13]
+// [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.2-18] [MQTT-3.1.2-19] [MQTT-3.1.3-1] [MQTT-3.1.3-3] [MQTT-3.1.3-11]
+// [MQTT-3.1.2-22] v3 [MQTT-3.2.2-1]
 fn connecting() -> Vec<Case> {
     let named = |name: &str, level: u8| packet(0x10, &[&data(name), &[level, 2, 0, 60, 0], &data("c")]);
     let id = data("c");
@@ -450,7 +460,7 @@ fn connecting() -> Vec<Case> {
         case("protocol name HTTP", V5, named("HTTP", 5), Bad::ProtocolNameInvalid),
         case("protocol name mqtt", V5, named("mqtt", 5), Bad::ProtocolNameInvalid),
         case("no protocol name", V5, named("", 4), Bad::ProtocolNameInvalid),
-        case("protocol level 3", V5, named("MQIsdp", 3), Bad::UnsupportedProtocolVersion(3)),
+        case("the old name with level 4", V5, named("MQIsdp", 4), Bad::UnsupportedProtocolVersion(4)),
         case("protocol level 6", V5, named("MQTT", 6), Bad::UnsupportedProtocolVersion(6)),
         case("protocol level 4 of a bridge", V5, named("MQTT", 0x84), Bad::UnsupportedProtocolVersion(0x84)),
         case("the old name with a new level", V5, named("MQIsdp", 5), Bad::UnsupportedProtocolVersion(5)),
@@ -496,6 +506,7 @@ fn connecting() -> Vec<Case> {
     ]
 }
 
+// [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-3.3.2-2] [MQTT-2.2.1-3] [MQTT-4.7.0-1]
 fn publishing() -> Vec<Case> {
     let of = |first: u8, id: &[u8]| packet(first, &[&data("t"), id, &[0], b"payload"]);
     vec![
@@ -513,6 +524,7 @@ fn publishing() -> Vec<Case> {
     ]
 }
 
+// [MQTT-3.8.3-2] [MQTT-3.8.3-4] [MQTT-3.8.3-5] [MQTT-3.10.3-2] [MQTT-3.8.3-4] v3 [MQTT-2.2.1-3]
 fn subscribing() -> Vec<Case> {
     vec![
         case(
@@ -571,6 +583,7 @@ fn subscribing() -> Vec<Case> {
     ]
 }
 
+// [MQTT-3.2.2-8] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] [MQTT-3.14.2-1] [MQTT-3.15.2-1]
 fn answering() -> Vec<Case> {
     use PacketType::*;
     let reason = |packet, code| Bad::ReasonCodeInvalid(packet, code);

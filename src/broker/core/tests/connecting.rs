@@ -3,11 +3,12 @@
 use super::world::{World, v3, v5};
 use crate::broker::core::{Fault, Verdict};
 use crate::mqtt::{
-    Packet, PacketId, Properties, Property, QoS, ReasonCode, SubAck, Subscribe, SubscribeFiltersBuf,
-    SubscribeOptions, Version, Violation,
+    Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Subscribe, SubscribeFiltersBuf, SubscribeOptions,
+    Version, Violation,
 };
 use crate::settings::Limits;
 
+// [MQTT-3.1.4-5]
 #[test]
 fn both_versions_are_let_in() {
     let mut w = World::new();
@@ -18,6 +19,7 @@ fn both_versions_are_let_in() {
     assert_eq!(w.core.levels().sessions, 2);
 }
 
+// [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16]
 #[test]
 fn a_client_without_an_id_is_given_one_and_told() {
     let mut w = World::new();
@@ -61,6 +63,7 @@ fn the_first_packet_is_connect_and_there_is_one() {
     assert_eq!(w.heard(twice), ["DISCONNECT ProtocolError"]); // [MQTT-3.1.0-2]
 }
 
+// [MQTT-3.1.4-1] [MQTT-3.1.4-1] v3 [MQTT-3.2.2-6] v3 [MQTT-4.13.1-1]
 #[test]
 fn a_malformed_connect_is_answered_in_the_version_it_names() {
     let cases: [(&[u8], Version, &[&str]); 4] = [
@@ -97,6 +100,7 @@ fn packets_that_only_servers_send_end_the_connection() {
     assert_eq!(w.heard(a), ["DISCONNECT ProtocolError"]);
 }
 
+// [MQTT-3.1.4-2] [MQTT-4.8.0-2] v3
 #[test]
 fn a_user_is_let_in_or_not_by_the_verdict() {
     let verdicts = [
@@ -117,6 +121,7 @@ fn a_user_is_let_in_or_not_by_the_verdict() {
     }
 }
 
+// [MQTT-3.12.4-1]
 #[test]
 fn nothing_is_read_before_the_verdict_and_nothing_is_lost() {
     let mut w = World::new();
@@ -147,13 +152,6 @@ fn clients_of_a_barred_user_are_sent_away() {
     w.core.close_where(|_, name| name == Some("ann"), Fault::NotAuthorized, w.now);
     assert_eq!(w.heard(ann), ["CONNACK Success", "DISCONNECT NotAuthorized"]);
     assert!(w.heard(anonymous).is_empty());
-}
-
-#[test]
-fn an_authentication_method_is_refused() {
-    let mut w = World::new();
-    let id = w.hello(&v5("a").with(Property::AuthenticationMethod("SCRAM-SHA-1")));
-    assert_eq!(w.heard(id), ["CONNACK BadAuthenticationMethod"]);
 }
 
 #[test]
@@ -204,6 +202,7 @@ fn a_second_connection_takes_the_session_over() {
     assert_eq!(w.core.levels().connections, 1);
 }
 
+// [MQTT-3.1.2-4]
 #[test]
 fn a_take_over_with_clean_start_begins_anew() {
     let mut w = World::new();
@@ -219,6 +218,7 @@ fn a_take_over_with_clean_start_begins_anew() {
     assert_eq!(w.core.levels().sessions, 2);
 }
 
+// [MQTT-4.13.1-1]
 #[test]
 fn one_clients_fault_touches_nobody_else() {
     let mut w = World::new();

@@ -5,6 +5,7 @@ use crate::broker::core::Fault;
 use crate::mqtt::{Ack, Packet, Properties, Property, Publish, QoS, ReasonCode, Version, Violation};
 use crate::settings::Limits;
 
+// [MQTT-3.8.4-8] [MQTT-2.2.1-2] [MQTT-4.3.1-1]
 #[test]
 fn qos_is_the_lesser_of_published_and_granted() {
     for published in 0..=2 {
@@ -38,6 +39,7 @@ fn qos_1_is_acknowledged_both_ways() {
     assert_eq!(w.heard(b), ["t=z q1 #2"]);
 }
 
+// [MQTT-4.3.3-4] [MQTT-4.3.3-8] [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-4.3.3-12]
 #[test]
 fn qos_2_is_delivered_once_even_if_it_comes_twice() {
     let mut w = World::new();
@@ -71,6 +73,7 @@ fn a_pubrec_that_refuses_ends_the_message() {
     assert_eq!(w.heard(a), ["PUBREL 7 PacketIdentifierNotFound"]);
 }
 
+// [MQTT-2.2.1-4] [MQTT-4.3.2-1]
 #[test]
 fn a_client_gets_no_more_at_once_than_it_takes_and_the_rest_in_order() {
     let mut w = World::new();
@@ -86,6 +89,7 @@ fn a_client_gets_no_more_at_once_than_it_takes_and_the_rest_in_order() {
     assert_eq!(w.heard(b), ["t=4 q1 #4"]);
 }
 
+// [MQTT-3.3.4-7]
 #[test]
 fn more_than_our_receive_maximum_ends_the_connection() {
     let mut w = World::with_limits(Limits { inflight_max: 2, ..Limits::default() });
@@ -152,6 +156,7 @@ fn dollar_topics_are_hidden_from_leading_wildcards() {
     assert_eq!(w.heard(a), ["SUBACK [0]", "$own/x=1 retain"]);
 }
 
+// [MQTT-3.3.5-2] v3
 #[test]
 fn topics_of_the_broker_and_of_links_are_not_for_clients() {
     for topic in ["$LINK/x", "$LINK", "$SYS/broker"] {
@@ -268,6 +273,7 @@ fn what_a_client_cannot_take_is_not_sent() {
     assert_eq!(w.core.counters().dropped_oversize, 2);
 }
 
+// [MQTT-3.2.2-15]
 #[test]
 fn what_we_cannot_take_ends_the_connection() {
     let mut w = World::with_limits(Limits { packet_bytes_max: 100, ..Limits::default() });

@@ -9,6 +9,8 @@ mod sessions;
 mod wills;
 mod options;
 mod wishes;
+mod exchanges;
+mod letters;
 mod shared;
 mod limits;
 mod linked;

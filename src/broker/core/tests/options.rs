@@ -29,6 +29,7 @@ fn no_local_counts_per_subscription() {
     assert_eq!(heard[2].matches("SubscriptionIdentifier").count(), 2);
 }
 
+// [MQTT-3.3.4-3] [MQTT-3.3.4-4]
 #[test]
 fn overlapping_subscriptions_bring_one_copy_at_the_highest_qos_with_all_identifiers() {
     let mut w = World::new();
@@ -81,6 +82,7 @@ fn retain_as_published_keeps_the_flag() {
     assert_eq!(w.heard(b), ["t=x", "t=y"]); // [MQTT-3.3.1-12]
 }
 
+// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 #[test]
 fn retain_handling_says_when_retained_messages_are_shown() {
     let cases = [

@@ -148,6 +148,7 @@ impl Run {
 }
 
 proptest! {
+    // [MQTT-3.3.2-3] [MQTT-4.5.0-1]
     #[test]
     fn whatever_is_subscribed_and_published_arrives_where_the_model_says(
         steps in prop::collection::vec(step(), 1..60)

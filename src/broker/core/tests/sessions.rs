@@ -5,6 +5,7 @@ use crate::broker::core::{ExportedSession, ImportError};
 use crate::mqtt::{Disconnect, Packet, PropertiesBuf, Property, ReasonCode};
 use crate::store::Partition;
 
+// [MQTT-3.1.2-23] [MQTT-3.1.2-5] v3
 #[test]
 fn what_came_meanwhile_is_there_after_a_reconnect() {
     let mut w = World::new();
@@ -18,6 +19,7 @@ fn what_came_meanwhile_is_there_after_a_reconnect() {
     assert_eq!(w.heard(b), ["CONNACK Success present", "t/1=1 q1 #1", "t/2=2 q1 #2"]);
 }
 
+// [MQTT-4.6.0-1]
 #[test]
 fn what_was_not_answered_comes_again_before_anything_else() {
     let mut w = World::new();
@@ -70,6 +72,7 @@ fn a_client_may_come_back_with_another_version() {
     assert_eq!(w.heard(b)[1..], ["t=in flight q1 #1 dup", "t=queued q1 #2"]);
 }
 
+// [MQTT-3.1.2-23] [MQTT-4.1.0-2]
 #[test]
 fn a_session_ends_when_its_time_is_over() {
     let mut w = World::new();
@@ -84,6 +87,7 @@ fn a_session_ends_when_its_time_is_over() {
     assert_eq!(w.heard(b), ["CONNACK Success"]);
 }
 
+// [MQTT-4.1.0-1]
 #[test]
 fn coming_and_going_piles_up_no_timers_and_ends_nothing_early() {
     let mut w = World::new();

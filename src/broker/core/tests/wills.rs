@@ -11,6 +11,7 @@ fn watched() -> (World, crate::broker::core::ConnectionId) {
     (w, watcher)
 }
 
+// [MQTT-3.1.2-10]
 #[test]
 fn a_lost_client_has_its_will_published() {
     for hello in [v3("a"), v5("a"), v5("a").expiry(60)] {

@@ -86,6 +86,7 @@ fn no_answer_is_larger_than_its_client_takes() {
     assert_eq!(w.closed(tiny), Some(Fault::AnswerTooLarge));
 }
 
+// [MQTT-3.14.2-2]
 #[test]
 fn who_is_refused_or_sent_away_hears_why_in_words() {
     let mut w = World::new();

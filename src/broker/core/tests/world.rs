@@ -23,6 +23,7 @@ pub(super) struct World {
     pub(super) unpersisted: Option<Vec<(Token, Vec<Op>)>>,
     start: Instant,
     limits: Limits,
+    pub(super) exchanged: Vec<(ConnectionId, String)>,
     closed: HashMap<ConnectionId, Fault>,
     versions: HashMap<ConnectionId, Version>,
 }
@@ -92,6 +93,20 @@ impl Hello {
         Hello { will: Some((topic, payload, QoS::AtLeastOnce, false, properties)), ..self }
     }
 
+    /// The QoS, RETAIN and further properties of the will.
+    pub(super) fn will_as(mut self, qos: u8, retain: bool, properties: &[Property]) -> Hello {
+        if let Some((_, _, of_will, is_retained, list)) = &mut self.will {
+            *of_will = QoS::from_u8(qos).expect("0 to 2");
+            *is_retained = retain;
+            properties.iter().for_each(|&property| list.push(property));
+        }
+        self
+    }
+
+    pub(super) fn is_v3(&self) -> bool {
+        self.version == Version::V3
+    }
+
     fn encode(&self) -> Vec<u8> {
         let will = self.will.as_ref().map(|(topic, payload, qos, retain, properties)| Will {
             qos: *qos,
@@ -129,6 +144,7 @@ impl World {
             now,
             asked: Vec::new(),
             shelf: Shelf::default(),
+            exchanged: Vec::new(),
             unpersisted: None,
             start: now,
             limits,
@@ -396,6 +412,10 @@ impl World {
             match effect {
                 Effect::Authenticate { connection, username, password } => {
                     self.asked.push((connection, username.to_string(), password.to_vec()));
+                }
+                Effect::Exchange { connection, method, context, data } => {
+                    let data = String::from_utf8_lossy(&data).into_owned();
+                    self.exchanged.push((connection, format!("{method} [{context}] {data}")));
                 }
                 Effect::Close { connection, fault } => {
                     self.closed.insert(connection, fault);

@@ -1,0 +1,179 @@
+//! `docs/conformance.md`, made of the tags in the source: each normative statement of MQTT 5.0 and 3.1.1, where it is
+//! enforced and which test shows it. `UPDATE_CONFORMANCE=1 cargo test --test tidy conformance` writes it.
+//!
+//! A tag is `[MQTT-x.y.z-n]` of 5.0, or the same followed by ` v3` of 3.1.1, in a comment at the line that enforces a
+//! statement and in the test that shows it. A statement that binds a server and lacks either makes this fail, and so does a
+//! tag of a statement that does not exist.
+
+mod v3;
+mod v5;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use crate::source::{Source, sources};
+use crate::{check, root};
+
+/// Number without brackets, whom it binds, what it says.
+type Statement = (&'static str, Kind, &'static str);
+
+/// Whom a statement binds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The broker: enforced here, and shown by a test.
+    Broker,
+    /// Clients only.
+    Client,
+    /// The same rule as this one of 5.0: one line enforces both.
+    Like(&'static str),
+    /// The broker, but what it is about does not come up here: why.
+    Moot(&'static str),
+}
+
+const DOCUMENT: &str = "docs/conformance.md";
+/// The list of what peers can do wrong names statements, but enforces none.
+const LISTS: &[&str] = &["src/mqtt/violation.rs"];
+
+/// Where a tag stands: file and function.
+type Places = BTreeMap<String, BTreeSet<(String, String)>>;
+
+/// All tags of the source.
+#[derive(Default)]
+struct Tags {
+    lines: Places,
+    tests: Places,
+}
+
+#[test]
+fn conformance_is_complete_and_its_document_up_to_date() {
+    let tags = Tags::read();
+    let mut violations = tags.unknown();
+    violations.extend(tags.missing(v5::STATEMENTS, ""));
+    violations.extend(tags.missing(v3::STATEMENTS, " v3"));
+    check("statements of the specification that nothing enforces or shows, and tags of none", violations);
+    let path = root().join(DOCUMENT);
+    let wanted = document(&tags);
+    if std::env::var_os("UPDATE_CONFORMANCE").is_some() {
+        std::fs::write(&path, &wanted).expect("the document can be written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let is_same = found == wanted;
+    assert!(is_same, "{DOCUMENT} is old: UPDATE_CONFORMANCE=1 cargo test --test tidy conformance");
+}
+
+#[test]
+fn each_statement_is_there_once_and_what_it_is_like_exists() {
+    let numbers: BTreeSet<_> = v5::STATEMENTS.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers.len(), v5::STATEMENTS.len());
+    let old: BTreeSet<_> = v3::STATEMENTS.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(old.len(), v3::STATEMENTS.len());
+    let lost = v3::STATEMENTS.iter().filter_map(|(number, kind, _)| match kind {
+        Kind::Like(other) if !numbers.contains(other) => Some(format!("{number} is like {other}")),
+        _ => None,
+    });
+    check("3.1.1 leans on what 5.0 has not", lost.collect());
+}
+
+impl Tags {
+    fn read() -> Tags {
+        let mut tags = Tags::default();
+        let all = ["src", "tests"].iter().flat_map(|folder| sources(folder));
+        for source in all.filter(|source| !source.path.starts_with("tests/tidy/")) {
+            let is_list = LISTS.contains(&source.path.as_str());
+            for (line, tag) in found(&source) {
+                let is_test = source.is_test_line(line);
+                let places = if is_test { &mut tags.tests } else { &mut tags.lines };
+                if is_test || !is_list {
+                    let place = (source.path.clone(), source.function_at(line));
+                    places.entry(tag).or_default().insert(place);
+                }
+            }
+        }
+        tags
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        let known: BTreeSet<String> = v5::STATEMENTS
+            .iter()
+            .map(|(number, ..)| (*number).to_owned())
+            .chain(v3::STATEMENTS.iter().map(|(number, ..)| format!("{number} v3")))
+            .collect();
+        let all = self.lines.iter().chain(&self.tests);
+        let unknown = all.filter(|(tag, _)| !known.contains(*tag));
+        unknown.map(|(tag, places)| format!("[MQTT-{tag}] does not exist: {places:?}")).collect()
+    }
+
+    fn missing(&self, statements: &[Statement], suffix: &str) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (number, _, text) in statements.iter().filter(|(_, kind, _)| *kind == Kind::Broker) {
+            let tag = format!("{number}{suffix}");
+            for (what, places) in [("line", &self.lines), ("test", &self.tests)] {
+                if !places.contains_key(&tag) {
+                    missing.push(format!("[MQTT-{number}]{suffix} has no {what}: {text}"));
+                }
+            }
+        }
+        missing
+    }
+}
+
+/// The lines of a source with tags, as `x.y.z-n` or `x.y.z-n v3`.
+fn found(source: &Source) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
+    for (index, line) in source.raw.lines().enumerate() {
+        for (at, _) in line.match_indices("[MQTT-") {
+            let Some((number, rest)) = line[at + "[MQTT-".len()..].split_once(']') else { continue };
+            let is_number = number.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-'));
+            if is_number && !number.is_empty() {
+                let suffix = if rest.starts_with(" v3") { " v3" } else { "" };
+                all.push((index + 1, format!("{number}{suffix}")));
+            }
+        }
+    }
+    all
+}
+
+fn document(tags: &Tags) -> String {
+    let mut out = String::from(HEAD);
+    out.push_str("\n## MQTT 5.0\n\n");
+    table(&mut out, tags, v5::STATEMENTS, "");
+    out.push_str("\n## MQTT 3.1.1\n\nWhere a statement is 5.0's too, one line enforces both, and its number there is given.\n\n");
+    table(&mut out, tags, v3::STATEMENTS, " v3");
+    out
+}
+
+fn table(out: &mut String, tags: &Tags, statements: &[Statement], suffix: &str) {
+    out.push_str("| statement | says | enforced in | shown by |\n|---|---|---|---|\n");
+    for (number, kind, text) in statements {
+        let tag = format!("{number}{suffix}");
+        let (line, test) = match kind {
+            Kind::Broker => (places(tags.lines.get(&tag)), places(tags.tests.get(&tag))),
+            Kind::Like(other) => (format!("as {other}"), format!("as {other}")),
+            Kind::Client => ("binds clients".to_owned(), String::new()),
+            Kind::Moot(reason) => (format!("does not arise: {reason}"), String::new()),
+        };
+        writeln!(out, "| {number} | {text} | {line} | {test} |").expect("a string takes all");
+    }
+}
+
+/// `function` in `file`, each file once.
+fn places(places: Option<&BTreeSet<(String, String)>>) -> String {
+    let mut by_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (file, function) in places.into_iter().flatten() {
+        by_file.entry(file).or_default().push(function);
+    }
+    let mut parts = Vec::new();
+    for (file, functions) in by_file {
+        let name = file.trim_start_matches("src/").trim_end_matches(".rs");
+        parts.push(format!("`{}` in {name}", functions.join("`, `")));
+    }
+    parts.join("; ")
+}
+
+const HEAD: &str = "# Conformance
+
+Every normative statement of MQTT 5.0 and 3.1.1, what it says in a few words of ours, the function that enforces it and the
+test that shows it. Made from the tags in the source by `UPDATE_CONFORMANCE=1 cargo test --test tidy conformance`; the test
+fails when a statement that binds a server has no line or no test. MQTT 3.1 clients (`MQIsdp`) are served by the rules of
+3.1.1, except that what is sent again may have DUP in SUBSCRIBE, UNSUBSCRIBE and PUBREL, and CONNACK has no Session Present.
+";
