@@ -21,6 +21,7 @@ pub(super) fn figures(counters: &Counters) -> Figures {
         ("oversize", counters.dropped_oversize),
         ("expired", counters.dropped_expired),
         ("not_authorized", counters.dropped_not_authorized),
+        ("payload_format", counters.dropped_payload_format),
         ("retained_full", counters.dropped_retained_full),
         ("store_down", counters.dropped_store_down),
     ];
