@@ -190,7 +190,7 @@ fn subscription(filter: &str, value: &[u8]) -> Option<ExportedSubscription> {
 }
 
 fn read_packet<T>(bytes: &[u8], version: Version, then: impl FnOnce(&mqtt::Publish) -> T) -> Option<T> {
-    match decode(bytes, version, &mqtt::Limits { packet_bytes_max: usize::MAX }) {
+    match decode(bytes, version, &mqtt::Limits { packet_bytes_max: usize::MAX, ..mqtt::Limits::default() }) {
         Ok(Some((Packet::Publish(publish), length))) if length == bytes.len() => Some(then(&publish)),
         _ => None,
     }
