@@ -80,8 +80,19 @@ type Key = (String, String, String);
 /// What is to be told.
 #[derive(Debug, PartialEq)]
 enum Telling {
-    First { name: String, news: News },
-    Again { namespace: String, name: String, count: i32 },
+    First {
+        name: String,
+        news: Box<News>,
+    },
+    Again {
+        namespace: String,
+        name: String,
+        count: i32,
+    },
+    /// Nothing, or not yet.
+    Nothing,
+    /// Something new, in too large a crowd.
+    Lost,
 }
 
 /// The events of late, and how often each happened.
@@ -109,23 +120,23 @@ impl Series {
         Series { known: BTreeMap::new(), tokens: BURST, refilled: now, number: 0 }
     }
 
-    /// Takes what happened; what to tell of it now. `None`: later, or, for something new in too large a crowd, never.
-    fn take(&mut self, news: News, start: &str, now: Instant) -> Result<Option<Telling>, News> {
+    /// Takes what happened; what to tell of it now.
+    fn take(&mut self, news: News, start: &str, now: Instant) -> Telling {
         self.known.retain(|_, known| now < known.seen + SERIES_LIFE);
         if let Some(known) = self.known.get_mut(&news.key()) {
             known.count = known.count.saturating_add(1);
             known.seen = now;
-            return Ok(self.due(now));
+            return self.due(now).unwrap_or(Telling::Nothing);
         }
         if self.known.len() >= KNOWN_MAX || !self.spend(now) {
-            return Err(news);
+            return Telling::Lost;
         }
         self.number += 1;
         let namespace = news.about.namespace.clone().unwrap_or_default();
         let name = format!("{}.{start}.{}", news.about.name.as_deref().unwrap_or_default(), self.number);
         let known = Known { namespace, name: name.clone(), count: 1, told: 1, told_at: now, seen: now };
         self.known.insert(news.key(), known);
-        Ok(Some(Telling::First { name, news }))
+        Telling::First { name, news: Box::new(news) }
     }
 
     /// A series whose count is to be told.
@@ -214,23 +225,20 @@ async fn tell_all(client: Client, instance: String, mut heard: mpsc::Receiver<Ne
                 Some(news) => series.take(news, &start, Instant::now()),
                 None => return,
             },
-            () = until(next) => Ok(series.due(Instant::now())),
+            () = until(next) => series.due(Instant::now()).unwrap_or(Telling::Nothing),
         };
-        let told = match telling {
-            Ok(Some(telling)) => tell(&client, &instance, telling).await,
-            Ok(None) => continue,
-            Err(_) => false,
-        };
-        let count = if told { &tally.told } else { &tally.lost };
-        count.fetch_add(1, Relaxed);
+        if let Some(is_told) = tell(&client, &instance, telling).await {
+            let count = if is_told { &tally.told } else { &tally.lost };
+            count.fetch_add(1, Relaxed);
+        }
     }
 }
 
-/// Whether it was told. What fails is not tried again: the condition says it all.
-async fn tell(client: &Client, instance: &str, telling: Telling) -> bool {
+/// Whether it was told, where there was something to tell. What fails is not tried again: the condition says it all.
+async fn tell(client: &Client, instance: &str, telling: Telling) -> Option<bool> {
     let done = match telling {
         Telling::First { name, news } => {
-            let event = event(name, news, instance);
+            let event = event(name, *news, instance);
             let namespace = event.namespace().unwrap_or_default();
             let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
             timeout(PATIENCE, async move { api.create(&PostParams::default(), &event).await.map(drop) }).await
@@ -245,15 +253,13 @@ async fn tell(client: &Client, instance: &str, telling: Telling) -> bool {
             )
             .await
         }
+        Telling::Nothing => return None,
+        Telling::Lost => return Some(false),
     };
-    match done {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "an event is lost");
-            false
-        }
-        Err(_) => false,
+    if let Ok(Err(error)) = &done {
+        tracing::debug!(%error, "an event is lost");
     }
+    Some(matches!(done, Ok(Ok(()))))
 }
 
 fn event(name: String, news: News, instance: &str) -> Event {
@@ -299,11 +305,12 @@ mod tests {
         News { about, is_warning: false, reason: reason.to_owned(), action: "Reconcile", note: String::new() }
     }
 
-    fn count(telling: Result<Option<Telling>, News>) -> i32 {
-        match telling.expect("it is taken") {
-            Some(Telling::First { .. }) => 1,
-            Some(Telling::Again { count, .. }) => count,
-            None => 0,
+    fn count(telling: Telling) -> i32 {
+        match telling {
+            Telling::First { .. } => 1,
+            Telling::Again { count, .. } => count,
+            Telling::Nothing => 0,
+            Telling::Lost => -1,
         }
     }
 
@@ -335,13 +342,13 @@ mod tests {
         let mut series = Series::new(now);
         let mut told = 0;
         for number in 0..10_000 {
-            told += u32::from(series.take(news(&number.to_string(), "A"), "0", now).is_ok());
+            told += u32::from(series.take(news(&number.to_string(), "A"), "0", now) != Telling::Lost);
         }
         assert_eq!(told, BURST);
-        assert!(series.take(news("late", "A"), "0", now + REFILL).is_ok());
-        assert!(series.take(news("later", "A"), "0", now + REFILL).is_err());
+        assert_eq!(count(series.take(news("late", "A"), "0", now + REFILL)), 1);
+        assert_eq!(count(series.take(news("later", "A"), "0", now + REFILL)), -1);
         for number in 0..10_000u32 {
-            let _ = series.take(news(&number.to_string(), "B"), "0", now + REFILL * (2 + number / 100));
+            series.take(news(&number.to_string(), "B"), "0", now + REFILL * (2 + number / 100));
         }
         assert!(series.known.len() <= KNOWN_MAX);
     }
