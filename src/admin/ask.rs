@@ -19,6 +19,8 @@ pub enum Question {
     Kick(Kick),
     /// Log by another filter from now on; answered with [`Log`], also when none is given.
     Log(Log),
+    /// Take no more clients, and send those that are here elsewhere, some at a time; answered with [`Done`] at once.
+    Drain(Drain),
 }
 
 /// Whom to kick.
@@ -38,6 +40,14 @@ pub struct Kick {
 pub struct Log {
     /// A level as `info`, or by module as `warn,mqlink::broker=debug`.
     pub filter: Option<String>,
+}
+
+/// How to drain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Drain {
+    /// Where clients of MQTT 5 are told to go: `host:port`, several with spaces between; none: they are to know.
+    pub server: Option<String>,
 }
 
 /// What was done.
@@ -71,6 +81,14 @@ impl Client {
     /// As [`Client::sessions`]; also when there is no such client.
     pub async fn kick(&self, kick: Kick) -> Result<Done, ClientError> {
         self.question(&Question::Kick(kick)).await
+    }
+
+    /// Drains the node.
+    ///
+    /// # Errors
+    /// As [`Client::sessions`].
+    pub async fn drain(&self, drain: Drain) -> Result<Done, ClientError> {
+        self.question(&Question::Drain(drain)).await
     }
 
     /// Changes what the node logs, if a filter is given, and tells what it logs.

@@ -33,7 +33,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use ask::{Done, Kick, Log, Question};
+pub use ask::{Done, Drain, Kick, Log, Question};
 pub use client::{Client, ClientError, Patience, StatusStream};
 pub use dial::{NodeName, Pass};
 pub use line::StatusLine;

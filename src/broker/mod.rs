@@ -26,7 +26,7 @@ mod listeners;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use self::core::{Core, Counters, Fault, Levels};
+use self::core::{Core, Counters, Fault, Levels, Redirect};
 use self::listeners::Listeners;
 use self::shard::Shard;
 use crate::settings::report::ListenerReport;
@@ -43,6 +43,10 @@ use crate::store::{Found, Store};
 
 /// How often timers are looked at while there are any: keep alive and expiry count in seconds.
 const TICK: Duration = Duration::from_millis(100);
+/// How many clients are sent away at a time when the broker drains, and the pause after that: 1,000 a second do not storm
+/// whoever takes them in.
+const DRAINED_AT_ONCE: usize = 100;
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to hear that the broker stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
@@ -55,6 +59,8 @@ pub struct Broker {
 struct Inner {
     shard: Rc<Shard>,
     listeners: RefCell<Listeners>,
+    /// Listeners stay closed.
+    drains: Cell<bool>,
     tasks: [AbortHandle; 2],
     store: RefCell<Option<AbortHandle>>,
 }
@@ -82,7 +88,13 @@ impl Broker {
             tokio::task::spawn_local(keep_time(Rc::clone(&shard))).abort_handle(),
         ];
         let broker = Broker {
-            inner: Rc::new(Inner { shard, listeners: RefCell::default(), tasks, store: RefCell::default() }),
+            inner: Rc::new(Inner {
+                shard,
+                listeners: RefCell::default(),
+                drains: Cell::new(false),
+                tasks,
+                store: RefCell::default(),
+            }),
         };
         broker.apply_settings(settings);
         broker
@@ -100,6 +112,9 @@ impl Broker {
             core.set_access(settings.authorization.as_ref(), takes_tokens, Instant::now());
             core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
         });
+        if self.inner.drains.get() {
+            return;
+        }
         self.inner.listeners.borrow_mut().apply(shard, &settings.bind, &settings.listeners);
     }
 
@@ -146,6 +161,20 @@ impl Broker {
     /// How much it holds now.
     pub fn levels(&self) -> Levels {
         self.inner.shard.core.borrow().levels()
+    }
+
+    /// Takes no more clients, until the end of the process, and sends those that are here to another server, some at a time.
+    pub fn drain(&self, server: Option<String>) {
+        self.inner.drains.set(true);
+        self.inner.listeners.borrow_mut().close();
+        let redirect = Redirect { server, is_permanent: false };
+        self.with_core(|core| core.set_redirect(Some(redirect)));
+        let shard = Rc::clone(&self.inner.shard);
+        tokio::task::spawn_local(async move {
+            while shard.with_core(|core| core.drain(DRAINED_AT_ONCE, Instant::now())) > 0 {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+        });
     }
 
     /// Closes the listeners, tells the clients, and waits until they know, though not for long.

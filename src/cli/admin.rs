@@ -6,11 +6,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::Failure;
-use crate::admin::{Client, ClientError, Kick, Log};
+use crate::admin::{Client, ClientError, Drain, Kick, Log};
 use crate::local;
 use crate::settings::inventory::{RetainedQuery, SessionEntry, SessionQuery};
 
-/// Ask a running node, or change what it does: sessions, kick, retained messages, log, metrics.
+/// Ask a running node, or change what it does: sessions, kick, retained messages, log, drain, metrics.
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(super) struct AdminArgs {
@@ -73,6 +73,12 @@ enum AdminCommand {
         /// A level as info, or by module as warn,mqlink::broker=debug.
         filter: Option<String>,
     },
+    /// Take no more clients, and send those that are here elsewhere; until the node is started again.
+    Drain {
+        /// Where clients of MQTT 5 are told to go.
+        #[arg(long, value_name = "HOST:PORT")]
+        server: Option<String>,
+    },
     /// Print the node's metrics, as Prometheus reads them.
     Metrics,
 }
@@ -113,6 +119,10 @@ impl AdminArgs {
             AdminCommand::Log { filter } => {
                 let log = client.log(Log { filter: filter.clone() }).await;
                 log.map(|log| self.say(&log, || format!("{}\n", log.filter.as_deref().unwrap_or_default())))
+            }
+            AdminCommand::Drain { server } => {
+                let done = client.drain(Drain { server: server.clone() }).await;
+                done.map(|done| self.say(&done, || format!("{}\n", done.done)))
             }
             AdminCommand::Metrics => client.metrics().await,
         };

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::log;
 use super::shard::Shard;
-use crate::admin::{Done, Kick, Log, Question};
+use crate::admin::{Done, Drain, Kick, Log, Question, Vitals};
 use crate::broker::core::Kicked;
 use crate::mqtt::Filter;
 use crate::settings::inventory::{Listing, RetainedQuery, SessionQuery};
@@ -17,11 +17,12 @@ const SHARD: &str = "0";
 
 impl Shard {
     /// Answers, or says why not.
-    pub(super) fn answer(&self, question: Question) -> Result<Value, String> {
+    pub(super) fn answer(&self, question: Question, vitals: &Vitals) -> Result<Value, String> {
         match question {
             Question::Sessions(query) => self.list_sessions(&query),
             Question::Retained(query) => self.list_retained(&query),
             Question::Kick(kick) => self.kick(&kick),
+            Question::Drain(drain) => Ok(self.drain(drain, vitals)),
             Question::Log(Log { filter }) => {
                 log::change(filter).map(|filter| to_json(&Log { filter: Some(filter) }))
             }
@@ -57,6 +58,15 @@ impl Shard {
         };
         tracing::info!(client = client_id, forget, done, "an administrator kicks a client");
         Ok(to_json(&Done { done: done.to_owned() }))
+    }
+
+    fn drain(&self, drain: Drain, vitals: &Vitals) -> Value {
+        tracing::info!(server = drain.server, "the node drains");
+        vitals.drain();
+        self.broker.drain(drain.server);
+        to_json(&Done {
+            done: "no more clients come in, and those that are here are sent elsewhere".to_owned(),
+        })
     }
 }
 

@@ -107,7 +107,7 @@ impl Shard {
                 // Also when its sender is gone.
                 _ = &mut stop => break,
                 command = commands.recv(), if is_managed => match command {
-                    Some(command) => self.handle(command),
+                    Some(command) => self.handle(command, vitals),
                     None => is_managed = false,
                 },
                 () = wait(&changed, is_due) => is_due = true,
@@ -130,7 +130,7 @@ impl Shard {
         drop(self.store.take()); // returns when everything is written
     }
 
-    fn handle(&mut self, command: Command) {
+    fn handle(&mut self, command: Command, vitals: &Vitals) {
         // Who asked may be gone; then nobody needs the answer.
         match command {
             Command::Refresh(reply) => {
@@ -138,7 +138,7 @@ impl Shard {
                 let _ = reply.send(());
             }
             Command::Ask(question, reply) => {
-                let _ = reply.send(self.answer(question));
+                let _ = reply.send(self.answer(question, vitals));
             }
             Command::Apply(json, reply) => {
                 let applied = self.apply(&json);

@@ -96,6 +96,16 @@ fn clients_are_listed_and_kicked() {
 }
 
 #[test]
+fn a_drained_node_sends_its_clients_elsewhere() {
+    let node = Node::start();
+    let mut sub = Paho.subscribe(&node.who("watcher"), "plant/#", 1);
+    node.answer(&["drain", "--server", "other.example:1883"]);
+    let why = sub.gone();
+    assert!(why.contains("Use another server"), "{why}");
+    until("closed listeners", || std::net::TcpStream::connect(("127.0.0.1", node.port)).err());
+}
+
+#[test]
 fn retained_messages_are_listed_by_topic() {
     let node = Node::start();
     Mosquitto.publish(&node.who("p"), &[Post::new("plant/1", PAYLOAD, 1).retained()]);
