@@ -41,20 +41,7 @@ const TRIAL_BYTES: usize = 64 * 1024;
 /// Opens the store in a directory, or makes one.
 pub(super) fn open(dir: &Path) -> Result<Box<dyn Engine>, StoreError> {
     check_marker(dir)?;
-    let database = dir.join(DATABASE);
-    match Disk::open(&database) {
-        Err(StoreError::Damaged { cause, .. }) => {
-            let aside = set_aside(&database)?;
-            tracing::error!(
-                cause,
-                "the store in {} is damaged: it is set aside as {}, and a new one begins empty",
-                database.display(),
-                aside.display()
-            );
-            Ok(Box::new(Disk::open(&database)?))
-        }
-        result => Ok(Box::new(result?)),
-    }
+    Ok(Box::new(Disk::open(&dir.join(DATABASE))?))
 }
 
 /// Makes sure that the directory is ours and of a format that we know.
@@ -88,11 +75,19 @@ fn check_marker(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn set_aside(database: &Path) -> Result<PathBuf, StoreError> {
+/// Moves a damaged database out of the way, and says so. For a start only: under a running broker most of what is to be
+/// kept would be missing in a new one.
+pub(super) fn set_aside(dir: &Path, cause: &str) -> Result<(), StoreError> {
+    let database = dir.join(DATABASE);
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let aside = database.with_file_name(format!("damaged-{seconds}"));
-    std::fs::rename(database, &aside).map_err(|error| from_io("set aside", database, &error))?;
-    Ok(aside)
+    let aside = dir.join(format!("damaged-{seconds}"));
+    std::fs::rename(&database, &aside).map_err(|error| from_io("set aside", &database, &error))?;
+    let (from, to) = (database.display(), aside.display());
+    tracing::error!(
+        cause,
+        "the store in {from} is damaged: it is set aside as {to}, and a new one begins empty"
+    );
+    Ok(())
 }
 
 struct Disk {

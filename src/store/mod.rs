@@ -52,8 +52,17 @@ impl Store {
     /// When the directory is not ours, in use or of a later version, or when the disk does not take it. What is damaged is
     /// set aside, and is no error.
     pub fn open(dir: &Path, durability: Durability) -> Result<(Store, Found), StoreError> {
-        let dir = dir.to_owned();
-        let (store, stored, strange) = Store::start(Box::new(move || disk::open(&dir)), durability)?;
+        let start = || {
+            let dir = dir.to_owned();
+            Store::start(Box::new(move || disk::open(&dir)), durability)
+        };
+        let (store, stored, strange) = match start() {
+            Err(StoreError::Damaged { cause, .. }) => {
+                disk::set_aside(dir, &cause)?;
+                start()?
+            }
+            result => result?,
+        };
         Ok((store, Found { stored, strange }))
     }
 }

@@ -194,6 +194,10 @@ impl Core {
                 if session.ring.open().saturating_sub(session.unsent.len()) >= session.window {
                     return;
                 }
+                let next = session.unsent.front().and_then(|&next| session.ring.get(next));
+                if session.unsafe_releases > 0 && matches!(next, Some(Slot::Released)) {
+                    return; // the store wakes it
+                }
                 self.repeat_next(id);
                 continue;
             }

@@ -49,6 +49,7 @@ pub(super) struct Uncompleted {
     connection: ConnectionId,
     packet_id: PacketId,
     is_release: bool,
+    reason: ReasonCode,
 }
 
 impl Core {
@@ -306,7 +307,7 @@ impl Core {
         must_wait: bool,
     ) {
         if self.waits(id, must_wait) {
-            self.answer_later(id, Answer::Acknowledge(packet_id, qos, reason));
+            self.answer_later(id, Answer::Acknowledge(packet_id, qos, reason), must_wait);
         } else {
             self.acknowledge(id, packet_id, qos, reason);
         }
@@ -319,7 +320,8 @@ impl Core {
         packet: &Packet,
         before: u64,
     ) -> Result<(), Fault> {
-        if !self.waits(id, self.ledger.changes() != before) {
+        let must_wait = self.ledger.changes() != before;
+        if !self.waits(id, must_wait) {
             return self.reply(id, packet);
         }
         let connection = self.wires.get(id).ok_or(Fault::ClientLeft)?;
@@ -328,7 +330,7 @@ impl Core {
         if bytes.len() > connection.packet_bytes_max {
             return Err(Fault::AnswerTooLarge); // [MQTT-3.1.2-24]
         }
-        self.answer_later(id, Answer::Packet(bytes));
+        self.answer_later(id, Answer::Packet(bytes), must_wait);
         Ok(())
     }
 
@@ -338,10 +340,13 @@ impl Core {
             || self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
     }
 
-    fn answer_later(&mut self, id: ConnectionId, answer: Answer) {
+    fn answer_later(&mut self, id: ConnectionId, answer: Answer, must_wait: bool) {
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.unanswered += 1;
-        self.unanswered.push_back(Unanswered { token: self.ledger.token(), connection: id, answer });
+        // One that waits for its turn only must not wait for a batch that nobody else may ever fill.
+        let last = self.unanswered.back().filter(|_| !must_wait).map(|last| last.token);
+        let token = last.unwrap_or_else(|| self.ledger.token());
+        self.unanswered.push_back(Unanswered { token, connection: id, answer });
     }
 
     /// Everything up to this token is safe: answers whom that keeps waiting.
@@ -394,11 +399,11 @@ impl Core {
 
     /// Sends PUBREL or PUBCOMP, once what was changed since `before` is safe.
     fn complete(&mut self, id: ConnectionId, packet_id: PacketId, is_release: bool, before: u64) {
-        if self.ledger.changes() != before {
-            let token = self.ledger.token();
-            self.uncompleted.push_back(Uncompleted { token, connection: id, packet_id, is_release });
-        } else {
-            self.complete_now(id, packet_id, is_release);
+        let (token, reason) = (self.ledger.token(), ReasonCode::Success);
+        let one = Uncompleted { token, connection: id, packet_id, is_release, reason };
+        match self.ledger.changes() != before {
+            true => self.uncompleted.push_back(one),
+            false => self.complete_now(&one),
         }
     }
 
@@ -406,16 +411,17 @@ impl Core {
     pub(super) fn complete_up_to(&mut self, token: Token) {
         while self.uncompleted.front().is_some_and(|one| one.token <= token) {
             if let Some(one) = self.uncompleted.pop_front() {
-                self.complete_now(one.connection, one.packet_id, one.is_release);
+                self.complete_now(&one);
             }
         }
     }
 
-    fn complete_now(&mut self, id: ConnectionId, packet_id: PacketId, is_release: bool) {
-        // Four bytes: who takes fewer got no PUBLISH.
-        let _ = match is_release {
-            true => self.reply(id, &Packet::PubRel(Ack::success(packet_id))), // [MQTT-4.3.3-4]
-            false => self.reply(id, &Packet::PubComp(Ack::success(packet_id))), // [MQTT-4.3.3-11]
+    fn complete_now(&mut self, one: &Uncompleted) {
+        let ack = Ack { packet_id: one.packet_id, reason: one.reason, properties: Properties::EMPTY };
+        // A few bytes: who takes fewer got no PUBLISH.
+        let _ = match one.is_release {
+            true => self.reply(one.connection, &Packet::PubRel(ack)), // [MQTT-4.3.3-4]
+            false => self.reply(one.connection, &Packet::PubComp(ack)), // [MQTT-4.3.3-11]
         };
     }
 
@@ -470,6 +476,7 @@ impl Core {
             return self.reply(id, &Packet::PubRel(unknown(ack)));
         }
         self.touch(session);
+        self.note_release(session);
         self.complete(id, ack.packet_id, true, before); // [MQTT-4.3.3-4]
         Ok(())
     }
@@ -483,7 +490,16 @@ impl Core {
         // [MQTT-4.3.3-12] [MQTT-4.3.3-13]
         let before = self.ledger.changes();
         if !self.sessions[session as usize].received.remove(&ack.packet_id) {
-            return self.reply(id, &Packet::PubComp(unknown(ack)));
+            // That it was released before may not be safe yet, and then it must not be said.
+            if self.sessions[session as usize].number.is_none() {
+                return self.reply(id, &Packet::PubComp(unknown(ack)));
+            }
+            self.ledger.ask_anyway();
+            let (token, packet_id) = (self.ledger.token(), ack.packet_id);
+            let reason = ReasonCode::PacketIdentifierNotFound;
+            let one = Uncompleted { token, connection: id, packet_id, is_release: false, reason };
+            self.uncompleted.push_back(one);
+            return Ok(());
         }
         self.make_room(id);
         self.touch(session);

@@ -93,6 +93,8 @@ pub(super) struct Session {
     pub(super) number: Option<NonZeroU64>,
     /// QoS 2 messages from this ordinal on wait for the store, if it is stored.
     pub(super) safe_until: u64,
+    /// Changes that the store has not got yet and that a PUBREL hangs on.
+    pub(super) unsafe_releases: u32,
     /// Its progress goes into the open batch.
     pub(super) is_touched: bool,
     /// It is not on disk as it is here, and is to be written as a whole.
@@ -125,6 +127,7 @@ impl Session {
             tail: 0,
             number: None,
             safe_until: 0,
+            unsafe_releases: 0,
             is_touched: false,
             is_stale: false,
         }

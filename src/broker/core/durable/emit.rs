@@ -86,10 +86,18 @@ impl Core {
         if delivery.frame.qos() == QoS::ExactlyOnce {
             let token = self.ledger.token();
             match self.ledger.held.back_mut() {
-                Some(last) if (last.token, last.session, last.serial) == (token, id, serial) => {
+                Some(last)
+                    if !last.is_release && (last.token, last.session, last.serial) == (token, id, serial) =>
+                {
                     last.until = ordinal + 1;
                 }
-                _ => self.ledger.held.push_back(Held { token, session: id, serial, until: ordinal + 1 }),
+                _ => self.ledger.held.push_back(Held {
+                    token,
+                    session: id,
+                    serial,
+                    until: ordinal + 1,
+                    is_release: false,
+                }),
             }
         }
         if session.is_stale {
@@ -110,6 +118,16 @@ impl Core {
                 session.is_touched = true;
                 self.ledger.touched.push((id, session.serial));
             }
+        }
+    }
+
+    /// A stored session's client has a QoS 2 message: on no connection may PUBREL go out before that is safe.
+    pub(in crate::broker::core) fn note_release(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id as usize];
+        if session.number.is_some() {
+            session.unsafe_releases += 1;
+            let (token, serial) = (self.ledger.token(), session.serial);
+            self.ledger.held.push_back(Held { token, session: id, serial, until: 0, is_release: true });
         }
     }
 
@@ -215,6 +233,7 @@ impl Core {
             let session = self.sessions.get_mut(held.session as usize);
             if let Some(session) = session.filter(|session| session.serial == held.serial) {
                 session.safe_until = session.safe_until.max(held.until);
+                session.unsafe_releases -= u32::from(held.is_release);
                 self.pump(held.session, now);
             }
         }

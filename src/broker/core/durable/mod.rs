@@ -44,13 +44,14 @@ enum State {
     Mending,
 }
 
-/// A QoS 2 message that may be sent once its batch is safe.
+/// A QoS 2 message, or a PUBREL, that may be sent once its batch is safe.
 struct Held {
     token: Token,
     session: SessionId,
     serial: u32,
     /// Messages before this ordinal may be sent then.
     until: u64,
+    is_release: bool,
 }
 
 /// The open batch, what is under way, and what waits for it.

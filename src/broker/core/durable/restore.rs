@@ -173,7 +173,21 @@ impl Found {
             }
             found.next = ordinal + 1;
         }
+        found.add_released(progress);
         Some(found)
+    }
+}
+
+impl Found {
+    /// What is released needs no message, and may have none on disk.
+    fn add_released(&mut self, progress: &ProgressRecord) {
+        let released = progress.answered.iter().filter(|(_, how)| *how == Answered::Released);
+        for &(ordinal, _) in released {
+            if let Err(at) = self.in_flight.binary_search_by_key(&ordinal, |(ordinal, _)| *ordinal) {
+                self.in_flight.insert(at, (ordinal, None));
+                self.next = self.next.max(ordinal + 1);
+            }
+        }
     }
 }
 
