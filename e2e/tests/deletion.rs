@@ -37,7 +37,7 @@ fn a_cluster_goes_with_all_that_it_had_and_its_link_says_so() {
             (Kind::Pod, "eu-west-0"),
             (Kind::Service, "eu-west-mqtt"),
             (Kind::Secret, "mqlink-eu-west-minted"),
-            (Kind::ServiceAccount, "eu-west"),
+            (Kind::ServiceAccount, "mqlink-eu-west"),
             (Kind::DisruptionBudget, "eu-west"),
         ] {
             scene.until(kind, name, "gone", |object| object.is_none()).await;

@@ -240,7 +240,7 @@ async fn knock_as_link(scene: &Scene, door: &Door, folder: &Path, leaf: Option<L
 fn a_broker_has_no_rights_in_kubernetes() {
     play("hostile-api", async |scene| {
         two_regions(scene).await;
-        let account = format!("system:serviceaccount:{}:us-east", scene.namespace);
+        let account = format!("system:serviceaccount:{}:mqlink-us-east", scene.namespace);
         let asked = scene.try_kubectl(&["auth", "can-i", "get", "secrets", "--as", &account], "").await;
         assert_eq!(asked.stdout.trim(), "no");
         let read = scene.try_kubectl(&["get", "secrets", "--as", &account], "").await;
