@@ -25,10 +25,8 @@ fn a_link_into_another_namespace_needs_consent() {
         scene.apply(&cluster("here", "")).await;
         there.apply(&cluster("there", "")).await;
         scene.apply(&link(&there)).await;
-        let refs = scene.condition(Kind::Link, "across", "ResolvedRefs", "False").await;
-        assert_eq!(refs["reason"], "RefNotPermitted");
-        let ready = scene.condition(Kind::Link, "across", "Ready", "False").await;
-        assert_eq!(ready["reason"], "RefNotPermitted");
+        scene.says(Kind::Link, "across", "ResolvedRefs", "False", "RefNotPermitted").await;
+        scene.says(Kind::Link, "across", "Ready", "False", "RefNotPermitted").await;
 
         let label = format!("kubernetes.io/metadata.name: {}", scene.namespace);
         let consent =
@@ -41,8 +39,7 @@ fn a_link_into_another_namespace_needs_consent() {
         crosses(&to, &from, "over/2").await;
 
         there.apply(&cluster("there", "")).await;
-        let ready = scene.condition(Kind::Link, "across", "Ready", "False").await;
-        assert_eq!(ready["reason"], "RefNotPermitted");
+        scene.says(Kind::Link, "across", "Ready", "False", "RefNotPermitted").await;
         let mut listener = to.listen(&["over/3", "marker"]).await;
         assert!(from.publish("over/3", "stays").await.is_ok());
         assert!(to.publish("marker", "end").await.is_ok());

@@ -30,8 +30,7 @@ fn a_cluster_goes_with_all_that_it_had_and_its_link_says_so() {
     play("cluster-goes", async |scene| {
         two_regions(scene).await;
         scene.kubectl(&["delete", "mqttcluster", "eu-west"]).await;
-        let ready = scene.condition(Kind::Link, "us-eu", "Ready", "False").await;
-        assert_eq!(ready["reason"], "ClusterNotFound");
+        scene.says(Kind::Link, "us-eu", "Ready", "False", "ClusterNotFound").await;
         for (kind, name) in [
             (Kind::StatefulSet, "eu-west"),
             (Kind::Pod, "eu-west-0"),

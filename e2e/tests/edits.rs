@@ -33,8 +33,7 @@ fn a_link_is_disabled_enabled_deleted_and_made_again() {
     play("switch", async |scene| {
         two_regions(scene).await;
         scene.edit("clusterlink/us-eu", r#"{"spec": {"enabled": false}}"#).await;
-        let ready = scene.condition(Kind::Link, "us-eu", "Ready", "False").await;
-        assert_eq!(ready["reason"], "Disabled", "{ready}");
+        scene.says(Kind::Link, "us-eu", "Ready", "False", "Disabled").await;
         scene.condition(Kind::Link, "us-eu", "Suspended", "True").await;
         scene.edit("clusterlink/us-eu", r#"{"spec": {"enabled": true}}"#).await;
         scene.ready(Kind::Link, "us-eu").await;
@@ -79,8 +78,7 @@ fn a_mistake_is_refused_or_said_and_stops_nothing() {
         assert!(said.contains("spec.topics"), "{said}");
 
         scene.edit("mqttcluster/us-east", r#"{"spec": {"replicas": 3}}"#).await;
-        let accepted = scene.condition(Kind::Cluster, "us-east", "Accepted", "False").await;
-        assert_eq!(accepted["reason"], "ReplicasUnsupported");
+        scene.says(Kind::Cluster, "us-east", "Accepted", "False", "ReplicasUnsupported").await;
         scene.condition(Kind::Cluster, "us-east", "Stalled", "True").await;
         let (us, eu) = doors(scene).await;
         crosses(&us, &eu, "still/1").await;
@@ -93,8 +91,7 @@ fn a_mistake_is_refused_or_said_and_stops_nothing() {
                 r#"{"spec": {"authentication": {"anonymous": true, "usersSecretRef": {"name": "nobody"}}}}"#,
             )
             .await;
-        let refs = scene.condition(Kind::Cluster, "us-east", "ResolvedRefs", "False").await;
-        assert_eq!(refs["reason"], "SecretNotFound");
+        let refs = scene.says(Kind::Cluster, "us-east", "ResolvedRefs", "False", "SecretNotFound").await;
         assert!(refs["message"].as_str().is_some_and(|message| message.contains("nobody")), "{refs}");
         crosses(&us, &eu, "still/2").await;
     });

@@ -285,6 +285,29 @@ impl Scene {
         }
     }
 
+    /// Waits until a condition has a status for a reason; the condition.
+    #[track_caller]
+    pub(crate) fn says<'a>(
+        &'a self,
+        kind: Kind,
+        name: &'a str,
+        type_: &'a str,
+        status: &'a str,
+        reason: &'a str,
+    ) -> impl Future<Output = Value> + 'a {
+        let caller = Location::caller();
+        async move {
+            let what = format!("{type_}={status}/{reason} ({caller})");
+            let holds = |object: Option<&Value>| {
+                condition(object, type_).is_some_and(|it| {
+                    it["status"] == status && it["reason"] == reason && is_current(object, it)
+                })
+            };
+            let object = self.until(kind, name, &what, holds).await;
+            condition(Some(&object), type_).cloned().expect("it was there")
+        }
+    }
+
     /// Waits until a cluster and a link are what one can use.
     #[track_caller]
     pub(crate) fn ready<'a>(&'a self, kind: Kind, name: &'a str) -> impl Future<Output = Value> + 'a {
