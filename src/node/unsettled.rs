@@ -44,7 +44,7 @@ pub(super) async fn settle(
                 }
             }
             Some(command) = commands.recv() => {
-                if let Some(document) = handle(command, &say) {
+                if let Some(document) = handle(command, say) {
                     return Ok(document);
                 }
             }

@@ -134,7 +134,7 @@ fn check_listener(found: &mut Findings, path: &str, listener: &Listener) {
         found.secret(format!("{path}.tls.secretRef"), Some(&tls.secret_ref));
         found.secret(format!("{path}.tls.clientCaRef"), tls.client_ca_ref.as_ref());
         let more = tls.additional_secret_refs.as_deref().unwrap_or_default();
-        found.items(&format!("{path}.tls.additionalSecretRefs"), more.len(), 0, CERTIFICATES_MAX);
+        found.items(format!("{path}.tls.additionalSecretRefs"), more.len(), 0, CERTIFICATES_MAX);
         for (at, secret) in more.iter().enumerate() {
             found.secret(format!("{path}.tls.additionalSecretRefs[{at}]"), Some(secret));
         }
@@ -165,7 +165,7 @@ fn check_listener(found: &mut Findings, path: &str, listener: &Listener) {
         {
             value.into_iter().for_each(|value| found.range(format!("{path}.{name}"), value, COUNT_MAX));
         }
-        found.duration(&format!("{path}.handshakeTimeout"), limits.handshake_timeout.as_ref());
+        found.duration(format!("{path}.handshakeTimeout"), limits.handshake_timeout.as_ref());
     }
 }
 
