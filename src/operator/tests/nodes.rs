@@ -314,7 +314,8 @@ fn who_is_not_the_node_gets_nothing_and_stops_nobody() {
         let said = |object: Option<&Value>| {
             let conditions =
                 object.and_then(|object| object["status"]["conditions"].as_array()).into_iter().flatten();
-            conditions.filter(|it| it["type"] == "Ready").any(|it| {
+            // The link's own Ready is False: its peer cannot be dialled either.
+            conditions.filter(|it| it["type"] == "Programmed" || it["type"] == "Available").any(|it| {
                 it["status"] == "Unknown"
                     && it["message"].as_str().is_some_and(|text| text.contains("failed to reach 127.0.0.1"))
             })

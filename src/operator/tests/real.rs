@@ -23,7 +23,6 @@ fn the_sample_becomes_objects_and_conditions() {
                 object.is_some_and(|object| object["status"]["linkListener"]["address"].is_string())
             })
             .await;
-        operator.settles().await;
         insta::assert_snapshot!(scene.names().await.join("\n"));
     });
 }

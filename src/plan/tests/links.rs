@@ -251,7 +251,7 @@ fn a_link_that_is_gone_leaves_the_settings() {
 #[test]
 fn what_no_secret_can_hold_stays_as_it_runs() {
     let large: Vec<String> = (0..32).map(|number| format!("{number}/{}", "x".repeat(1_000))).collect();
-    let mut manifests = "kind: MqttCluster\nmetadata: {name: us}\n".to_owned();
+    let mut manifests = "kind: MqttCluster\nmetadata: {name: us}\nspec: {}\n".to_owned();
     for number in 0..40 {
         let topics = if number == 0 { vec!["small".to_owned()] } else { large.clone() };
         manifests += &format!(
