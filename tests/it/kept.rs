@@ -43,6 +43,7 @@ impl Wire {
         properties.push(Property::SessionExpiryInterval(3_600));
         let connect = Connect {
             version: Version::V5,
+            is_mqisdp: false,
             clean_start: false,
             keep_alive_s: 0,
             properties: properties.as_properties(),
