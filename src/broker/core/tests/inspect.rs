@@ -38,8 +38,9 @@ fn pages_show_each_session_once() {
 #[test]
 fn an_entry_says_how_a_session_is() {
     let mut w = World::new();
-    let (a, b) = (w.connect(v5("a")), w.connect(v3("b").resume().user("bob", "secret")));
+    let (a, b) = (w.connect(v5("a")), w.hello(&v3("b").resume().user("bob", "secret")));
     w.verdict(b, Verdict::Accepted);
+    assert_eq!(w.heard(b), ["CONNACK Success"]);
     w.subscribe(b, "t/#", 1);
     w.run_for(7.0);
     w.publish(a, "t/1", 1, "sent");
