@@ -126,7 +126,9 @@ fn pure_parts_exist() {
 #[test]
 fn every_file_is_in_a_mod_list() {
     let mut reached = BTreeSet::new();
-    let mut open: Vec<PathBuf> = ["src/lib.rs", "src/main.rs"].map(PathBuf::from).to_vec();
+    // The last one is a program of its own, with dependencies of its own.
+    let roots = ["src/lib.rs", "src/main.rs", "e2e/clients/rumqttc/src/main.rs"];
+    let mut open: Vec<PathBuf> = roots.map(PathBuf::from).to_vec();
     for folder in ["tests", "e2e", "benches", "examples"] {
         open.extend(source::target_roots(folder));
     }
