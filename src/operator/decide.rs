@@ -358,6 +358,8 @@ fn ready_news(
     match &*ready.status {
         "True" => Some(news),
         "False" if ready.reason == "Disabled" => Some(news),
+        // What is being made is not ready yet.
+        "False" if ready.reason == "PodsPending" && !was_ready => None,
         "False" => Some(news.warning()),
         _ => was_ready.then(|| news.warning()),
     }

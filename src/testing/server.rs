@@ -10,7 +10,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -42,8 +42,8 @@ pub(crate) struct Server {
     folder: PathBuf,
     api_arguments: Vec<String>,
     children: [Child; 2],
-    /// Shells of programs that were ended: what one of them holds open removes the folder when it closes.
-    ended: Vec<Child>,
+    /// Of the shells of programs that were ended: each removes the folder when this closes.
+    held: Vec<ChildStdin>,
 }
 
 impl Server {
@@ -115,13 +115,14 @@ impl Server {
         let pid = std::fs::read_to_string(self.folder.join("kube-apiserver.pid")).expect("it runs");
         let pid = Pid::from_raw(pid.trim().parse().expect("a number"));
         kill(pid, Signal::SIGKILL).expect("it is ours");
+        // Waiting would close it.
+        self.held.extend(self.children[1].stdin.take());
         self.children[1].wait().expect("its shell ends with it");
     }
 
     /// Starts it again on the same port and data.
     pub(crate) fn start_api(&mut self) {
-        let api = spawn(self.assets.join("kube-apiserver"), &self.folder, &self.api_arguments);
-        self.ended.push(std::mem::replace(&mut self.children[1], api));
+        self.children[1] = spawn(self.assets.join("kube-apiserver"), &self.folder, &self.api_arguments);
         assert!(self.becomes_ready(), "kube-apiserver starts again");
     }
 
@@ -199,7 +200,7 @@ impl Server {
         let api = spawn(assets.join("kube-apiserver"), &folder, &api_arguments);
         let assets = assets.to_owned();
         let mut server =
-            Server { port, assets, folder, api_arguments, children: [etcd, api], ended: Vec::new() };
+            Server { port, assets, folder, api_arguments, children: [etcd, api], held: Vec::new() };
         server.becomes_ready().then_some(server)
     }
 

@@ -29,7 +29,7 @@ fn another_field_manager_does_not_keep_what_is_ours() {
         let services = api(&scene.client, Kind::Service, Some(&scene.namespace));
         let grab = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "us-east-mqtt", "labels": {"theirs": "stays"}},
-            "spec": {"ports": [{"name": "mqtt", "port": 1999, "protocol": "TCP"}], "selector": {"app": "theirs"}},
+            "spec": {"ports": [{"name": "stolen", "port": 1999, "protocol": "TCP"}], "selector": {"app": "theirs"}},
         });
         for _ in 0..3 {
             let grabbed = services
@@ -123,9 +123,9 @@ fn an_operator_at_rest_writes_nothing_but_its_lease() {
         while !calm(4).await {}
         assert!(calm(10).await, "it wrote something");
         // Events that change nothing are no reason to write either.
-        scene.merge(Kind::Service, "us-east-mqtt", json!({"metadata": {"labels": {"new": "one"}}})).await;
         let before = others.load(Relaxed);
-        operator.settles().await;
+        let label = json!({"metadata": {"labels": {"new": "one"}}});
+        operator.settles_after(scene.merge(Kind::Service, "us-east-mqtt", label)).await;
         assert_eq!(others.load(Relaxed), before);
     });
 }

@@ -231,7 +231,8 @@ impl World {
     fn condition_of(&self, kind: Kind, name: &str, type_: &str) -> String {
         let conditions = &self.objects[&id(kind, name)]["status"]["conditions"];
         let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == type_);
-        found.map(|it| format!("{} {}", it["reason"], it["message"])).unwrap_or_default()
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        found.map(|it| format!("{} {}", text(&it["reason"]), text(&it["message"]))).unwrap_or_default()
     }
 
     /// Decides and performs until there is nothing more to do; returns the number of writes.

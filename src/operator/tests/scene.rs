@@ -58,6 +58,15 @@ impl Operator {
         settled.expect("it settles in time").expect("it goes on");
     }
 
+    /// The same, after something was done that it gets to see.
+    pub(super) async fn settles_after<T>(&mut self, work: impl Future<Output = T>) -> T {
+        self.progress.mark_unchanged();
+        let done = work.await;
+        let settled = tokio::time::timeout(WAIT_MAX, self.progress.changed()).await;
+        settled.expect("it settles in time").expect("it goes on");
+        done
+    }
+
     /// Whether it decides nothing for so long.
     pub(super) async fn is_quiet(&mut self, time: Duration) -> bool {
         self.progress.mark_unchanged();
