@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::build::{Object, ObjectId, Owner, matches};
 use super::events::News;
 use super::ledger::Part;
 use super::watch::api;
-use crate::api::crd;
-
 /// The one field manager of all that the operator writes.
 const MANAGER: &str = "mqlink-operator";
 
@@ -141,28 +139,8 @@ async fn mend(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Resul
 }
 
 async fn publish(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<Outcome> {
-    let parameters = PatchParams::apply(MANAGER).force();
-    let mut done = api.patch_status(name, &parameters, &Patch::Apply(body)).await.map(drop);
-    if matches!(&done, Err(kube::Error::Api(status)) if status.is_invalid()) {
-        done = match clear(api, name, body).await {
-            Ok(()) => api.patch_status(name, &parameters, &Patch::Apply(body)).await.map(drop),
-            Err(error) => Err(error),
-        };
-    }
-    gone_is_fine(done)
-}
-
-/// Removes what a status has no more: of an object that loses all its fields server-side apply leaves a null, and then finds
-/// that this is no object.
-async fn clear(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<()> {
-    let of_body = |kind: &crd::Kind| body["kind"] == kind.as_str();
-    let definition = crd::Kind::ALL.into_iter().find(of_body).map(crd::crd).unwrap_or_default();
-    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let fields = schema["properties"]["status"]["properties"].as_object().into_iter().flatten();
-    let outdated = fields.filter(|(field, _)| body["status"].get(field.as_str()).is_none());
-    let nothing: Map<String, Value> = outdated.map(|(field, _)| (field.clone(), Value::Null)).collect();
-    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(name, &parameters, &Patch::Merge(json!({"status": nothing}))).await.map(drop)
+    let done = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
+    gone_is_fine(done.map(drop))
 }
 
 async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> kube::Result<Outcome> {

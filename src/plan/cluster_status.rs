@@ -210,11 +210,12 @@ fn listeners(world: &World, cluster: &Cluster<'_>) -> Vec<ListenerStatus> {
 fn link_listener(cluster: &Cluster<'_>) -> Option<LinkListenerStatus> {
     let endpoint = &cluster.endpoint;
     let authority = endpoint.tls.as_ref().map(|tls| &tls.ca_pem);
-    endpoint.listens.then(|| LinkListenerStatus {
+    let status = endpoint.listens.then(|| LinkListenerStatus {
         address: endpoint.address.clone(),
         ca_fingerprint: authority.and_then(|pem| crate::pki::fingerprint(pem).ok()),
         not_after: endpoint.not_after.map(|time| time.to_string()),
-    })
+    });
+    status.and_then(reports::telling)
 }
 
 fn link_counts(

@@ -68,7 +68,7 @@ pub(super) fn status(
     ClusterLinkStatus {
         observed_generation: link.object.metadata.generation,
         conditions: Some(conditions_of(link, states, now)),
-        local: Some(LocalStatus {
+        local: reports::telling(LocalStatus {
             cluster_name: local_name.clone(),
             connections: connections(&near),
             rtt: near.iter().filter_map(|report| report.rtt_ms).max().map(|ms| rtt_bucket(ms).to_owned()),
@@ -237,7 +237,7 @@ pub fn rtt_bucket(ms: u32) -> &'static str {
 fn remote_status(link: &Link<'_>, near: &[&LinkReport]) -> Option<RemoteStatus> {
     let said = near.iter().find_map(|report| report.peer.as_ref());
     let known = RemoteStatus { cluster_name: link.peer.clone(), ..RemoteStatus::default() };
-    Some(said.map_or(known, |half| RemoteStatus {
+    reports::telling(said.map_or(known, |half| RemoteStatus {
         cluster_name: Some(half.cluster.chars().take(NAME_CHARS_MAX).collect()),
         enabled: Some(half.enabled),
         topics: Some(

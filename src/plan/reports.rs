@@ -106,6 +106,12 @@ impl Node<'_> {
     }
 }
 
+/// A part of a status, if it says anything: where one loses its last field, server-side apply would leave a null, which the
+/// definition refuses with all of the status.
+pub(super) fn telling<T: Default + PartialEq>(part: T) -> Option<T> {
+    (part != T::default()).then_some(part)
+}
+
 /// A node's verdict, as a state.
 pub(super) fn state_of(verdict: &Verdict) -> State {
     let status = match verdict.status {

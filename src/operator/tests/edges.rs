@@ -6,9 +6,8 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::scene::{Operator, Scene, condition, exists, is_gone, play, play_on};
-use crate::operator::build::{Kind, ObjectId};
+use crate::operator::build::Kind;
 use crate::operator::watch::api;
-use crate::operator::write::Write;
 use crate::operator::{Options, Scope};
 
 impl Scene {
@@ -228,31 +227,5 @@ fn a_cluster_made_anew_at_once_gets_a_status_and_children_of_its_own() {
             scene.until(Kind::StatefulSet, "us-east", owned).await;
             scene.until(Kind::MqttCluster, "us-east", |it| condition(it, "Accepted").is_some()).await;
         }
-    });
-}
-
-#[test]
-fn a_status_loses_what_is_no_more() {
-    play(async |scene| {
-        scene.create_sample().await;
-        let write = async |status: Value| {
-            let id = ObjectId {
-                kind: Kind::ClusterLink,
-                namespace: scene.namespace.clone(),
-                name: "us-eu".to_owned(),
-            };
-            let body = json!({
-                "apiVersion": "mqlink.dev/v1alpha1", "kind": "ClusterLink", "status": status,
-                "metadata": {"name": "us-eu", "namespace": scene.namespace},
-            });
-            let write = Write::Status { id, body, news: None };
-            write.perform(scene.client.clone()).await.done.expect("it is written");
-        };
-        let with = json!({"observedGeneration": 1, "remote": {"clusterName": "eu-west", "enabled": true}});
-        write(with).await;
-        write(json!({"observedGeneration": 2})).await;
-        let is_without =
-            |link: Option<&Value>| link.is_some_and(|it| it["status"] == json!({"observedGeneration": 2}));
-        scene.until(Kind::ClusterLink, "us-eu", is_without).await;
     });
 }

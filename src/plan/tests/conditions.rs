@@ -234,3 +234,20 @@ spec: {authentication: {usersSecretRef: {name: people}}}
     blind.unreadable_secrets.insert(key("people"), "forbidden".into());
     check_cluster(&planned(&blind), "us", "ResolvedRefs", "False/SecretUnreadable");
 }
+
+#[test]
+fn no_part_of_a_status_is_empty() {
+    let mut lonely = later(world(TWO));
+    lonely.clusters.clear();
+    for world in [world(TWO), later(world(TWO)), lonely] {
+        let plan = planned(&world);
+        for status in plan.links.values() {
+            let text = serde_json::to_string(status).expect("a status is plain data");
+            assert!(!text.contains("{}"), "{text}");
+        }
+        for status in plan.clusters.values() {
+            let text = serde_json::to_string(status).expect("a status is plain data");
+            assert!(!text.contains("{}"), "{text}");
+        }
+    }
+}
