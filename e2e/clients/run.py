@@ -165,6 +165,8 @@ def run_client(client, jobs, env, verbose):
 def document(binary, results):
     """docs/clients.md."""
     version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    # Cargo's folders are called by the profile.
+    build = "release" if binary.resolve().parent.name == "release" else "debug"
     reasons = []
 
     def cell(name, scenario, protocol):
@@ -189,7 +191,7 @@ def document(binary, results):
         "",
         "<!-- Written by `make clients`; scenarios are in e2e/clients/scenarios.json. -->",
         "",
-        f"What MQTT clients that people have do with {version} (release build): {counts.count('ok')} of {len(counts)} scenarios work, "
+        f"What MQTT clients that people have do with {version} ({build} build): {counts.count('ok')} of {len(counts)} scenarios work, "
         f"{counts.count('cannot')} a client cannot do by itself, {counts.count('failed')} fail.",
         "",
         "| | from | version |", "|---|---|---|",

@@ -39,7 +39,8 @@ class Client {
       ca: via === "tls" || via === "wss" ? readFileSync(env.MQ_CA) : undefined,
       ...properties,
     });
-    client.mqtt.on("message", (_topic, _payload, packet) => client.take(packet));
+    // The packet itself may have an alias instead of its topic.
+    client.mqtt.on("message", (topic, _payload, packet) => client.take({ ...packet, topic }));
     await inTime(
       new Promise((yes, no) => {
         client.mqtt.once("connect", (connack) => yes((client.present = connack.sessionPresent)));
