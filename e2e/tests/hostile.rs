@@ -61,28 +61,31 @@ fn operator_of(cluster: &MintedCluster) -> Leaf {
     issued(signer, Role::Operator)
 }
 
-/// Who knocks at the admin port of `us-east-0`.
+/// Who knocks at the admin port of `us-east-0`: each time at a door of its own, since one that a pod hung up on may be shut.
 struct Knock<'a> {
-    door: &'a Door,
+    scene: &'a Scene,
     node: NodeName,
     /// The authority of the node, which is no secret.
     ca_pem: String,
 }
 
 impl Knock<'_> {
-    fn with(&self, certificate_pem: String, key_pem: String) -> Client {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.door.port));
+    async fn with(&self, certificate_pem: &str, key_pem: &str) -> (Door, Client) {
+        let door = Door::open(self.scene, "pod/us-east-0", ADMIN_PORT).await;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, door.port));
+        let (certificate_pem, key_pem) = (certificate_pem.to_owned(), key_pem.to_owned());
         let pass = Pass { ca_pem: self.ca_pem.clone(), certificate_pem, key_pem };
-        Client::over_tls(address, self.node.clone(), &pass).expect("a pass")
+        (door, Client::over_tls(address, self.node.clone(), &pass).expect("a pass"))
     }
 
     /// Neither status nor settings for this one.
     async fn is_refused(&self, who: &str, certificate_pem: String, key_pem: String) {
-        let client = self.with(certificate_pem, key_pem);
+        let (_door, client) = self.with(&certificate_pem, &key_pem).await;
         let status = client.status().await.map(drop).expect_err(who);
         assert!(!matches!(status, ClientError::Silent(..)), "{who}: {status}");
         let mut settings = Settings::new("us-east");
         settings.authentication.anonymous = true;
+        let (_door, client) = self.with(&certificate_pem, &key_pem).await;
         let pushed = client.put_settings(&settings).await.map(drop).expect_err(who);
         assert!(!matches!(pushed, ClientError::Refused(_)), "{who} was heard: {pushed}");
     }
@@ -92,9 +95,8 @@ impl Knock<'_> {
 fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
     play("hostile-admin", async |scene| {
         two_regions(scene).await;
-        let door = Door::open(scene, "pod/us-east-0", ADMIN_PORT).await;
         let knock = Knock {
-            door: &door,
+            scene,
             node: NodeName {
                 namespace: scene.namespace.clone(),
                 cluster: "us-east".to_owned(),
@@ -107,8 +109,8 @@ fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
         let link: MintedLink = minted(scene, "mqlink-us-eu-link").await;
 
         let right = operator_of(&own);
-        let mut stream =
-            knock.with(right.certificate_pem, right.key_pem).status().await.expect("the operator");
+        let (_door, client) = knock.with(&right.certificate_pem, &right.key_pem).await;
+        let mut stream = client.status().await.expect("the operator");
         assert!(stream.next().await.expect("a line").is_some());
         drop(stream);
 
@@ -128,6 +130,7 @@ fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
             let leaf = credential.leaf.expect("links speak TLS");
             knock.is_refused("a link", leaf.certificate_pem, leaf.key_pem).await;
         }
+        let door = Door::open(scene, "pod/us-east-0", ADMIN_PORT).await;
         let said = ask_plainly(door.port, "/v1/status").await;
         assert!(!said.contains("200"), "{said}");
         let health = Door::open(scene, "pod/us-east-0", HEALTH_PORT).await;
@@ -161,7 +164,6 @@ fn nobody_poses_as_a_link_peer() {
         let (code, said) = PodClient::start(scene, "plain", &listen).await.ends().await;
         assert_eq!(code, 1, "{said}");
 
-        let door = Door::open(scene, "service/us-east-link", LINK_PORT).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ca = folder.path().join("ca.crt");
         let own: MintedCluster = minted(scene, "mqlink-us-east-minted").await;
@@ -184,6 +186,7 @@ fn nobody_poses_as_a_link_peer() {
             ("with that of the other direction", link.outward.leaf),
         ];
         for (how, leaf) in wrong {
+            let door = Door::open(scene, "service/us-east-link", LINK_PORT).await;
             let said = knock_as_link(scene, &door, folder.path(), leaf).await;
             assert!(!said.contains("ready"), "{how}: {said}");
         }
