@@ -34,6 +34,10 @@ check: ## format, lints, dependencies' licences and sources
 	@$(STAGE) clippy $(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	@$(STAGE) deny tests/deny.sh
 
+.PHONY: counts
+counts: ## instructions of codec, routing, sessions and fan-out, against the committed figures
+	@$(STAGE) counts benches/counts/run
+
 .PHONY: test
 test: setup check ## all tests that need no pods; those of the operator with a real API server
 	@$(STAGE) apiserver e2e/cluster/tools.sh api
@@ -64,6 +68,10 @@ clients: build ## runs the broker with the clients that people have, writes docs
 .PHONY: bench-operator
 bench-operator: build ## measures the operator against a real API server, 1,000 links (docs/performance-operator.md)
 	@KUBEBUILDER_ASSETS=$$(e2e/cluster/tools.sh api) benches/operator.py $(TARGET)/release/mqlink
+
+.PHONY: soak
+soak: build ## hostile crowds of 100,000 connections, and what a bystander feels (3 minutes, much memory)
+	@benches/soak.sh
 
 .PHONY: image
 image: build ## the image of broker and operator without Docker, target/mqlink-image.tar

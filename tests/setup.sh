@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need beyond Rust and a C compiler: the mosquitto clients (Debian) and paho-mqtt (PyPI), the
+# What the tests need beyond Rust and a C compiler: the mosquitto clients and valgrind (Debian) and paho-mqtt (PyPI), the
 # latter in a virtual environment outside the checkout. `setup.sh broker` adds the mosquitto broker, which only
 # the benchmark needs. As root it installs by package name what is missing; otherwise it names that and fails.
 set -euo pipefail
@@ -10,6 +10,7 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/mqlink/venv
 missing=()
 command -v cc >/dev/null || missing+=(build-essential)
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+command -v valgrind >/dev/null || missing+=(valgrind)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 # The broker lies in /usr/sbin, which is not in everybody's PATH.
 [ "${1-}" != broker ] || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)

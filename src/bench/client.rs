@@ -1,8 +1,11 @@
 //! One MQTT 5 connection of the generator: CONNECT and SUBSCRIBE by the codec, then two bare socket halves.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::run::BenchError;
 use crate::mqtt::{
@@ -37,9 +40,18 @@ impl Client {
         client_id: &str,
         login: Option<&Login>,
     ) -> Result<Client, BenchError> {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|source| BenchError::io("connect to", address, source))?;
+        Client::connect_from(None, address, client_id, login).await
+    }
+
+    /// Connects from an address of this machine's.
+    pub(super) async fn connect_from(
+        from: Option<IpAddr>,
+        address: &str,
+        client_id: &str,
+        login: Option<&Login>,
+    ) -> Result<Client, BenchError> {
+        let stream =
+            open_from(from, address).await.map_err(|source| BenchError::io("connect to", address, source))?;
         stream.set_nodelay(true).map_err(|source| BenchError::io("set up a socket to", address, source))?;
         let (read, write) = stream.into_split();
         let mut client = Client { read, write, receive_max: u16::MAX, input: Vec::new() };
@@ -116,6 +128,16 @@ impl Client {
             _ => Ok(()),
         }
     }
+}
+
+/// Opens a socket from an address of this machine's; IPv4 if one is given.
+pub(super) async fn open_from(from: Option<IpAddr>, address: &str) -> io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect(address).await };
+    let to = tokio::net::lookup_host(address).await?.find(SocketAddr::is_ipv4);
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(to.ok_or(io::ErrorKind::AddrNotAvailable)?).await
 }
 
 /// A SUBSCRIBE to one filter.

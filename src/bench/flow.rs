@@ -210,27 +210,27 @@ fn hear(input: &mut Input, shared: &Shared, index: usize, acks: &mut Vec<u8>) ->
 }
 
 /// Bytes as they come in: `bytes[begin..end]` are not understood yet.
-struct Input {
+pub(super) struct Input {
     bytes: Vec<u8>,
     begin: usize,
     end: usize,
 }
 
 impl Input {
-    fn new(read_ahead: Vec<u8>) -> Input {
+    pub(super) fn new(read_ahead: Vec<u8>) -> Input {
         let end = read_ahead.len();
         let mut bytes = read_ahead;
         bytes.resize(READ_BYTES.max(2 * end), 0);
         Input { bytes, begin: 0, end }
     }
 
-    fn next(&mut self, payload_bytes: usize) -> Option<Heard> {
+    pub(super) fn next(&mut self, payload_bytes: usize) -> Option<Heard> {
         let (heard, length) = scan(&self.bytes[self.begin..self.end], payload_bytes)?;
         self.begin += length;
         Some(heard)
     }
 
-    async fn fill(&mut self, read: &mut OwnedReadHalf) -> Result<(), BenchError> {
+    pub(super) async fn fill(&mut self, read: &mut OwnedReadHalf) -> Result<(), BenchError> {
         self.bytes.copy_within(self.begin..self.end, 0);
         (self.begin, self.end) = (0, self.end - self.begin);
         if self.end == self.bytes.len() {

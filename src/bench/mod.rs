@@ -22,6 +22,7 @@ mod flow;
 mod paced;
 mod probe;
 mod floor;
+mod soak;
 mod run;
 mod report;
 
@@ -40,7 +41,7 @@ pub struct Options {
     /// its CPU time and memory are not measured
     #[arg(
         long = "target",
-        required_unless_present = "serve_floor",
+        required_unless_present_any = ["serve_floor", "soak"],
         value_name = "NAME=HOST:PORT[@PID][,HOST:PORT[@PID]]"
     )]
     pub targets: Vec<Target>,
@@ -58,6 +59,12 @@ pub struct Options {
     /// The password to connect with; else the variable MQLINK_PASSWORD
     #[arg(long, value_name = "PASSWORD", requires = "user")]
     pub password: Option<String>,
+    /// Set hostile crowds on a broker of yours that takes anonymous clients, and show what a bystander feels
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["targets", "serve_floor"])]
+    pub soak: Option<String>,
+    /// How many connections the crowds of --soak have
+    #[arg(long, default_value_t = 100_000)]
+    pub connections: usize,
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub only: String,
@@ -114,6 +121,14 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     let local = tokio::task::LocalSet::new();
     if let Some(port) = options.serve_floor {
         return runtime.block_on(local.run_until(floor::serve(port)));
+    }
+    if let Some(address) = &options.soak {
+        println!(
+            "| meanwhile | messages | lost | p50 ms | p99 ms | p99.9 ms | most ms |\n|---|---|---|---|---|---|---|"
+        );
+        let phases =
+            runtime.block_on(local.run_until(soak::run(address, options.connections, options.measured())))?;
+        return report::write_soak(options, &phases);
     }
     let runs = runtime.block_on(local.run_until(run::all(options)))?;
     report::write(options, &runs)

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::Options;
 use super::run::{BenchError, Run};
 use super::scenario::Scenario;
+use super::soak::Phase;
 
 /// Writes what `options` ask for: JSON of every run, and the table to a file or the terminal.
 pub(super) fn write(options: &Options, runs: &[Run]) -> Result<(), BenchError> {
@@ -21,6 +22,13 @@ pub(super) fn write(options: &Options, runs: &[Run]) -> Result<(), BenchError> {
             Ok(())
         }
     }
+}
+
+/// Writes what a bystander felt, as JSON if that is asked for; the table is on the terminal already.
+pub(super) fn write_soak(options: &Options, phases: &[Phase]) -> Result<(), BenchError> {
+    let Some(path) = &options.json else { return Ok(()) };
+    let json = serde_json::to_string_pretty(phases).expect("phases are plain data");
+    write_file(path, &json)
 }
 
 fn write_file(path: &std::path::Path, text: &str) -> Result<(), BenchError> {

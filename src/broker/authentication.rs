@@ -6,12 +6,12 @@
 //! hashed at once, at most [`WAITING_MAX`] wait for it, and [`WAITING_HERE_MAX`] from one address; beyond that a client hears
 //! that the server is busy. A refusal takes its time, the longer the more of them an address had, and waits like the others.
 //! An unknown user is checked against the secret of another one, always the same: neither time nor answer tells who exists.
+//! Bounds, refusals and what stands for unknown users are the node's, whichever shard is asked.
 
-use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -50,25 +50,41 @@ struct Users {
     tokens: Option<Arc<Tokens>>,
 }
 
-/// Checks user names and passwords.
-pub(super) struct Authenticator {
-    users: Rc<Users>,
-    hashing: Arc<Semaphore>,
-    crowd: Rc<Crowd>,
+/// What all authenticators of a node share.
+pub(super) struct Gate {
+    hashing: Semaphore,
+    crowd: Mutex<Crowd>,
     seed: RandomState,
     /// Makes the salts of SCRAM users who do not exist.
     salt_key: [u8; 32],
 }
 
-impl Authenticator {
-    pub(super) fn new() -> Authenticator {
-        Authenticator {
-            users: Rc::default(),
-            hashing: Arc::new(Semaphore::new(HASHING_MAX)),
-            crowd: Rc::default(),
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate {
+            hashing: Semaphore::new(HASHING_MAX),
+            crowd: Mutex::default(),
             seed: RandomState::new(),
             salt_key: random(),
         }
+    }
+}
+
+impl Gate {
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks user names and passwords.
+pub(super) struct Authenticator {
+    users: Rc<Users>,
+    gate: Arc<Gate>,
+}
+
+impl Authenticator {
+    pub(super) fn new(gate: Arc<Gate>) -> Authenticator {
+        Authenticator { users: Rc::default(), gate }
     }
 
     /// Takes over new users. The answer tells whom that bars: users who are gone or have another secret, anonymous ones if
@@ -97,7 +113,7 @@ impl Authenticator {
         let secret_of = |name: &str| self.users.secrets.get(name).map(|secret| secret.to_string());
         if context.is_empty() {
             let nonce = random();
-            return match scram::begin(message, &nonce, &self.salt_key, secret_of) {
+            return match scram::begin(message, &nonce, &self.gate.salt_key, secret_of) {
                 Some(Challenge { message, context }) => {
                     Answer::Continue { data: message.into(), context: context.into() }
                 }
@@ -114,7 +130,7 @@ impl Authenticator {
 
     /// Begins to check a user name and a password.
     pub(super) fn check(&self, username: &Arc<str>, password: Bytes, peer: IpAddr) -> Check {
-        let Some(place) = Place::take(&self.crowd, peer) else { return Check::Done(Verdict::Busy) };
+        let Some(place) = Place::take(&self.gate, peer) else { return Check::Done(Verdict::Busy) };
         let known = self.users.secrets.get(&**username);
         let token = self.users.tokens.clone().filter(|_| looks_like_token(&password));
         let trial = Trial {
@@ -129,15 +145,15 @@ impl Authenticator {
             if verdict != Verdict::Refused {
                 return Check::Done(verdict);
             }
-            return Check::Wait(Waiting { trial: None, hashing: Arc::clone(&self.hashing), place });
+            return Check::Wait(Waiting { trial: None, place });
         }
-        Check::Wait(Waiting { trial: Some(trial), hashing: Arc::clone(&self.hashing), place })
+        Check::Wait(Waiting { trial: Some(trial), place })
     }
 
     /// The secret that stands for that of an unknown user.
     fn decoy(&self, username: &str) -> Option<&Arc<str>> {
         let count = self.users.decoys.len();
-        self.users.decoys.get((self.seed.hash_one(username) % count.max(1) as u64) as usize)
+        self.users.decoys.get((self.gate.seed.hash_one(username) % count.max(1) as u64) as usize)
     }
 }
 
@@ -177,7 +193,6 @@ pub(super) enum Check {
 pub(super) struct Waiting {
     /// None: it is refused already.
     trial: Option<Trial>,
-    hashing: Arc<Semaphore>,
     place: Place,
 }
 
@@ -186,7 +201,7 @@ impl Waiting {
     pub(super) async fn run(self) -> Verdict {
         let verdict = match self.trial {
             Some(trial) => {
-                let Ok(_turn) = self.hashing.acquire().await else { return Verdict::Busy };
+                let Ok(_turn) = self.place.gate.hashing.acquire().await else { return Verdict::Busy };
                 tokio::task::spawn_blocking(move || trial.judge()).await.unwrap_or(Verdict::Busy)
             }
             None => Verdict::Refused,
@@ -235,8 +250,8 @@ fn now_s() -> u64 {
 /// Those who wait, and what is remembered of where they come from.
 #[derive(Default)]
 struct Crowd {
-    waiting: Cell<usize>,
-    addresses: RefCell<HashMap<IpAddr, Address>>,
+    waiting: usize,
+    addresses: HashMap<IpAddr, Address>,
 }
 
 #[derive(Default)]
@@ -254,17 +269,18 @@ impl Address {
 
 /// A place among those who wait.
 struct Place {
-    crowd: Rc<Crowd>,
+    gate: Arc<Gate>,
     address: IpAddr,
 }
 
 impl Place {
-    fn take(crowd: &Rc<Crowd>, peer: IpAddr) -> Option<Place> {
+    fn take(gate: &Arc<Gate>, peer: IpAddr) -> Option<Place> {
         let address = neighbourhood(peer);
-        if crowd.waiting.get() >= WAITING_MAX {
+        let mut crowd = gate.crowd();
+        let Crowd { waiting, addresses } = &mut *crowd;
+        if *waiting >= WAITING_MAX {
             return None;
         }
-        let mut addresses = crowd.addresses.borrow_mut();
         if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&address) {
             let now = Instant::now();
             addresses.retain(|_, one| one.waiting > 0 || !one.is_forgiven(now));
@@ -277,14 +293,14 @@ impl Place {
             return None;
         }
         here.waiting += 1;
-        crowd.waiting.set(crowd.waiting.get() + 1);
-        Some(Place { crowd: Rc::clone(crowd), address })
+        *waiting += 1;
+        Some(Place { gate: Arc::clone(gate), address })
     }
 
     /// Notes a refusal. The answer is how long it should take.
     fn refuse(&self, now: Instant) -> Duration {
-        let mut addresses = self.crowd.addresses.borrow_mut();
-        let here = addresses.entry(self.address).or_default();
+        let mut crowd = self.gate.crowd();
+        let here = crowd.addresses.entry(self.address).or_default();
         here.refusals = if here.is_forgiven(now) { 1 } else { here.refusals.saturating_add(1) };
         here.refused_at = Some(now);
         (DELAY_MIN * (1_u32 << (here.refusals - 1).min(10))).min(DELAY_MAX)
@@ -293,8 +309,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.crowd.waiting.set(self.crowd.waiting.get() - 1);
-        let mut addresses = self.crowd.addresses.borrow_mut();
+        let mut crowd = self.gate.crowd();
+        let Crowd { waiting, addresses } = &mut *crowd;
+        *waiting -= 1;
         if let Some(here) = addresses.get_mut(&self.address) {
             here.waiting -= 1;
             if here.waiting == 0 && here.refused_at.is_none() {
@@ -320,7 +337,7 @@ mod tests {
     fn authenticator(users: &[(&str, &str)]) -> Authenticator {
         let user =
             |(name, secret): &(&str, &str)| User { name: (*name).to_owned(), secret: (*secret).to_owned() };
-        let mut authenticator = Authenticator::new();
+        let mut authenticator = Authenticator::new(Arc::default());
         let users = users.iter().map(user).collect();
         let _ = authenticator.apply(&Authentication { users, ..Authentication::default() });
         authenticator
@@ -355,41 +372,42 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_counted_by_address_and_together() {
-        let crowd = Rc::<Crowd>::default();
+        let gate = Arc::<Gate>::default();
         let fill =
-            |n| (0..WAITING_HERE_MAX).map(|_| Place::take(&crowd, peer(n)).expect("there is room")).collect();
+            |n| (0..WAITING_HERE_MAX).map(|_| Place::take(&gate, peer(n)).expect("there is room")).collect();
         let mut all: Vec<Vec<Place>> = vec![fill(1)];
-        assert!(Place::take(&crowd, peer(1)).is_none(), "the address has its share");
+        assert!(Place::take(&gate, peer(1)).is_none(), "the address has its share");
         all.extend([fill(2), fill(3), fill(4)]);
-        assert!(Place::take(&crowd, peer(5)).is_none(), "all places are taken");
+        assert!(Place::take(&gate, peer(5)).is_none(), "all places are taken");
         all.clear();
-        assert_eq!((crowd.waiting.get(), crowd.addresses.borrow().len()), (0, 0));
-        assert!(Place::take(&crowd, peer(1)).is_some());
+        assert_eq!(gate.crowd().waiting, 0);
+        assert_eq!(gate.crowd().addresses.len(), 0);
+        assert!(Place::take(&gate, peer(1)).is_some());
     }
 
     #[test]
     fn refusals_take_longer_the_more_there_were() {
-        let crowd = Rc::<Crowd>::default();
-        let place = Place::take(&crowd, peer(1)).expect("there is room");
+        let gate = Arc::<Gate>::default();
+        let place = Place::take(&gate, peer(1)).expect("there is room");
         let start = Instant::now();
         let delays: Vec<u64> = (0..7).map(|_| place.refuse(start).as_millis() as u64).collect();
         assert_eq!(delays, [100, 200, 400, 800, 1600, 3000, 3000]);
-        let other = Place::take(&crowd, peer(2)).expect("there is room");
+        let other = Place::take(&gate, peer(2)).expect("there is room");
         assert_eq!(other.refuse(start), DELAY_MIN, "others do not pay for it");
         assert_eq!(place.refuse(start + FORGIVEN_AFTER + DELAY_MIN), DELAY_MIN);
         drop((place, other));
-        let later = Place::take(&crowd, peer(1)).expect("there is room");
+        let later = Place::take(&gate, peer(1)).expect("there is room");
         assert_eq!(later.refuse(start + FORGIVEN_AFTER + DELAY_MIN * 2), DELAY_MIN * 2, "it is remembered");
     }
 
     #[test]
     fn addresses_are_remembered_within_bounds() {
-        let crowd = Rc::<Crowd>::default();
+        let gate = Arc::<Gate>::default();
         for n in 0..ADDRESSES_MAX as u32 + 100 {
-            let place = Place::take(&crowd, IpAddr::from(n.to_be_bytes())).expect("there is room");
+            let place = Place::take(&gate, IpAddr::from(n.to_be_bytes())).expect("there is room");
             place.refuse(Instant::now());
         }
-        assert!(crowd.addresses.borrow().len() <= ADDRESSES_MAX);
+        assert!(gate.crowd().addresses.len() <= ADDRESSES_MAX);
         let of = |text: &str| neighbourhood(text.parse().expect("an address"));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
         assert_eq!(of("::ffff:10.0.0.1"), peer(1));

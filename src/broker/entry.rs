@@ -9,6 +9,7 @@ use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::carrier::Carrier;
 use super::core::Origin;
 use super::proxy::{self, ProxyError};
 use super::socket::Socket;
@@ -93,13 +94,14 @@ impl Door {
         let Some(tls) = &self.tls else {
             let origin = Origin { address, ..Origin::default() };
             if self.is_web_socket {
-                let socket = Socket::Ws(Box::new(WebSocket::accept(stream, &self.path).await?));
+                let stream = WebSocket::accept(Carrier::new(stream), &self.path).await?;
+                let socket = Socket::Ws(Box::new(stream));
                 return Ok(Entered { socket, wire: Wire::new(None, peer), origin });
             }
             let (read, write) = stream.into_split();
             return Ok(Entered { socket: Socket::Plain(read), wire: Wire::new(Some(write), peer), origin });
         };
-        let stream = tls.acceptor.accept(stream).await.map_err(EntryError::Handshake)?;
+        let stream = tls.acceptor.accept(Carrier::new(stream)).await.map_err(EntryError::Handshake)?;
         let origin = tls.origin(stream.get_ref().1, address)?;
         let socket = match self.is_web_socket {
             true => Socket::Wss(Box::new(WebSocket::accept(stream, &self.path).await?)),

@@ -8,24 +8,49 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::AbortHandle;
 
+use super::core::Place;
 use super::shard::Shard;
-use crate::store::{Event, Found, Store, Stored};
+use crate::store::{Client, Event, Store, Stored};
 
-/// Has the core keep what must survive, and takes back what was found. Returns the task that listens to the store.
-pub(super) fn begin(shard: &Rc<Shard>, store: &mut Store, found: Found) -> AbortHandle {
-    for one in &found.strange {
-        tracing::error!(key = one, "the store holds something that is none of ours; it is left alone");
+/// A shard's way to the store, and what the store had of its.
+pub(super) struct Kept {
+    client: Client,
+    events: UnboundedReceiver<Event>,
+    stored: Stored,
+}
+
+impl Kept {
+    /// A way in for one more shard.
+    pub(super) fn join(store: &mut Store, stored: Stored) -> Kept {
+        let (say, events) = unbounded_channel();
+        let client = store.join(Arc::new(move |event| {
+            // A shard that is gone needs nothing any more.
+            let _ = say.send(event);
+        }));
+        Kept { client, events, stored }
     }
-    let (say, heard) = unbounded_channel();
-    let client = store.join(Arc::new(move |event| {
-        // A shard that is gone needs nothing any more.
-        let _ = say.send(event);
-    }));
+}
+
+/// What was found, by the shards where it is at home.
+pub(super) fn split(stored: Stored, place: Place) -> Vec<Stored> {
+    let mut parts: Vec<Stored> = (0..place.count()).map(|_| Stored::default()).collect();
+    for session in stored.sessions {
+        parts[usize::from(place.home(session.key.partition))].sessions.push(session);
+    }
+    for (topic, value) in stored.retained {
+        parts[usize::from(place.home_of(&topic))].retained.push((topic, value));
+    }
+    parts
+}
+
+/// Has the core keep what must survive, and takes back what was found.
+pub(super) fn begin(shard: &Rc<Shard>, kept: Kept) {
+    let Kept { client, events, stored } = kept;
     *shard.store.borrow_mut() = Some(client);
-    restore(shard, found.stored);
-    tokio::task::spawn_local(follow(Rc::clone(shard), heard)).abort_handle()
+    restore(shard, stored);
+    let follower = tokio::task::spawn_local(follow(Rc::clone(shard), events)).abort_handle();
+    shard.tasks.borrow_mut().push(follower);
 }
 
 fn restore(shard: &Rc<Shard>, stored: Stored) {

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
@@ -15,8 +16,10 @@ use tokio::task::AbortHandle;
 
 use super::core::Origin;
 use super::entry::{Door, Entered};
+use super::handover::settle;
+use super::seats::{Seat, Seats};
 use super::shard::Shard;
-use super::socket::{Socket, serve};
+use super::socket::{Guest, Socket};
 use super::wire::Wire;
 use crate::settings;
 use crate::settings::report::ListenerReport;
@@ -48,7 +51,7 @@ struct State {
     /// How clients are let in; none while nobody can be.
     door: RefCell<Option<Rc<Door>>>,
     /// Connections that came in here and are not closed.
-    sockets: Cell<usize>,
+    seats: Arc<Seats>,
     /// When the next connection would come, if they came as fast as they may.
     next: Cell<Option<Instant>>,
     /// Why the last TLS settings are of no use.
@@ -90,7 +93,7 @@ impl Listener {
     fn open(shard: &Rc<Shard>, bind: &str, settings: &settings::Listener) -> Listener {
         let state = Rc::new(State {
             door: RefCell::new(None),
-            sockets: Cell::new(0),
+            seats: Arc::default(),
             next: Cell::new(None),
             tls_error: RefCell::new(None),
             address: RefCell::new(Err("is opening".to_owned())),
@@ -185,20 +188,18 @@ async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
     match listener.accept().await {
         Ok((stream, peer)) => {
             let Some(door) = state.door.borrow().clone() else { return }; // dropping the stream closes it
-            let Some(seat) = Seat::take(shard, state, &door) else { return };
+            state.seats.set_max(door.limits.connections_max.unwrap_or(usize::MAX));
+            let Some(seat) = Seat::take(&shard.seats, &state.seats) else { return };
             // A socket that refuses the option is closed already; reading finds that out.
             let _ = stream.set_nodelay(true);
             if door.is_plain() {
                 let (read, write) = stream.into_split();
                 let origin = Origin { address: Some(peer.ip().to_canonical()), ..Origin::default() };
-                tokio::task::spawn_local(hold(
-                    seat,
-                    Socket::Plain(read),
-                    Wire::new(Some(write), peer),
-                    origin,
-                ));
+                let wire = Wire::new(Some(write), peer);
+                let guest = Guest { socket: Socket::Plain(read), wire, origin, unread: Vec::new(), seat };
+                tokio::task::spawn_local(settle(Rc::clone(shard), guest));
             } else {
-                tokio::task::spawn_local(open(seat, stream, peer, Rc::clone(&door)));
+                tokio::task::spawn_local(open(Rc::clone(shard), seat, stream, peer, Rc::clone(&door)));
             }
             state.pace(door.limits.connects_per_s_max).await;
         }
@@ -225,45 +226,14 @@ impl State {
     }
 }
 
-/// A place among the connections that are allowed at once, in the node and in its listener.
-struct Seat {
-    shard: Rc<Shard>,
-    state: Rc<State>,
-}
-
-impl Seat {
-    fn take(shard: &Rc<Shard>, state: &Rc<State>, door: &Door) -> Option<Seat> {
-        let (taken, here) = (shard.sockets.get(), state.sockets.get());
-        let is_free = taken < shard.connections_max.get()
-            && door.limits.connections_max.is_none_or(|connections_max| here < connections_max);
-        is_free.then(|| {
-            shard.sockets.set(taken + 1);
-            state.sockets.set(here + 1);
-            Seat { shard: Rc::clone(shard), state: Rc::clone(state) }
-        })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.shard.sockets.set(self.shard.sockets.get() - 1);
-        self.state.sockets.set(self.state.sockets.get() - 1);
-    }
-}
-
-/// Serves a client that is in, on its seat.
-async fn hold(seat: Seat, socket: Socket, wire: Wire, origin: Origin) {
-    serve(Rc::clone(&seat.shard), socket, wire, origin).await;
-    drop(seat);
-}
-
 /// Lets a client through a door that takes time, and serves it in a task of its own: what the handshake took is free then.
-async fn open(seat: Seat, stream: TcpStream, peer: SocketAddr, door: Rc<Door>) {
-    let patience_s = door.limits.handshake_s_max.unwrap_or(seat.shard.connect_timeout_s.get());
+async fn open(shard: Rc<Shard>, seat: Seat, stream: TcpStream, peer: SocketAddr, door: Rc<Door>) {
+    let patience_s = door.limits.handshake_s_max.unwrap_or(shard.connect_timeout_s.get());
     let entering = Box::pin(door.enter(stream, peer));
     match tokio::time::timeout(Duration::from_secs(patience_s.into()), entering).await {
         Ok(Ok(Entered { socket, wire, origin })) => {
-            tokio::task::spawn_local(hold(seat, socket, wire, origin));
+            let guest = Guest { socket, wire, origin, unread: Vec::new(), seat };
+            tokio::task::spawn_local(settle(shard, guest));
         }
         Ok(Err(error)) => tracing::debug!(listener = door.name, %peer, %error, "a client did not get in"),
         Err(_) => tracing::debug!(listener = door.name, %peer, "a client took too long to get in"),

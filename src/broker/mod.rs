@@ -1,8 +1,9 @@
 //! The broker: a pure [`core`] that knows MQTT, and the sockets, timers and passwords around it.
 //!
-//! A [`Broker`] lives on one thread: a `current_thread` runtime with a `LocalSet`. Its connections are tasks there; they
-//! share the core through `Rc` and `RefCell`, without a lock. Links reach it through [`port`] and nothing else; it knows
-//! nothing of how they speak, and nothing of Kubernetes.
+//! A node has one or several shards, a thread each: a `current_thread` runtime with a `LocalSet`. A shard's connections are
+//! tasks there; they share its core through `Rc` and `RefCell`, without a lock. The [`Broker`] lives on the first, which
+//! accepts all clients and hands them to the shard where their client id is at home. Links reach it through [`port`] and
+//! nothing else, on the first shard; it knows nothing of how they speak, and nothing of Kubernetes.
 //!
 //! What holds: settings change without a restart, and a connection ends by that only if its user is barred; a listener
 //! that is set up for TLS never serves in the clear; nobody gets in whom the settings do not name, unless they allow
@@ -15,6 +16,9 @@ mod passwords;
 mod tokens;
 mod authentication;
 mod tls;
+mod memory;
+mod carrier;
+mod seats;
 mod proxy;
 mod websocket;
 mod entry;
@@ -22,6 +26,8 @@ mod wire;
 mod shard;
 mod kept;
 mod socket;
+mod handover;
+mod siblings;
 mod listeners;
 #[cfg(test)]
 mod tests;
@@ -29,18 +35,26 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZero;
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use self::core::{Core, Counters, Fault, Levels, Redirect};
+use self::core::{Core, Counters, Fault, Levels, Place, Pressure, Redirect, SHARDS_MAX, ShardNumber};
 use self::listeners::Listeners;
-use self::shard::Shard;
+use self::shard::{Common, Shard};
+use self::siblings::{Mesh, Siblings};
 use crate::settings::report::ListenerReport;
 use crate::settings::{Invalid, Problem, Settings};
 use crate::store::{Found, Store};
 
+/// How often the process's memory is looked at: as much as comes meanwhile must not be too much.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often is looked, at the start, whether the interest of stored sessions is held everywhere.
+const HELD_LOOK: Duration = Duration::from_millis(1);
 /// How often timers are looked at while there are any: keep alive and expiry count in seconds.
 const TICK: Duration = Duration::from_millis(100);
 /// How many clients are sent away at a time when the broker drains, and the pause after that: 1,000 a second do not storm
@@ -61,41 +75,61 @@ struct Inner {
     listeners: RefCell<Listeners>,
     /// Listeners stay closed.
     drains: Cell<bool>,
-    tasks: [AbortHandle; 2],
-    store: RefCell<Option<AbortHandle>>,
+    siblings: RefCell<Option<Siblings>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.listeners.get_mut().close();
-        self.tasks.iter().chain(self.store.get_mut().iter()).for_each(AbortHandle::abort);
+        self.shard.tasks.borrow().iter().for_each(AbortHandle::abort);
     }
 }
 
+/// How many shards a node gets: as many as the settings say, else one for each core that the process may use.
+fn shard_count(settings: &Settings) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+    settings.shards.map_or_else(cores, usize::from).clamp(1, SHARDS_MAX)
+}
+
+/// Makes a shard on this thread, with its tasks.
+fn open_shard(settings: &Settings, mesh: Option<Mesh>, common: Common) -> Rc<Shard> {
+    // Not a secret: it only keeps the client ids we assign apart from those of other starts.
+    let seed = RandomState::new().hash_one(std::process::id());
+    let place = mesh.as_ref().map_or(Place::ALONE, |mesh| mesh.place);
+    let core = Core::one_of(place, settings.limits, settings.authentication.anonymous, seed, Instant::now());
+    let shard = Rc::new(Shard::new(core, mesh, common));
+    let flusher = Rc::clone(&shard);
+    *shard.tasks.borrow_mut() = vec![
+        tokio::task::spawn_local(poll_fn(move |cx| flusher.poll_flush(cx))).abort_handle(),
+        tokio::task::spawn_local(keep_time(Rc::clone(&shard))).abort_handle(),
+    ];
+    shard.apply(settings);
+    shard
+}
+
 impl Broker {
-    /// Starts a broker with these settings.
+    /// Starts a broker with these settings, and with as many shards as they say; that number stays.
     ///
     /// # Panics
     /// Outside of a `LocalSet`.
     pub fn start(settings: &Settings) -> Broker {
-        // Not a secret: it only keeps the client ids we assign apart from those of other starts.
-        let seed = RandomState::new().hash_one(std::process::id());
-        let core = Core::new(settings.limits, settings.authentication.anonymous, seed, Instant::now());
-        let shard = Rc::new(Shard::new(core));
-        let flusher = Rc::clone(&shard);
-        let tasks = [
-            tokio::task::spawn_local(poll_fn(move |cx| flusher.poll_flush(cx))).abort_handle(),
-            tokio::task::spawn_local(keep_time(Rc::clone(&shard))).abort_handle(),
-        ];
-        let broker = Broker {
-            inner: Rc::new(Inner {
-                shard,
-                listeners: RefCell::default(),
-                drains: Cell::new(false),
-                tasks,
-                store: RefCell::default(),
-            }),
+        let common = Common::default();
+        let (mesh, siblings) = siblings::start(shard_count(settings), settings, &common)
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "failed to start further shards; the node runs with one");
+                None
+            })
+            .unzip();
+        let shard = open_shard(settings, mesh, common);
+        let watcher = tokio::task::spawn_local(watch_memory(Rc::clone(&shard))).abort_handle();
+        shard.tasks.borrow_mut().push(watcher);
+        let inner = Inner {
+            shard,
+            listeners: RefCell::default(),
+            drains: Cell::new(false),
+            siblings: RefCell::new(siblings),
         };
+        let broker = Broker { inner: Rc::new(inner) };
         broker.apply_settings(settings);
         broker
     }
@@ -103,15 +137,13 @@ impl Broker {
     /// Takes over new settings: listeners, users and limits. Connections whose user is barred end.
     pub fn apply_settings(&self, settings: &Settings) {
         let shard = &self.inner.shard;
-        shard.connections_max.set(settings.limits.connections_max);
-        shard.connect_timeout_s.set(settings.limits.connect_timeout_s);
-        let is_barred = shard.authenticator.borrow_mut().apply(&settings.authentication);
-        shard.with_core(|core| {
-            core.set_policy(settings.limits, settings.authentication.anonymous);
-            let takes_tokens = settings.authentication.jwt.is_some();
-            core.set_access(settings.authorization.as_ref(), takes_tokens, Instant::now());
-            core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
-        });
+        shard.seats.set_max(settings.limits.connections_max);
+        let mark = settings.limits.memory_bytes_max;
+        shard.memory_mark.set(if mark == 0 { memory::default_mark() } else { mark });
+        shard.apply(settings);
+        if let Some(mesh) = &shard.mesh {
+            mesh.apply(settings);
+        }
         if self.inner.drains.get() {
             return;
         }
@@ -119,17 +151,40 @@ impl Broker {
     }
 
     /// Keeps sessions and retained messages in a store from now on, and takes back what was found there. To be called before
-    /// anybody can have connected: in the same breath as [`Broker::start`].
+    /// anybody can have connected: in the same breath as [`Broker::start`]. With several shards, clients wait until all
+    /// know what all want.
     pub fn use_store(&self, store: &mut Store, found: Found) {
-        let follower = kept::begin(&self.inner.shard, store, found);
-        if let Some(before) = self.inner.store.borrow_mut().replace(follower) {
-            before.abort();
+        for one in &found.strange {
+            tracing::error!(key = one, "the store holds something that is none of ours; it is left alone");
+        }
+        let Some(mesh) = &self.inner.shard.mesh else {
+            return kept::begin(&self.inner.shard, kept::Kept::join(store, found.stored));
+        };
+        mesh.hold_clients();
+        let parts = kept::split(found.stored, mesh.place);
+        for (shard, stored) in parts.into_iter().enumerate() {
+            let kept = kept::Kept::join(store, stored);
+            if shard == usize::from(mesh.place.number()) {
+                kept::begin(&self.inner.shard, kept);
+                tokio::task::spawn_local(let_clients_in(Rc::clone(&self.inner.shard)));
+            } else {
+                mesh.restore(shard, kept);
+            }
         }
     }
 
     /// Lets `f` at the core, for what [`port`] offers, and does what the core then asks for.
     pub fn with_core<T>(&self, f: impl FnOnce(&mut Core) -> T) -> T {
         self.inner.shard.with_core(f)
+    }
+
+    /// Waits until all shards have taken back what was stored and know what all want: before that, a message could miss
+    /// somebody.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ready(&self) {
+        self.inner.shard.ready().await;
     }
 
     /// Waits until there are events for the links, to be taken by [`Core::poll_port_event`] until there are no more.
@@ -153,14 +208,78 @@ impl Broker {
         self.inner.shard.listener_bound.notified().await;
     }
 
-    /// What was counted so far.
+    /// What was counted so far, by other shards when they were last [asked](Broker::refresh).
     pub fn counters(&self) -> Counters {
-        self.inner.shard.core.borrow().counters()
+        let own = self.inner.shard.core.borrow().counters();
+        self.noted().fold(own, |sum, (counters, _)| sum + counters)
     }
 
-    /// How much it holds now.
+    /// How much it holds now, other shards as of when they were last [asked](Broker::refresh).
     pub fn levels(&self) -> Levels {
-        self.inner.shard.core.borrow().levels()
+        let own = self.inner.shard.core.borrow().levels();
+        self.noted().fold(own, |sum, (_, levels)| sum + levels)
+    }
+
+    fn noted(&self) -> impl Iterator<Item = (Counters, Levels)> {
+        self.inner.shard.mesh.iter().flat_map(Mesh::noted)
+    }
+
+    /// Asks all shards what they counted and hold.
+    pub async fn refresh(&self) {
+        let Some(mesh) = &self.inner.shard.mesh else { return };
+        mesh.on_others(|shard| {
+            let core = shard.core.borrow();
+            shard.mesh.iter().for_each(|mesh| mesh.note((core.counters(), core.levels())));
+        })
+        .await;
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.inner.shard.mesh.as_ref().map_or(1, |mesh| mesh.place.count())
+    }
+
+    /// Lets `f` at the core of each shard, in order, and waits until all are done.
+    pub async fn with_each_core<T: Send + 'static>(
+        &self,
+        f: impl Fn(&mut Core) -> T + Send + Clone + 'static,
+    ) -> Vec<T> {
+        let mut answers = vec![self.with_core(&f)];
+        if let Some(mesh) = &self.inner.shard.mesh {
+            answers.extend(mesh.on_others(move |shard| shard.with_core(&f)).await);
+        }
+        answers
+    }
+
+    /// The shard where a client id is at home.
+    pub fn home_of(&self, client_id: &str) -> ShardNumber {
+        self.inner.shard.mesh.as_ref().map_or(0, |mesh| mesh.place.home_of(client_id))
+    }
+
+    /// Lets `f` at the core of one shard; `None` if that is gone.
+    pub async fn with_core_of<T: Send + 'static>(
+        &self,
+        shard: ShardNumber,
+        f: impl FnOnce(&mut Core) -> T + Send + 'static,
+    ) -> Option<T> {
+        match &self.inner.shard.mesh {
+            Some(mesh) if shard != mesh.place.number() => {
+                mesh.on_one(shard, move |other| other.with_core(f)).await
+            }
+            _ => Some(self.with_core(f)),
+        }
+    }
+
+    /// Resolves when a shard has ended by itself, which none ever should.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn shard_lost(&self) {
+        let ended = |cx: &mut Context| match &mut *self.inner.siblings.borrow_mut() {
+            Some(siblings) => siblings.poll_one_ended(cx),
+            None => Poll::Pending,
+        };
+        poll_fn(ended).await;
     }
 
     /// Takes no more clients, until the end of the process, and sends those that are here to another server, some at a time.
@@ -168,22 +287,21 @@ impl Broker {
         self.inner.drains.set(true);
         self.inner.listeners.borrow_mut().close();
         let redirect = Redirect { server, is_permanent: false };
-        self.with_core(|core| core.set_redirect(Some(redirect)));
-        let shard = Rc::clone(&self.inner.shard);
-        tokio::task::spawn_local(async move {
-            while shard.with_core(|core| core.drain(DRAINED_AT_ONCE, Instant::now())) > 0 {
-                tokio::time::sleep(DRAIN_PAUSE).await;
-            }
-        });
+        drain_shard(&self.inner.shard, redirect.clone());
+        if let Some(mesh) = &self.inner.shard.mesh {
+            mesh.tell_others(move |shard| drain_shard(shard, redirect.clone()));
+        }
     }
 
     /// Closes the listeners, tells the clients, and waits until they know, though not for long.
     pub async fn shutdown(&self) {
         self.inner.listeners.borrow_mut().close();
-        self.with_core(|core| core.close_all(Fault::ServerShuttingDown, Instant::now()));
+        self.with_each_core(|core| core.close_all(Fault::ServerShuttingDown, Instant::now())).await;
         let all_gone = async {
+            self.refresh().await;
             while self.levels().connections > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
+                self.refresh().await;
             }
         };
         let _ = tokio::time::timeout(FAREWELL_MAX, all_gone).await;
@@ -202,6 +320,44 @@ pub fn check(settings: &Settings) -> Result<(), Invalid> {
     Err(Invalid(vec![Problem { path, message }]))
 }
 
+/// Lets clients in as far as this shard goes: when all others hold the interest of what it took back.
+async fn let_clients_in(shard: Rc<Shard>) {
+    while !shard.core.borrow().is_held() {
+        tokio::time::sleep(HELD_LOOK).await;
+    }
+    shard.mesh.iter().for_each(Mesh::let_clients_in);
+}
+
+fn drain_shard(shard: &Rc<Shard>, redirect: Redirect) {
+    shard.with_core(|core| core.set_redirect(Some(redirect)));
+    let at_once = DRAINED_AT_ONCE.div_ceil(shard.mesh.as_ref().map_or(1, |mesh| mesh.place.count()));
+    let shard = Rc::clone(shard);
+    tokio::task::spawn_local(async move {
+        while shard.with_core(|core| core.drain(at_once, Instant::now())) > 0 {
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+    });
+}
+
+/// Tells all cores how short memory is.
+async fn watch_memory(shard: Rc<Shard>) {
+    let mut pressure = Pressure::None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(used) = memory::resident_bytes() else { continue };
+        let now = Pressure::of(used, shard.memory_mark.get(), pressure);
+        if now == pressure {
+            continue;
+        }
+        tracing::warn!(used, mark = shard.memory_mark.get(), step = ?now, before = ?pressure, "memory: load shedding");
+        pressure = now;
+        shard.with_core(|core| core.set_pressure(now));
+        if let Some(mesh) = &shard.mesh {
+            mesh.on_others(move |other| other.with_core(|core| core.set_pressure(now))).await;
+        }
+    }
+}
+
 /// Tells the core the time while it has timers.
 async fn keep_time(shard: Rc<Shard>) {
     loop {
@@ -212,6 +368,7 @@ async fn keep_time(shard: Rc<Shard>) {
         } else {
             shard.timer_set.notified().await;
         }
+        shard.ready().await; // a will that is due must miss nobody
         let now = Instant::now();
         shard.with_core(|core| {
             core.set_clock(now, kept::wall_ms());

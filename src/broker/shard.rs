@@ -14,16 +14,31 @@ use std::time::Instant;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
-use super::authentication::{Authenticator, Check};
-use super::core::{ConnectionId, Core, Effect, Fault};
+use super::authentication::{Authenticator, Check, Gate};
+use super::core::{ConnectionId, Core, Desk, Effect, Fault};
+use super::seats::Seats;
+use super::siblings::Mesh;
 use super::wire::Wire;
-use crate::store::{Client, Op, Token};
+use crate::settings::Settings;
+use crate::store::{Batch, Client, Token};
 
-/// How many bytes a connection may bring before the next one is heard.
-pub(super) const READ_BUDGET: usize = 16 * 1024;
+/// How many bytes a connection may bring before the next one is heard: what counts is messages per system call, …
+pub(super) const READ_BUDGET: usize = 64 * 1024;
+/// … but when many bring much, each waits for all others: beyond so many bytes in a tick …
+const TICK_BUDGET: usize = 256 * 1024;
+/// … a connection may bring no more than this.
+const READ_BUDGET_MIN: usize = 8 * 1024;
 /// The buffer that all connections read into.
-pub(super) const READ_BUFFER: usize = 64 * 1024;
+pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
+
+/// What all shards of a node share.
+#[derive(Clone, Default)]
+pub(super) struct Common {
+    pub(super) seats: Arc<Seats>,
+    pub(super) gate: Arc<Gate>,
+}
 
 /// One shard: a core, its connections, its store.
 pub(super) struct Shard {
@@ -41,31 +56,78 @@ pub(super) struct Shard {
     pub(super) listener_bound: Notify,
     /// Where what must survive goes; none: nothing outlives the process.
     pub(super) store: RefCell<Option<Client>>,
+    /// How many bytes came in this tick.
+    tick_bytes: Cell<usize>,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
-    /// Sockets accepted and not closed, handshakes included.
-    pub(super) sockets: Cell<usize>,
-    pub(super) connections_max: Cell<usize>,
+    /// The other shards, if there are any.
+    pub(super) mesh: Option<Mesh>,
+    desk: RefCell<Desk>,
+    /// Others have too much mail already; they ring when they took it.
+    must_wait: Cell<bool>,
+    pub(super) seats: Arc<Seats>,
     pub(super) connect_timeout_s: Cell<u16>,
+    /// Above how many bytes of memory the process takes nothing in.
+    pub(super) memory_mark: Cell<usize>,
+    /// The flusher, the keeper of time and others that run as long as the shard.
+    pub(super) tasks: RefCell<Vec<AbortHandle>>,
 }
 
 impl Shard {
-    pub(super) fn new(core: Core) -> Shard {
+    pub(super) fn new(core: Core, mesh: Option<Mesh>, common: Common) -> Shard {
+        let Common { seats, gate } = common;
         Shard {
             core: RefCell::new(core),
             wires: RefCell::default(),
-            authenticator: RefCell::new(Authenticator::new()),
+            authenticator: RefCell::new(Authenticator::new(gate)),
             buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             timer_set: Notify::new(),
             keeps_time: Cell::new(false),
             port_ready: Notify::new(),
             listener_bound: Notify::new(),
             store: RefCell::new(None),
+            tick_bytes: Cell::new(0),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
-            sockets: Cell::new(0),
-            connections_max: Cell::new(0),
+            mesh,
+            desk: RefCell::default(),
+            must_wait: Cell::new(false),
+            seats,
             connect_timeout_s: Cell::new(0),
+            memory_mark: Cell::new(0),
+            tasks: RefCell::default(),
+        }
+    }
+
+    /// Takes over new settings: users and limits. Connections whose user is barred end.
+    pub(super) fn apply(self: &Rc<Self>, settings: &Settings) {
+        self.connect_timeout_s.set(settings.limits.connect_timeout_s);
+        let is_barred = self.authenticator.borrow_mut().apply(&settings.authentication);
+        self.with_core(|core| {
+            core.set_policy(settings.limits, settings.authentication.anonymous);
+            let takes_tokens = settings.authentication.jwt.is_some();
+            core.set_access(settings.authorization.as_ref(), takes_tokens, Instant::now());
+            core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
+        });
+    }
+
+    /// Waits until every shard knows what all want.
+    pub(super) async fn ready(&self) {
+        if let Some(mesh) = &self.mesh {
+            mesh.clients_may_come().await;
+        }
+    }
+
+    /// How many bytes the next connection may bring.
+    pub(super) fn read_budget(&self) -> usize {
+        if self.tick_bytes.get() < TICK_BUDGET { READ_BUDGET } else { READ_BUDGET_MIN }
+    }
+
+    /// Notes that a connection brought so many bytes.
+    pub(super) fn count_read(&self, bytes: usize) {
+        let before = self.tick_bytes.replace(self.tick_bytes.get() + bytes);
+        if before < TICK_BUDGET && self.tick_bytes.get() >= TICK_BUDGET {
+            self.wake_flusher(); // the tick ends though nothing may be to be sent
         }
     }
 
@@ -82,7 +144,8 @@ impl Shard {
             let effect = self.core.borrow_mut().poll_effect();
             match effect {
                 None => break,
-                Some(Effect::Persist(token, ops)) => self.persist(token, ops),
+                Some(Effect::Persist(token, batch)) => self.persist(token, batch),
+                Some(Effect::Resume) => self.resume(),
                 Some(Effect::Close { connection, fault }) => self.close(connection, fault),
                 Some(Effect::Exchange { connection, method, context, data }) => {
                     let answer = self.authenticator.borrow().exchange(&method, &context, &data);
@@ -94,7 +157,8 @@ impl Shard {
             }
         }
         let core = self.core.borrow();
-        if core.has_dirty() {
+        let has_mail = core.has_mail() && !self.must_wait.get();
+        if core.has_dirty() || has_mail || core.has_work() && !core.is_congested() {
             self.wake_flusher();
         }
         if core.has_timers() && !self.keeps_time.get() {
@@ -106,10 +170,25 @@ impl Shard {
         }
     }
 
-    /// Writes what all dirty connections have to send. Runs once per tick, as a task of its own.
+    /// Exchanges mail with other shards and writes what all dirty connections have to send. Runs once per tick, as a task
+    /// of its own.
     pub(super) fn poll_flush(self: &Rc<Self>, cx: &Context) -> Poll<()> {
         *self.flusher.borrow_mut() = Some(cx.waker().clone());
         let now = Instant::now();
+        self.tick_bytes.set(0);
+        self.exchange(cx, now);
+        self.write_dirty(now);
+        // What was said just now is confirmed at once.
+        self.exchange(cx, now);
+        self.work(now);
+        let core = self.core.borrow();
+        if core.has_dirty() || core.has_work() && !core.is_congested() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn write_dirty(&self, now: Instant) {
         let mut dirty = self.dirty.borrow_mut();
         self.core.borrow_mut().take_dirty(&mut dirty);
         let wires = self.wires.borrow();
@@ -118,10 +197,34 @@ impl Shard {
                 self.flush(id, wire, now);
             }
         }
-        if self.core.borrow().has_dirty() {
-            cx.waker().wake_by_ref();
+    }
+
+    fn exchange(self: &Rc<Self>, cx: &Context, now: Instant) {
+        let Some(mesh) = &self.mesh else { return };
+        mesh.listen(cx); // before looking
+        if !mesh.has_mail() && !self.core.borrow().has_mail() {
+            return;
         }
-        Poll::Pending
+        let mut desk = self.desk.borrow_mut();
+        let done = self.core.borrow_mut().exchange(&mesh.office, &mut desk);
+        self.must_wait.set(done.must_wait);
+        mesh.ring(done.wake);
+        self.core.borrow_mut().handle_mail(&mut desk, now);
+        self.settle();
+    }
+
+    /// Does a part of what takes long.
+    fn work(self: &Rc<Self>, now: Instant) {
+        if self.core.borrow().has_work() {
+            self.core.borrow_mut().handle_work(now);
+            self.settle();
+        }
+    }
+
+    /// Goes on with connections that were not read because other shards were behind.
+    fn resume(&self) {
+        let wires = self.wires.borrow();
+        wires.values().filter(|wire| wire.is_paused.get()).for_each(|wire| wire.wake());
     }
 
     fn flush(&self, id: ConnectionId, wire: &Wire, now: Instant) {
@@ -157,9 +260,9 @@ impl Shard {
         }
     }
 
-    fn persist(&self, token: Token, ops: Vec<Op>) {
+    fn persist(&self, token: Token, batch: Batch) {
         if let Some(store) = &*self.store.borrow() {
-            store.persist(token, ops); // it reports the token
+            store.persist(token, batch); // it reports the token
         }
     }
 

@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio_rustls::server::TlsStream;
 
+use super::carrier::Carrier;
 use super::core::{ConnectionId, Origin};
+use super::seats::Seat;
 use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
 use super::websocket::WebSocket;
 use super::wire::Wire;
@@ -28,18 +30,31 @@ const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// The reading side, and for all but plain TCP both.
 pub(super) enum Socket {
     Plain(OwnedReadHalf),
-    Tls(Box<TlsStream<TcpStream>>),
-    Ws(Box<WebSocket<TcpStream>>),
-    Wss(Box<WebSocket<TlsStream<TcpStream>>>),
+    Tls(Box<TlsStream<Carrier>>),
+    Ws(Box<WebSocket<Carrier>>),
+    Wss(Box<WebSocket<TlsStream<Carrier>>>),
+}
+
+/// A client that is in, as the doors leave it.
+pub(super) struct Guest {
+    pub(super) socket: Socket,
+    pub(super) wire: Wire,
+    pub(super) origin: Origin,
+    /// What it sent already.
+    pub(super) unread: Vec<u8>,
+    /// Free when all else is.
+    pub(super) seat: Seat,
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(shard: Rc<Shard>, socket: Socket, wire: Wire, origin: Origin) {
+pub(super) async fn serve(shard: Rc<Shard>, guest: Guest) {
+    let Guest { socket, wire, origin, unread, seat: _seat } = guest;
     let now = Instant::now();
     let id = shard.with_core(|core| core.open_from(origin, now));
     let wire = Rc::new(wire);
     shard.wires.borrow_mut().insert(id, Rc::clone(&wire));
-    let mut task = Task { shard, wire, socket, id, unread: Vec::new(), is_flushed: true };
+    wire.is_paused.set(!unread.is_empty());
+    let mut task = Task { shard, wire, socket, id, unread, is_flushed: true };
     poll_fn(|cx| task.poll_open(cx)).await;
     // A client that does not read must not keep us.
     let _ = tokio::time::timeout(CLOSING_MAX, poll_fn(|cx| task.poll_farewell(cx))).await;
@@ -67,7 +82,7 @@ impl Task {
     /// Serves until the core or the socket is done.
     fn poll_open(&mut self, cx: &mut Context) -> Poll<()> {
         self.wire.watch(cx);
-        let mut budget = READ_BUDGET;
+        let mut budget = self.shard.read_budget();
         loop {
             if self.wire.is_closing.get() || self.wire.is_broken.get() {
                 return Poll::Ready(());
@@ -76,15 +91,19 @@ impl Task {
                 return Poll::Ready(());
             }
             if !self.shard.core.borrow().reads(self.id) {
+                self.wire.is_paused.set(true);
                 return Poll::Pending;
             }
             if self.wire.is_paused.replace(false) {
                 self.handle_unread();
                 continue;
             }
-            match ready!(self.poll_read(cx)) {
+            match ready!(self.poll_read(cx, budget)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(count) => budget = budget.saturating_sub(count),
+                Ok(count) => {
+                    budget = budget.saturating_sub(count);
+                    self.shard.count_read(count);
+                }
             }
             if budget == 0 {
                 cx.waker().wake_by_ref();
@@ -119,8 +138,8 @@ impl Task {
         }
     }
 
-    /// Reads once and hands the bytes to the core.
-    fn poll_read(&mut self, cx: &mut Context) -> Poll<io::Result<usize>> {
+    /// Reads once, at most `budget`, and hands the bytes to the core.
+    fn poll_read(&mut self, cx: &mut Context, budget: usize) -> Poll<io::Result<usize>> {
         if self.unread.len() + READ_BUDGET > READ_BUFFER {
             return self.poll_read_long(cx);
         }
@@ -128,7 +147,7 @@ impl Task {
         let mut buffer = shard.buffer.borrow_mut();
         let kept = self.unread.len();
         buffer[..kept].copy_from_slice(&self.unread);
-        let mut space = ReadBuf::new(&mut buffer[kept..kept + READ_BUDGET]);
+        let mut space = ReadBuf::new(&mut buffer[kept..kept + budget]);
         ready!(self.socket.poll_read(cx, &mut space))?;
         let count = space.filled().len();
         let filled = &buffer[..kept + count];
@@ -199,7 +218,17 @@ impl Task {
 }
 
 impl Socket {
-    fn poll_read(&mut self, cx: &mut Context, space: &mut ReadBuf) -> Poll<io::Result<()>> {
+    /// The stream under what is not plain.
+    pub(super) fn carrier(&mut self) -> Option<&mut Carrier> {
+        match self {
+            Socket::Plain(_) => None,
+            Socket::Tls(stream) => Some(stream.get_mut().0),
+            Socket::Ws(stream) => Some(stream.get_mut()),
+            Socket::Wss(stream) => Some(stream.get_mut().get_mut().0),
+        }
+    }
+
+    pub(super) fn poll_read(&mut self, cx: &mut Context, space: &mut ReadBuf) -> Poll<io::Result<()>> {
         match self {
             Socket::Plain(stream) => Pin::new(stream).poll_read(cx, space),
             Socket::Tls(stream) => Pin::new(stream).poll_read(cx, space),

@@ -1,6 +1,7 @@
 //! The shell on real sockets: a broker and its clients on one thread, on free ports of the loopback.
 
 mod doors;
+mod shards;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -36,6 +37,7 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
 
 fn plain_settings() -> Settings {
     let mut settings = Settings::new("test");
+    settings.shards = Some(1);
     settings.authentication.anonymous = true;
     settings.listeners.push(listener("mqtt", None));
     settings

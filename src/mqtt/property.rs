@@ -288,6 +288,18 @@ impl<'a> Properties<'a> {
         }
     }
 
+    /// Checks a list, without its length, that a PUBLISH to a client may carry.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[inline]
+    pub fn parse_publish(bytes: &'a [u8]) -> Result<Properties<'a>, Violation> {
+        if !bytes.is_empty() {
+            check(bytes, PUBLISH)?;
+        }
+        Ok(Properties { bytes })
+    }
+
     /// Tells whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -8,20 +8,20 @@ use serde_json::Value;
 use super::log;
 use super::shard::Shard;
 use crate::admin::{Done, Drain, Kick, Log, Question, Vitals};
-use crate::broker::core::Kicked;
+use crate::broker::core::{Core, Kicked, ShardNumber};
 use crate::mqtt::Filter;
-use crate::settings::inventory::{Listing, RetainedQuery, SessionQuery};
+use crate::settings::inventory::{Listing, PAGE_MAX, RetainedQuery, SessionQuery};
 
-/// The shard in a cursor, which is `shard.place`: there is one.
-const SHARD: &str = "0";
+/// What is answered while the broker's threads end.
+const GONE: &str = "the node is ending";
 
 impl Shard {
     /// Answers, or says why not.
-    pub(super) fn answer(&self, question: Question, vitals: &Vitals) -> Result<Value, String> {
+    pub(super) async fn answer(&self, question: Question, vitals: &Vitals) -> Result<Value, String> {
         match question {
-            Question::Sessions(query) => self.list_sessions(&query),
-            Question::Retained(query) => self.list_retained(&query),
-            Question::Kick(kick) => self.kick(&kick),
+            Question::Sessions(query) => self.list_sessions(query).await,
+            Question::Retained(query) => self.list_retained(query).await,
+            Question::Kick(kick) => self.kick(kick).await,
             Question::Drain(drain) => Ok(self.drain(drain, vitals)),
             Question::Log(Log { filter }) => {
                 log::change(filter).map(|filter| to_json(&Log { filter: Some(filter) }))
@@ -29,25 +29,43 @@ impl Shard {
         }
     }
 
-    fn list_sessions(&self, query: &SessionQuery) -> Result<Value, String> {
-        let place = query.cursor.as_deref().map_or(Ok(0), parse_cursor)?;
-        let now = Instant::now();
-        let (items, next) = self.broker.with_core(|core| core.sessions_from(place, query, now));
-        let next = next.map(|place| format!("{SHARD}.{place}"));
+    /// Shard by shard.
+    async fn list_sessions(&self, query: SessionQuery) -> Result<Value, String> {
+        let shards = self.broker.shards();
+        let (shard, place) = match (&query.client_id, query.cursor.as_deref()) {
+            (Some(client_id), _) => (self.broker.home_of(client_id), 0),
+            (None, None) => (0, 0),
+            (None, Some(cursor)) => parse_cursor(cursor, shards)?,
+        };
+        let is_one = query.client_id.is_some();
+        let page = move |core: &mut Core| core.sessions_from(place, &query, Instant::now());
+        let (items, next) = self.broker.with_core_of(shard, page).await.ok_or(GONE)?;
+        let next = match next {
+            Some(place) => Some((shard, place)),
+            None => Some((shard + 1, 0)).filter(|&(shard, _)| !is_one && usize::from(shard) < shards),
+        };
+        let next = next.map(|(shard, place)| format!("{shard}.{place}"));
         Ok(to_json(&Listing { items, next, is_cut: false }))
     }
 
-    fn list_retained(&self, query: &RetainedQuery) -> Result<Value, String> {
-        let filter = &query.filter;
+    async fn list_retained(&self, query: RetainedQuery) -> Result<Value, String> {
+        let (filter, limit) = (&query.filter, query.limit.clamp(1, PAGE_MAX));
         Filter::parse(filter).map_err(|error| format!("`{filter}` is no topic filter: {error}"))?;
-        let now = Instant::now();
-        let (items, is_cut) = self.broker.with_core(|core| core.retained_matching(query, now));
+        let page = move |core: &mut Core| core.retained_matching(&query, Instant::now());
+        let pages = self.broker.with_each_core(page).await;
+        let mut is_cut = pages.iter().any(|(_, is_cut)| *is_cut);
+        let mut items: Vec<_> = pages.into_iter().flat_map(|(items, _)| items).collect();
+        is_cut |= items.len() > limit;
+        items.truncate(limit);
         Ok(to_json(&Listing { items, next: None, is_cut }))
     }
 
-    fn kick(&self, kick: &Kick) -> Result<Value, String> {
-        let Kick { client_id, forget } = kick;
-        let done = match self.broker.with_core(|core| core.kick(client_id, *forget, Instant::now())) {
+    async fn kick(&self, kick: Kick) -> Result<Value, String> {
+        let Kick { client_id, forget } = &kick;
+        let (id, forget_it) = (client_id.clone(), *forget);
+        let kick = move |core: &mut Core| core.kick(&id, forget_it, Instant::now());
+        let kicked = self.broker.with_core_of(self.broker.home_of(client_id), kick).await.ok_or(GONE)?;
+        let done = match kicked {
             Kicked::Unknown => {
                 return Err(format!("no client `{client_id}` is known; `sessions` lists them"));
             }
@@ -70,11 +88,15 @@ impl Shard {
     }
 }
 
-fn parse_cursor(cursor: &str) -> Result<usize, String> {
-    let place = cursor.split_once('.').filter(|(shard, _)| *shard == SHARD).map(|(_, place)| place.parse());
-    match place {
-        Some(Ok(place)) => Ok(place),
-        _ => Err(format!("`{cursor}` is no cursor of this node; begin without one")),
+/// A cursor is `shard.place`.
+fn parse_cursor(cursor: &str, shards: usize) -> Result<(ShardNumber, usize), String> {
+    let parts = cursor.split_once('.').and_then(|(shard, place)| {
+        let shard: ShardNumber = shard.parse().ok()?;
+        Some((shard, place.parse().ok()?))
+    });
+    match parts.filter(|&(shard, _)| usize::from(shard) < shards) {
+        Some(parts) => Ok(parts),
+        None => Err(format!("`{cursor}` is no cursor of this node; begin without one")),
     }
 }
 

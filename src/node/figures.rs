@@ -24,6 +24,9 @@ pub(super) fn figures(counters: &Counters) -> Figures {
         ("payload_format", counters.dropped_payload_format),
         ("retained_full", counters.dropped_retained_full),
         ("store_down", counters.dropped_store_down),
+        ("shed_slow", counters.shed_slow),
+        ("shed_queued", counters.shed_queued),
+        ("shed_new", counters.shed_new),
     ];
     Figures { received: counters.received, sent: counters.sent, dropped }
 }

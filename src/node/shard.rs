@@ -44,7 +44,7 @@ pub(super) fn spawn(
     thread::Builder::new().name("shard-0".to_owned()).spawn(move || {
         let local = LocalSet::new();
         local.block_on(&runtime, async {
-            let shard = Shard::start(start, reports);
+            let shard = Shard::start(start, reports).await;
             shard.run(&vitals, commands, stop).await;
         });
         // Nobody waits any more if the process ends at the same time.
@@ -72,13 +72,14 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
+    async fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
         let Start { node, incarnation, document, store } = start;
         let broker = Broker::start(&document.settings);
         let store = store.map(|(mut store, found)| {
             broker.use_store(&mut store, found);
             store
         });
+        broker.ready().await;
         let own = Identity { cluster: document.settings.cluster.clone(), node: node.clone(), incarnation };
         let links = Links::start(broker.clone(), own, incarnation);
         links.apply_settings(&document.settings);
@@ -107,11 +108,12 @@ impl Shard {
                 // Also when its sender is gone.
                 _ = &mut stop => break,
                 command = commands.recv(), if is_managed => match command {
-                    Some(command) => self.handle(command, vitals),
+                    Some(command) => self.handle(command, vitals).await,
                     None => is_managed = false,
                 },
                 () = wait(&changed, is_due) => is_due = true,
                 () = self.broker.listener_bound() => is_due = true,
+                () = self.broker.shard_lost() => panic!("a shard of the broker ended"),
                 () = sleep_until(calm_until), if is_due => {
                     is_due = false;
                     calm_until = Instant::now() + CALM;
@@ -119,6 +121,7 @@ impl Shard {
                 }
                 _ = tick.tick() => {
                     vitals.turn();
+                    self.broker.refresh().await;
                     vitals.count(figures::figures(&self.broker.counters()));
                     self.system.publish(&self.broker, Instant::now().into_std());
                     self.publish();
@@ -130,15 +133,16 @@ impl Shard {
         drop(self.store.take()); // returns when everything is written
     }
 
-    fn handle(&mut self, command: Command, vitals: &Vitals) {
+    async fn handle(&mut self, command: Command, vitals: &Vitals) {
         // Who asked may be gone; then nobody needs the answer.
         match command {
             Command::Refresh(reply) => {
+                self.broker.refresh().await;
                 self.publish();
                 let _ = reply.send(());
             }
             Command::Ask(question, reply) => {
-                let _ = reply.send(self.answer(question, vitals));
+                let _ = reply.send(self.answer(question, vitals).await);
             }
             Command::Apply(json, reply) => {
                 let applied = self.apply(&json);

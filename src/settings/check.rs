@@ -63,6 +63,9 @@ impl Settings {
             found.add("schema", format!("is {}; this version reads schema {SCHEMA} only", self.schema));
         }
         check_name(&self.cluster, "cluster", found);
+        if let Some(shards) = self.shards.filter(|shards| !(1..=64).contains(shards)) {
+            found.add("shards", format!("is {shards}; expected 1 to 64, or nothing for one for each core"));
+        }
         if self.bind.parse::<IpAddr>().is_err() {
             found.add(
                 "bind",

@@ -28,6 +28,9 @@ pub struct Settings {
     /// Where linked clusters connect; none: this cluster can only dial.
     #[serde(default)]
     pub link_listener: Option<LinkListener>,
+    /// How many shards a node has, a thread each, at most 64; none: one for each core. Read when it starts.
+    #[serde(default)]
+    pub shards: Option<u8>,
     /// Who may connect.
     #[serde(default)]
     pub authentication: Authentication,
@@ -54,6 +57,7 @@ impl Settings {
             bind: bind(),
             listeners: Vec::new(),
             link_listener: None,
+            shards: None,
             authentication: Authentication::default(),
             authorization: None,
             limits: Limits::default(),
@@ -104,6 +108,8 @@ pub struct Limits {
     pub connect_timeout_s: u16,
     /// The longest keep alive: version 5 clients that want a longer one, or none, are told this one. 65535: theirs.
     pub keep_alive_s_max: u16,
+    /// How much memory the process may hold before it sheds load (`docs/limits.md`); 0: three quarters of what there is.
+    pub memory_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -122,6 +128,7 @@ impl Default for Limits {
             topic_alias_max: 1_000,
             connect_timeout_s: 10,
             keep_alive_s_max: u16::MAX,
+            memory_bytes_max: 0,
         }
     }
 }

@@ -75,6 +75,7 @@ fn every_mistake_is_named_with_its_path() {
     check(|s| s.schema = 2, "schema: is 2; this version reads schema 1 only");
     check(|s| s.cluster = "a b".into(), "cluster: `a b` is no name");
     check(|s| s.bind = "localhost".into(), "bind: `localhost` is not an IP address");
+    check(|s| s.shards = Some(0), "shards: is 0; expected 1 to 64");
     check(|s| s.listeners[1].name = "mqtt".into(), "listeners[1].name: `mqtt` is used twice");
     check(|s| s.listeners[1].port = 1883, "listeners[1].port: 1883 is used twice");
     check(|s| s.listeners[0].port = 0, "listeners[0].port: is 0");

@@ -123,7 +123,7 @@ fn always_means_the_disk_and_interval_means_soon() {
     for (durability, syncs) in [(Durability::Interval, 0), (Durability::Always, 1)] {
         let twin = Twin::default();
         let (_store, client, heard, _) = joined(&twin, durability);
-        client.persist(Token(1), vec![session()]);
+        client.persist(Token(1), vec![session()].into());
         assert_eq!((heard.recv(), twin.syncs()), (Ok(Event::Persisted(Token(1))), syncs));
     }
 }
@@ -133,17 +133,17 @@ fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
     for mood in [Mood::Full, Mood::FailsAfter] {
         let twin = Twin::default();
         let (store, client, heard, _) = joined(&twin, Durability::Interval);
-        client.persist(Token(1), vec![session()]);
+        client.persist(Token(1), vec![session()].into());
         assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
         twin.set(mood);
-        client.persist(Token(2), vec![append(0)]);
+        client.persist(Token(2), vec![append(0)].into());
         assert_eq!(heard.recv(), Ok(Event::Down(Vec::new())));
         assert_eq!(heard.recv(), Ok(Event::Down(vec![append(0)])));
-        client.persist(Token(3), vec![append(1)]);
+        client.persist(Token(3), vec![append(1)].into());
         assert_eq!(heard.recv(), Ok(Event::Down(vec![append(1)])));
         twin.set(Mood::Good);
         assert_eq!(heard.recv(), Ok(Event::Up));
-        client.persist(Token(4), vec![Op::End { key: KEY }, session(), append(1)]);
+        client.persist(Token(4), vec![Op::End { key: KEY }, session(), append(1)].into());
         assert_eq!(heard.recv(), Ok(Event::Persisted(Token(4))));
         drop(store);
         let (_store, _, _, stored) = joined(&twin, Durability::Interval);
@@ -155,7 +155,7 @@ fn on_disk(dir: &Path, ops: Vec<Op>) -> Found {
     let (mut store, found) = Store::open(dir, Durability::Always).expect("it opens");
     let (say, heard) = channel();
     let client = store.join(Arc::new(move |event| drop(say.send(event))));
-    client.persist(Token(1), ops);
+    client.persist(Token(1), ops.into());
     assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
     found
 }

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::batch::{Batch, Waiting, Waitings};
 use super::engine::{Engine, Opener, StoreError};
 use super::layout::{Layout, Reading, SPACES, Writes};
 use super::{Durability, Op, Stored, Token};
@@ -38,7 +39,7 @@ pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 enum Request {
     Join(Listener),
-    Batch(usize, Token, Vec<Op>),
+    Batch(Waiting),
     Durability(Durability),
     Stop,
 }
@@ -60,9 +61,9 @@ pub struct Client {
 
 impl Client {
     /// Writes a batch, together or not at all.
-    pub fn persist(&self, token: Token, ops: Vec<Op>) {
+    pub fn persist(&self, token: Token, batch: Batch) {
         // A writer that is gone took the process's end with it.
-        let _ = self.requests.send(Request::Batch(self.number, token, ops));
+        let _ = self.requests.send(Request::Batch(Waiting { client: self.number, token, batch }));
     }
 }
 
@@ -81,6 +82,7 @@ impl Store {
             layout,
             durability,
             listeners: Vec::new(),
+            waiting: Waitings::default(),
             retry: RETRY_MIN,
             retry_at: Instant::now(),
         };
@@ -130,28 +132,22 @@ struct Writer {
     layout: Layout,
     durability: Durability,
     listeners: Vec<Listener>,
+    waiting: Waitings,
     retry: Duration,
     retry_at: Instant,
-}
-
-/// Batches that are committed together.
-#[derive(Default)]
-struct Group {
-    batches: Vec<(usize, Token, Vec<Op>)>,
-    bytes: usize,
-    is_last: bool,
 }
 
 impl Writer {
     fn run(mut self, requests: &Receiver<Request>) {
         loop {
-            let group = self.gather(requests);
+            let is_last = self.gather(requests);
             if self.engine.is_some() {
-                self.write(group.batches);
+                let batches = if is_last { self.waiting.take_all() } else { self.waiting.take_whole() };
+                self.write(batches);
             } else {
-                group.batches.into_iter().for_each(|(client, _, ops)| self.tell(client, Event::Down(ops)));
+                self.give_back();
             }
-            if group.is_last {
+            if is_last {
                 break;
             }
             if self.engine.is_none() && Instant::now() >= self.retry_at {
@@ -165,70 +161,79 @@ impl Writer {
         }
     }
 
-    /// Waits for a batch, and takes those with it that wait as well.
-    fn gather(&mut self, requests: &Receiver<Request>) -> Group {
-        let mut group = Group::default();
+    /// Waits for a batch, and takes those with it that wait as well. True if nothing comes after them.
+    fn gather(&mut self, requests: &Receiver<Request>) -> bool {
+        let mut bytes = 0;
         let first = match self.engine {
             Some(_) => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
             None => requests.recv_timeout(self.retry_at.saturating_duration_since(Instant::now())),
         };
         match first {
-            Ok(request) => self.take(request, &mut group),
+            Ok(request) => {
+                if self.take(request, &mut bytes) {
+                    return true;
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => group.is_last = true,
+            Err(RecvTimeoutError::Disconnected) => return true,
         }
-        while group.bytes < COMMIT_BYTES_MAX && !group.is_last {
+        while bytes < COMMIT_BYTES_MAX {
             let Ok(request) = requests.try_recv() else { break };
-            self.take(request, &mut group);
+            if self.take(request, &mut bytes) {
+                return true;
+            }
         }
-        group
+        false
     }
 
-    fn take(&mut self, request: Request, group: &mut Group) {
+    /// True if it was the last.
+    fn take(&mut self, request: Request, bytes: &mut usize) -> bool {
         match request {
             Request::Join(listener) => self.listeners.push(listener),
             Request::Durability(durability) => self.durability = durability,
-            Request::Stop => group.is_last = true,
-            Request::Batch(client, token, ops) => {
-                group.bytes += ops.iter().map(Op::bytes).sum::<usize>();
-                group.batches.push((client, token, ops));
+            Request::Stop => return true,
+            Request::Batch(waiting) => {
+                *bytes += waiting.batch.ops.iter().map(Op::bytes).sum::<usize>();
+                self.waiting.add(waiting);
             }
         }
+        false
     }
 
-    fn write(&mut self, batches: Vec<(usize, Token, Vec<Op>)>) {
+    fn write(&mut self, batches: Vec<Waiting>) {
         if batches.is_empty() {
             return;
         }
         let Some(engine) = &mut self.engine else { return };
-        let mut kept = Vec::with_capacity(batches.len());
         let mut result = Ok(());
-        for (client, token, ops) in batches {
-            for op in &ops {
-                if result.is_ok() {
-                    result = self.layout.take(op, |space, prefix| engine.keys_below(space, prefix));
-                }
+        for op in batches.iter().flat_map(|one| &one.batch.ops) {
+            if result.is_ok() {
+                result = self.layout.take(op, |space, prefix| engine.keys_below(space, prefix));
             }
-            kept.push((client, token, ops));
         }
         let writes = self.layout.finish();
         let result = result.and_then(|()| commit(&mut **engine, writes, self.durability));
         match result {
-            Ok(()) => {
-                kept.into_iter().for_each(|(client, token, _)| self.tell(client, Event::Persisted(token)))
-            }
-            Err(error) => self.fail(&error, kept),
+            Ok(()) => batches.iter().for_each(|one| self.tell(one.client, Event::Persisted(one.token))),
+            Err(error) => self.fail(&error, batches),
         }
     }
 
-    fn fail(&mut self, error: &StoreError, batches: Vec<(usize, Token, Vec<Op>)>) {
+    fn fail(&mut self, error: &StoreError, batches: Vec<Waiting>) {
         tracing::error!(%error, "the store failed; what must be stored is refused until it is back");
         self.engine = None;
         self.layout = Layout::default();
         self.retry = RETRY_MIN;
         self.retry_at = Instant::now() + self.retry;
         (0..self.listeners.len()).for_each(|client| self.tell(client, Event::Down(Vec::new())));
-        batches.into_iter().for_each(|(client, _, ops)| self.tell(client, Event::Down(ops)));
+        batches.into_iter().for_each(|one| self.tell(one.client, Event::Down(one.batch.ops)));
+        self.give_back();
+    }
+
+    /// Gives back what is not written.
+    fn give_back(&mut self) {
+        let batches = self.waiting.take_all();
+        batches.into_iter().for_each(|one| self.tell(one.client, Event::Down(one.batch.ops)));
     }
 
     fn reopen(&mut self) {

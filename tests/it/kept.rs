@@ -10,6 +10,7 @@ use mqlink::mqtt::{
     Ack, Connect, Limits, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Subscribe,
     SubscribeFiltersBuf, SubscribeOptions, Version, decode,
 };
+use mqlink::settings::Settings;
 use tempfile::TempDir;
 
 use crate::clients::{Kind, PATIENCE, Paho, Post, Rumqttc};
@@ -230,10 +231,13 @@ fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
     let folder = TempDir::new().expect("a temporary folder");
     let settings = settings();
     let port = settings.listeners[0].port;
-    let start = || Node::start_kept(settings.clone(), &folder.path().join("store"));
+    let start = |shards| {
+        let settings = Settings { shards: Some(shards), ..settings.clone() };
+        Node::start_kept(settings, &folder.path().join("store"))
+    };
     let (mut publisher, mut present, mut absent) =
         (Publisher::default(), Subscriber::default(), Subscriber::default());
-    let mut node = start();
+    let mut node = start(3);
     for name in ["present", "absent"] {
         Wire::connect(port, name).subscribe("kept/#");
     }
@@ -247,7 +251,7 @@ fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
             publisher.run(&mut sends, 37 * (round + 1));
             node.kill();
         });
-        node = start();
+        node = start(1 + round as u8 % 4);
     }
     let mut wire = Wire::connect(port, "publisher");
     publisher.run(&mut wire, usize::from(WINDOW) * 4);

@@ -19,3 +19,4 @@ mod settings;
 mod pod;
 mod cli;
 mod admin;
+mod crowds;

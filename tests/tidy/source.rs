@@ -118,7 +118,13 @@ pub(crate) fn sources(folder: &str) -> Vec<Source> {
 
 /// All Rust files below `folder`, relative to the repository.
 pub(crate) fn rust_files(folder: &str) -> Vec<PathBuf> {
-    files(folder, "rs")
+    let is_ours = |path: &PathBuf| !path.ancestors().skip(1).any(is_package);
+    files(folder, "rs").into_iter().filter(is_ours).collect()
+}
+
+/// Whether a folder is a package of its own, below the root.
+fn is_package(folder: &Path) -> bool {
+    folder != Path::new("") && root().join(folder).join("Cargo.toml").exists()
 }
 
 /// All files below `folder` with this extension, hidden and built ones left out.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::aliases::Aliases;
 use super::connection::{Opening, State, Terms};
 use super::delivery::pass_on;
+use super::pressure::Pressure;
 use super::publish::{keeps_its_format, may_publish};
 use super::session::{Session, Will};
 use super::{ConnectionId, Core, Effect, Fault, Proof, SessionId, Verdict};
@@ -136,7 +137,8 @@ impl Core {
         loop {
             self.serial = self.serial.wrapping_add(1);
             let id: Arc<str> = format!("mqlink-{:016x}-{}", self.seed, self.serial).into();
-            if !self.by_client.contains_key(&id) {
+            // One that is at home here, so that the client need not move.
+            if self.mesh.elsewhere(&id).is_none() && !self.by_client.contains_key(&id) {
                 return id;
             }
         }
@@ -149,9 +151,13 @@ impl Core {
         opening: Opening,
         now: Instant,
     ) -> Result<(), Fault> {
+        if self.pressure == Pressure::Closed {
+            self.counters.shed_new += 1;
+            return Err(Fault::ServerBusy);
+        }
         let who = self.admit(id, &opening)?;
         let is_new = !self.by_client.contains_key(&opening.client_id);
-        if is_new && self.sessions.len() >= self.limits.sessions_max {
+        if is_new && self.sessions.len() >= self.mesh.place().share(self.limits.sessions_max) {
             return Err(Fault::QuotaExceeded);
         }
         let connack = self.connack_properties(id, &opening);
@@ -168,6 +174,7 @@ impl Core {
         self.attach(session, id, version, &opening);
         self.settle_in(session, id, who);
         self.note_session(session);
+        self.tell_presence(session);
         self.arm_connection(id, now);
         // [MQTT-3.2.0-1] [MQTT-3.1.4-5]
         self.send_connack(id, &connack, is_present)?;

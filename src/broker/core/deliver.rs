@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::delivery::{Delivery, Outgoing};
+use super::mesh::Away;
+use super::pressure::{Pressure, SHORT_QUEUE_BYTES, SLOW_BYTES};
 use super::recipients::{Grant, Recipients, Subscriber};
 use super::ring::Slot;
 use super::routes::GroupId;
@@ -15,6 +17,12 @@ use crate::mqtt::{Ack, Frame, Packet, QoS};
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
+
+/// The member of a shared group whose turn it is.
+enum Chosen {
+    Here(Subscriber),
+    There(Away),
+}
 
 impl Core {
     // [MQTT-4.5.0-1] [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.3.2-3]
@@ -48,7 +56,14 @@ impl Core {
 
     /// False if nobody of the group can take it.
     fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing) -> bool {
-        let Some(member) = self.choose(group, outgoing.publish.qos) else { return false };
+        let member = match self.choose(group, outgoing.publish.qos) {
+            Some(Chosen::Here(member)) => member,
+            Some(Chosen::There(away)) => {
+                self.assign(&away, group, outgoing);
+                return true;
+            }
+            None => return false,
+        };
         let grant = Grant::of(&member);
         let retain = outgoing.publish.retain && grant.retain_as_published;
         self.deliver(member.session, &grant, outgoing, retain, Some(group));
@@ -56,18 +71,30 @@ impl Core {
     }
 
     /// The member whose turn it is: one that can take it now, else one that is connected, else one that comes back.
-    fn choose(&mut self, group: GroupId, qos: QoS) -> Option<Subscriber> {
+    /// Of a member on another shard only that is known whether it is connected.
+    fn choose(&mut self, group: GroupId, qos: QoS) -> Option<Chosen> {
         let group = self.routes.group_mut(group)?;
-        let count = group.members.len();
+        let here = group.members.len();
+        let count = here + group.away.len();
         let turn = |step: usize| (group.cursor + step) % count;
         let find = |fits: &dyn Fn(&Session) -> bool| {
-            (0..count).map(turn).find(|&at| fits(&self.sessions[group.members[at].session as usize]))
+            (0..count).map(turn).find(|&at| match group.members.get(at) {
+                Some(member) => fits(&self.sessions[member.session as usize]),
+                None => group.away[at - here].is_connected,
+            })
+        };
+        let qos_of = |at: usize| match group.members.get(at) {
+            Some(member) => member.qos,
+            None => group.away[at - here].qos,
         };
         let at = find(&|session| is_ready(session, &self.wires))
             .or_else(|| find(&|session| session.connection.is_some()))
-            .or_else(|| (0..count).map(turn).find(|&at| qos.min(group.members[at].qos) > QoS::AtMostOnce))?;
+            .or_else(|| (0..count).map(turn).find(|&at| qos.min(qos_of(at)) > QoS::AtMostOnce))?;
         group.cursor = at + 1;
-        Some(group.members[at])
+        Some(match group.members.get(at) {
+            Some(member) => Chosen::Here(*member),
+            None => Chosen::There(group.away[at - here]),
+        })
     }
 
     /// Hands a message to one session.
@@ -122,6 +149,8 @@ impl Core {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
         } else if connection.waiting() > OUT_BYTES_MAX {
             self.counters.dropped_slow += 1;
+        } else if self.pressure >= Pressure::Slow && connection.waiting() > SLOW_BYTES {
+            self.counters.shed_slow += 1;
         } else {
             self.wires.send_publish(id, bytes);
             self.counters.sent += 1;
@@ -133,6 +162,11 @@ impl Core {
         let session = &self.sessions[to as usize];
         let qos = delivery.frame.qos();
         let is_ready = is_ready(session, &self.wires) && !session.holds(qos);
+        let is_short = self.pressure >= Pressure::Queues;
+        if !is_ready && is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
+            self.counters.shed_queued += 1;
+            return false;
+        }
         let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
         if !is_ready && !session.has_room(&delivery, max, bytes_max) {
             self.counters.dropped_queue_full += 1;

@@ -1,16 +1,16 @@
 //! What who runs the broker sees and does: sessions, retained messages, a connection that has to end, `$SYS`.
 //!
-//! Invariants: a page looks at no more than [`SCAN_MAX`] sessions and gives no more than [`PAGE_MAX`] entries; a session keeps
+//! Invariants: a page looks at no more than [`SCAN_MAX`] sessions or topic levels and gives no more than [`PAGE_MAX`] entries; a session keeps
 //! its place while it lives, so a listing that goes by place meets it once.
 
 use std::time::Instant;
 
 use super::connection::Connection;
 use super::delivery::with_outgoing;
-use super::retained::Walk;
+use super::retained::{Step, Walk};
 use super::session::Session;
 use super::{ConnectionId, Core, Fault};
-use crate::mqtt::{Message, PropertiesBuf, QoS, Version};
+use crate::mqtt::{Filter, Message, PropertiesBuf, QoS, Version};
 use crate::settings::inventory::{PAGE_MAX, RetainedEntry, RetainedQuery, SessionEntry, SessionQuery};
 
 /// How many places one page may look at: about a millisecond.
@@ -77,23 +77,25 @@ impl Core {
         }
     }
 
-    /// Some retained messages that match, and whether there are more. Expects a valid filter.
+    /// Some retained messages that match, and whether there may be more. Expects a valid filter.
     pub fn retained_matching(&self, query: &RetainedQuery, now: Instant) -> (Vec<RetainedEntry>, bool) {
         let limit = query.limit.clamp(1, PAGE_MAX);
         let mut entries = Vec::new();
-        let mut walk = Walk::new(&query.filter);
-        while let Some(message) = walk.next(&self.retained, now) {
-            if entries.len() == limit {
-                return (entries, true);
+        let Ok(filter) = Filter::parse(&query.filter) else { return (entries, false) };
+        let (mut walk, mut nodes) = (Walk::new(filter), SCAN_MAX);
+        loop {
+            match walk.next(&self.retained, &mut nodes, now) {
+                Step::Found(_) if entries.len() == limit => return (entries, true),
+                Step::Found(message) => entries.push(RetainedEntry {
+                    topic: message.topic.to_string(),
+                    qos: message.qos as u8,
+                    bytes: message.payload.len(),
+                    expires_in_s: message.expiry_s(now),
+                }),
+                Step::Paused => return (entries, true),
+                Step::Over => return (entries, false),
             }
-            entries.push(RetainedEntry {
-                topic: message.topic.to_string(),
-                qos: message.qos as u8,
-                bytes: message.payload.len(),
-                expires_in_s: message.expiry_s(now),
-            });
         }
-        (entries, false)
     }
 
     /// Whose connection it is, once that is known.
@@ -132,7 +134,7 @@ impl Core {
             properties: PropertiesBuf::new(),
             expires_at: None,
         };
-        let recipients = self.routes.matches(topic);
+        let recipients = self.recipients_of(topic);
         with_outgoing(&message, now, |outgoing| self.distribute(&recipients, outgoing, None, now));
     }
 }

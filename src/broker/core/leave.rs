@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::connection::State;
 use super::delivery::{Delivery, with_outgoing, with_publish};
 use super::ring::Slot;
-use super::session::Session;
+use super::routes::GroupId;
+use super::session::{Session, SubscriptionKey};
 use super::wheel::Wheel;
 use super::{ConnectionId, Core, Effect, Fault, SessionId, Timer};
-use crate::mqtt::{Disconnect, Message, Packet, QoS, ReasonCode, Version, Violation};
+use crate::mqtt::{Disconnect, Message, Packet, QoS, ReasonCode, SharedFilter, Version, Violation};
 
 impl Core {
     pub(super) fn handle_disconnect(
@@ -88,6 +89,8 @@ impl Core {
         if session.expiry_s == 0 {
             return self.end_session(id, now); // [MQTT-3.1.2-23]
         }
+        self.tell_presence(id);
+        let session = &mut self.sessions[id as usize];
         let expiry = Duration::from_secs(session.expiry_s.into());
         // [MQTT-4.1.0-1] [MQTT-4.1.0-2]
         session.ends_at = now.checked_add(expiry);
@@ -113,14 +116,21 @@ impl Core {
         }
         let expires_at = will.expiry_s.and_then(|s| now.checked_add(Duration::from_secs(s.into())));
         let message = Message { expires_at, ..will.message };
-        let recipients = self.routes.matches(&message.topic);
+        let recipients = self.recipients_of(&message.topic);
         with_outgoing(&message, now, |outgoing| self.distribute(&recipients, outgoing, Some(id), now));
+        self.mesh.take_need(); // nobody waits for an answer
     }
 
     /// Forgets a session that nobody is connected to; its will, if one waits, is published first. [MQTT-3.1.2-8]
     pub(super) fn end_session(&mut self, id: SessionId, now: Instant) {
         self.publish_will(id, now);
         let keys: Vec<_> = self.sessions[id as usize].subscriptions.keys().cloned().collect();
+        // Groups of other shards: what this session leaves goes back there, though the last member here is gone.
+        let shared = keys.iter().filter_map(SubscriptionKey::shared);
+        let away: Vec<_> =
+            shared.filter(|shared| self.mesh.elsewhere(shared.filter.as_str()).is_some()).collect();
+        let away: Vec<_> =
+            away.into_iter().filter_map(|shared| Some((self.routes.find_group(&shared)?, shared))).collect();
         for key in &keys {
             self.drop_subscription(id, key);
         }
@@ -130,11 +140,11 @@ impl Core {
             self.note_gone(key);
         }
         self.by_client.remove(&session.client_id);
-        self.redistribute(session, now);
+        self.redistribute(session, &away, now);
     }
 
     /// Gives what a member of shared groups left unanswered to the other members. [4.8.2]
-    fn redistribute(&mut self, session: Session, now: Instant) {
+    fn redistribute(&mut self, session: Session, away: &[(GroupId, SharedFilter)], now: Instant) {
         let in_flight = session.ring.iter().filter_map(|(_, slot)| match slot {
             // At QoS 2 the client may have it already, and twice would be wrong.
             // [MQTT-4.8.2-5]
@@ -143,18 +153,29 @@ impl Core {
         });
         let left: Vec<_> = in_flight.chain(session.queue.iter().cloned()).collect();
         for delivery in left {
-            self.reassign(&delivery, session.version, now);
+            self.reassign(&delivery, session.version, away, now);
         }
+        self.mesh.take_need(); // nobody waits for an answer
     }
 
-    fn reassign(&mut self, delivery: &Delivery, version: Version, now: Instant) {
+    fn reassign(
+        &mut self,
+        delivery: &Delivery,
+        version: Version,
+        away: &[(GroupId, SharedFilter)],
+        now: Instant,
+    ) {
         let Some(group) = delivery.group else { return };
         let Some(frame) = delivery.aged(version, now) else { return };
         let message = with_publish(&frame, version, |publish| Message {
             expires_at: delivery.expires_at,
             ..Message::from_publish(&publish, publish.topic.into(), now)
         });
-        with_outgoing(&message, now, |outgoing| self.route_again(group, outgoing));
+        let away = away.iter().find(|(id, _)| *id == group).map(|(_, shared)| shared.clone());
+        with_outgoing(&message, now, |outgoing| match away {
+            Some(shared) => self.give_back(shared, outgoing),
+            None => self.route_again(group, outgoing),
+        });
     }
 
     /// Looks whether a connection came to its end, and sets its timer anew.

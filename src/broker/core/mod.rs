@@ -14,6 +14,8 @@
 mod tree;
 mod recipients;
 mod routes;
+mod topics;
+mod pressure;
 mod retained;
 mod fault;
 mod access;
@@ -33,6 +35,7 @@ mod publish;
 mod deliver;
 mod peers;
 mod telling;
+mod mesh;
 mod export;
 mod inspect;
 mod durable;
@@ -40,6 +43,7 @@ mod durable;
 pub(super) mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Add;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,18 +63,22 @@ pub use self::export::{
 };
 pub use self::fault::Fault;
 pub use self::inspect::Kicked;
+use self::mesh::Mesh;
+pub use self::mesh::{Bag, Desk, Exchanged, Office, Place, SHARDS_MAX, ShardMask, ShardNumber, shards_in};
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
+pub use self::pressure::Pressure;
 use self::publish::{Unanswered, Uncompleted};
 use self::retained::Retained;
 use self::routes::Routes;
 use self::session::Session;
 pub use self::telling::Redirect;
+use self::topics::Topics;
 use self::wheel::Wheel;
 use self::wires::Wires;
 use crate::mqtt::{self, Packet, Violation};
 use crate::settings::Limits;
-use crate::store::{Op, Token};
+use crate::store::{Batch, Token};
 
 /// A session's place in the shard.
 type SessionId = u32;
@@ -113,7 +121,9 @@ pub enum Effect {
         fault: Fault,
     },
     /// Make these changes safe, in this order and together, and answer with [`Core::handle_persisted`].
-    Persist(Token, Vec<Op>),
+    Persist(Token, Batch),
+    /// All connections that were not read because others could not take what they brought are read again.
+    Resume,
 }
 
 /// What the shell found out about a user name and password.
@@ -157,6 +167,34 @@ pub struct Counters {
     pub dropped_retained_full: u64,
     /// Messages refused because they must be stored and the store failed.
     pub dropped_store_down: u64,
+    /// QoS 0 messages that a slow connection missed because memory is short.
+    pub shed_slow: u64,
+    /// Messages that a queue refused because memory is short.
+    pub shed_queued: u64,
+    /// Connections, subscriptions and retained messages refused because memory is short.
+    pub shed_new: u64,
+}
+
+impl Add for Counters {
+    type Output = Counters;
+
+    fn add(self, other: Counters) -> Counters {
+        Counters {
+            received: self.received + other.received,
+            sent: self.sent + other.sent,
+            dropped_slow: self.dropped_slow + other.dropped_slow,
+            dropped_queue_full: self.dropped_queue_full + other.dropped_queue_full,
+            dropped_oversize: self.dropped_oversize + other.dropped_oversize,
+            dropped_expired: self.dropped_expired + other.dropped_expired,
+            dropped_not_authorized: self.dropped_not_authorized + other.dropped_not_authorized,
+            dropped_retained_full: self.dropped_retained_full + other.dropped_retained_full,
+            dropped_store_down: self.dropped_store_down + other.dropped_store_down,
+            dropped_payload_format: self.dropped_payload_format + other.dropped_payload_format,
+            shed_slow: self.shed_slow + other.shed_slow,
+            shed_queued: self.shed_queued + other.shed_queued,
+            shed_new: self.shed_new + other.shed_new,
+        }
+    }
 }
 
 /// How much a shard holds.
@@ -170,6 +208,19 @@ pub struct Levels {
     pub subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
+}
+
+impl Add for Levels {
+    type Output = Levels;
+
+    fn add(self, other: Levels) -> Levels {
+        Levels {
+            connections: self.connections + other.connections,
+            sessions: self.sessions + other.sessions,
+            subscriptions: self.subscriptions + other.subscriptions,
+            retained: self.retained + other.retained,
+        }
+    }
 }
 
 /// What a timer is for. Who fires looks at its own deadline.
@@ -197,6 +248,11 @@ pub struct Core {
     unanswered: VecDeque<Unanswered>,
     uncompleted: VecDeque<Uncompleted>,
     ledger: Ledger,
+    /// Everything up to here is safe.
+    safe: Token,
+    topics: Topics,
+    mesh: Mesh,
+    pressure: Pressure,
     serial: u32,
     seed: u64,
     counters: Counters,
@@ -205,6 +261,11 @@ pub struct Core {
 impl Core {
     /// An empty shard. `seed` makes the client ids that it gives away unlike those of other shards and other times.
     pub fn new(limits: Limits, is_anonymous_allowed: bool, seed: u64, now: Instant) -> Core {
+        Core::one_of(Place::ALONE, limits, is_anonymous_allowed, seed, now)
+    }
+
+    /// An empty shard among others.
+    pub fn one_of(place: Place, limits: Limits, is_anonymous_allowed: bool, seed: u64, now: Instant) -> Core {
         Core {
             limits,
             is_anonymous_allowed,
@@ -222,6 +283,10 @@ impl Core {
             unanswered: VecDeque::new(),
             uncompleted: VecDeque::new(),
             ledger: Ledger::new(now),
+            safe: Token(0),
+            topics: Topics::default(),
+            mesh: Mesh::new(place),
+            pressure: Pressure::None,
             serial: 0,
             seed,
             counters: Counters::default(),
@@ -232,6 +297,11 @@ impl Core {
     pub fn set_policy(&mut self, limits: Limits, is_anonymous_allowed: bool) {
         self.limits = limits;
         self.is_anonymous_allowed = is_anonymous_allowed;
+    }
+
+    /// Says how short memory is; what is shed for that follows at once.
+    pub fn set_pressure(&mut self, pressure: Pressure) {
+        self.pressure = pressure;
     }
 
     /// A socket was accepted.
@@ -258,6 +328,7 @@ impl Core {
         }
         while let Some(connection) =
             self.wires.get(id).filter(|connection| connection.reads(self.ledger.is_full()))
+            && !self.mesh.is_congested()
         {
             match mqtt::decode(&bytes[used..], connection.version, &connection.terms.packets) {
                 Ok(Some((packet, length))) => {
@@ -278,9 +349,12 @@ impl Core {
     }
 
     /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`], leaves answers unread,
-    /// has too many unanswered, or is closed. It turns true again no later than something was sent to it.
+    /// has too many unanswered, or is closed, and while other shards are behind. It turns true again no later than something
+    /// was sent to it, or with [`Effect::Resume`].
     pub fn reads(&self, id: ConnectionId) -> bool {
-        self.wires.get(id).is_some_and(|connection| connection.reads(self.ledger.is_full()))
+        let is_store_full = self.ledger.is_full();
+        !self.mesh.is_congested()
+            && self.wires.get(id).is_some_and(|connection| connection.reads(is_store_full))
     }
 
     /// What to do next, besides sending.

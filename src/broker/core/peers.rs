@@ -13,7 +13,9 @@ use slab::Slab;
 
 use super::Core;
 use super::connection::PUBLISH_BYTES_MAX;
-use super::delivery::with_outgoing;
+use super::delivery::{Outgoing, with_outgoing};
+use super::publish::to_message;
+use super::recipients::Recipients;
 use crate::mqtt::{Filter, Message};
 
 /// A linked cluster as a recipient.
@@ -81,7 +83,9 @@ impl Core {
     /// Closes a peer; its routes go with it.
     pub fn peer_close(&mut self, peer: PeerId) {
         if self.peers.names.try_remove(peer.0 as usize).is_some() {
-            self.routes.remove_peer_everywhere(peer);
+            for filter in self.routes.filters_of(peer) {
+                self.peer_route_delete(peer, &filter);
+            }
             // The next one that is opened may get its number.
             let is_its =
                 |event: &PortEvent| matches!(event, PortEvent::Forward { peer: other, .. } if *other == peer);
@@ -92,13 +96,19 @@ impl Core {
     /// The peer wants messages that match. Adding twice is adding once.
     pub fn peer_route_add(&mut self, peer: PeerId, filter: &Filter) {
         if self.peers.names.contains(peer.0 as usize) {
-            self.routes.add_peer(filter, peer);
+            let is_first = self.routes.add_peer(filter, peer);
+            if is_first && !self.routes.has_subscribers(filter.as_str()) {
+                self.mesh.announce(filter, None, true);
+            }
         }
     }
 
     /// The peer no longer wants messages for this filter's sake.
     pub fn peer_route_delete(&mut self, peer: PeerId, filter: &Filter) {
-        self.routes.remove_peer(filter.as_str(), peer);
+        let was_last = self.routes.remove_peer(filter.as_str(), peer);
+        if was_last && !self.routes.has_subscribers(filter.as_str()) {
+            self.mesh.announce(filter, None, false);
+        }
     }
 
     /// Brings a message from a peer to local subscribers: one member of each shared group, RETAIN passed on and never
@@ -112,8 +122,22 @@ impl Core {
             self.counters.dropped_oversize += 1;
             return 0;
         }
-        let recipients = self.routes.matches(&message.topic);
-        with_outgoing(&message, now, |outgoing| self.route(&recipients, outgoing, None))
+        let recipients = self.recipients_of(&message.topic);
+        with_outgoing(&message, now, |outgoing| {
+            let count = self.route(&recipients, outgoing, None);
+            self.mesh.publish(recipients.shards, None, outgoing);
+            self.mesh.take_need(); // nobody waits for an answer
+            count + recipients.shards.count_ones() as usize
+        })
+    }
+
+    /// Hands a message of this node to the links. Returns how many peers get it.
+    pub(super) fn forward(&mut self, recipients: &Recipients, outgoing: &Outgoing, now: Instant) -> usize {
+        if recipients.peers.is_empty() || outgoing.publish.topic.starts_with('$') {
+            return 0;
+        }
+        self.peers.forward(&recipients.peers, to_message(outgoing, now));
+        recipients.peers.len()
     }
 
     /// Everything that local subscribers want, for a bootstrap.

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::connection::LastTopic;
 use super::delivery::{Outgoing, pass_on};
+use super::mesh::Need;
+use super::pressure::Pressure;
 use super::recipients::Recipients;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
@@ -29,9 +31,10 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 /// many publishers would hold all of many subscribers.
 const REMEMBERED_MAX: usize = 256;
 
-/// An answer that waits for the store.
+/// An answer that waits for the store, for other shards, or for those before it.
 pub(super) struct Unanswered {
     token: Token,
+    need: Need,
     connection: ConnectionId,
     answer: Answer,
 }
@@ -135,9 +138,12 @@ impl Core {
         if publish.qos == QoS::ExactlyOnce {
             self.sessions[session as usize].received.insert(packet_id);
             self.touch(session);
+            // What it brings others must not be stored without this, nor this without that.
+            self.mesh.tie(self.sessions[session as usize].number.is_some());
         }
         // [MQTT-4.3.2-5]
         let nobody = self.publish(id, session, publish, expires_at, now) == 0;
+        self.mesh.tie(false);
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         self.answer(id, packet_id, publish.qos, reason, self.ledger.changes() != before);
         Ok(())
@@ -156,6 +162,7 @@ impl Core {
             .sessions
             .iter()
             .any(|one| one.grant(None).is_some_and(|grant| keeps(one.session, grant.qos)))
+            || recipients.shards != 0 // all shards have one store, and they may keep it
             || recipients.groups.iter().any(|&group| {
                 self.routes.members(group).iter().any(|member| keeps(member.session, member.qos))
             })
@@ -252,20 +259,29 @@ impl Core {
         publisher: Option<SessionId>,
         now: Instant,
     ) -> usize {
+        let mut keeper = None;
         // [MQTT-3.3.1-5] [MQTT-3.3.1-8]
         if outgoing.publish.retain {
-            self.retain(outgoing, now);
+            self.mesh.shows.note(outgoing.publish.topic);
+            keeper = self.mesh.elsewhere(outgoing.publish.topic);
+            if keeper.is_none() {
+                self.retain(outgoing, now);
+            }
         }
-        let mut count = self.route(recipients, outgoing, publisher);
-        if !recipients.peers.is_empty() && !outgoing.publish.topic.starts_with('$') {
-            count += recipients.peers.len();
-            self.peers.forward(&recipients.peers, to_message(outgoing, now));
-        }
-        count
+        let count = self.route(recipients, outgoing, publisher) + self.forward(recipients, outgoing, now);
+        self.mesh.publish(recipients.shards, keeper, outgoing);
+        count + recipients.shards.count_ones() as usize
     }
 
-    fn retain(&mut self, outgoing: &Outgoing, now: Instant) {
-        let (max, bytes_max) = (self.limits.retained_messages_max, self.limits.retained_bytes_max);
+    pub(super) fn retain(&mut self, outgoing: &Outgoing, now: Instant) {
+        let is_refused = self.pressure == Pressure::Closed && !outgoing.publish.payload.is_empty();
+        if is_refused && !self.retained.has(outgoing.publish.topic) {
+            self.counters.shed_new += 1;
+            return;
+        }
+        let share = |of_all| self.mesh.place().share(of_all);
+        let (max, bytes_max) =
+            (share(self.limits.retained_messages_max), share(self.limits.retained_bytes_max));
         let message = to_message(outgoing, now);
         let topic = Arc::clone(&message.topic);
         if self.retained.put(message, max, bytes_max, now).is_err() {
@@ -297,6 +313,11 @@ impl Core {
         recipients
     }
 
+    /// Who gets a topic that no connection here published: remembered for some topics.
+    pub(super) fn recipients_of(&mut self, topic: &str) -> Rc<Recipients> {
+        self.topics.recipients(topic, &self.routes)
+    }
+
     /// Acknowledges a QoS 1 or 2 message, once it may be.
     fn answer(
         &mut self,
@@ -306,10 +327,12 @@ impl Core {
         reason: ReasonCode,
         must_wait: bool,
     ) {
-        if self.waits(id, must_wait) {
-            self.answer_later(id, Answer::Acknowledge(packet_id, qos, reason), must_wait);
-        } else {
+        let need = self.mesh.take_need();
+        let token = self.token_if(must_wait);
+        if token == Token(0) && need.is_empty() && !self.has_unanswered(id) {
             self.acknowledge(id, packet_id, qos, reason);
+        } else {
+            self.answer_later(id, token, need, Answer::Acknowledge(packet_id, qos, reason));
         }
     }
 
@@ -320,8 +343,8 @@ impl Core {
         packet: &Packet,
         before: u64,
     ) -> Result<(), Fault> {
-        let must_wait = self.ledger.changes() != before;
-        if !self.waits(id, must_wait) {
+        let token = self.token_if(self.ledger.changes() != before);
+        if token == Token(0) && !self.has_unanswered(id) {
             return self.reply(id, packet);
         }
         let connection = self.wires.get(id).ok_or(Fault::ClientLeft)?;
@@ -330,31 +353,35 @@ impl Core {
         if bytes.len() > connection.packet_bytes_max {
             return Err(Fault::AnswerTooLarge); // [MQTT-3.1.2-24]
         }
-        self.answer_later(id, Answer::Packet(bytes), must_wait);
+        self.answer_later(id, token, Need::new(), Answer::Packet(bytes));
         Ok(())
     }
 
-    /// True if an answer has to wait: for the store, or for those before it.
-    fn waits(&self, id: ConnectionId, for_store: bool) -> bool {
-        for_store && self.ledger.is_on() && !self.ledger.refuses()
-            || self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
+    /// What has to be waited for after a change that the store has to hear of; 0 for none.
+    pub(super) fn token_if(&self, must_wait: bool) -> Token {
+        let waits = must_wait && self.ledger.is_on() && !self.ledger.refuses();
+        if waits { self.ledger.token() } else { Token(0) }
     }
 
-    fn answer_later(&mut self, id: ConnectionId, answer: Answer, must_wait: bool) {
+    /// True if answers to this client wait: the next one leaves behind them.
+    fn has_unanswered(&self, id: ConnectionId) -> bool {
+        self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
+    }
+
+    fn answer_later(&mut self, id: ConnectionId, token: Token, need: Need, answer: Answer) {
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.unanswered += 1;
-        // One that waits for its turn only must not wait for a batch that nobody else may ever fill.
-        let last = self.unanswered.back().filter(|_| !must_wait).map(|last| last.token);
-        let token = last.unwrap_or_else(|| self.ledger.token());
-        self.unanswered.push_back(Unanswered { token, connection: id, answer });
+        self.unanswered.push_back(Unanswered { token, need, connection: id, answer });
     }
 
-    /// Everything up to this token is safe: answers whom that keeps waiting.
-    pub(super) fn answer_up_to(&mut self, token: Token) {
-        while self.unanswered.front().is_some_and(|one| one.token <= token) {
-            if let Some(one) = self.unanswered.pop_front() {
-                self.answer_now(one.connection, one.answer);
-            }
+    /// Answers whom nothing keeps waiting any more.
+    pub(super) fn settle_answers(&mut self) {
+        while let Some(one) = self.unanswered.front()
+            && one.token <= self.safe
+            && self.mesh.is_met(&one.need)
+            && let Some(one) = self.unanswered.pop_front()
+        {
+            self.answer_now(one.connection, one.answer);
         }
     }
 

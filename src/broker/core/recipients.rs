@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use super::mesh::ShardMask;
 use super::routes::GroupId;
 use super::{PeerId, SessionId};
 use crate::mqtt::QoS;
@@ -53,6 +54,8 @@ pub(super) struct Recipients {
     pub(super) sessions: Vec<Recipient>,
     pub(super) groups: Vec<GroupId>,
     pub(super) peers: SmallVec<[PeerId; 2]>,
+    /// Other shards.
+    pub(super) shards: ShardMask,
     routes: u32,
 }
 
@@ -116,10 +119,10 @@ impl Recipient {
 
 impl Recipients {
     /// Adds those of one matching route.
-    pub(super) fn add(&mut self, subscribers: &[Subscriber], groups: &[GroupId], peers: &[PeerId]) {
+    pub(super) fn add(&mut self, subscribers: &[Subscriber], peers: &[PeerId], shards: ShardMask) {
         self.sessions.extend(subscribers.iter().map(Recipient::of));
-        self.groups.extend_from_slice(groups);
         self.peers.extend_from_slice(peers);
+        self.shards |= shards;
         self.routes += 1;
     }
 

@@ -1,6 +1,7 @@
 //! Retained messages by topic, found by filter.
 //!
-//! A [`Walk`] gives matches one by one, so that who can take no more stops the search.
+//! A [`Walk`] gives matches one by one, so that who can take no more stops the search; and it stops by itself after so many
+//! topic levels, to be taken up again. While one rests, [`Retained::hold`] keeps the levels that it stands on.
 //!
 //! Invariants: `count` and `bytes` are the sums over the tree; what has expired is never given out, and goes when it is
 //! met or when room is needed.
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::tree::{NodeId, ROOT, Tree};
-use crate::mqtt::Message;
+use crate::mqtt::{Filter, Message};
 
 /// The retained messages of a shard.
 pub(super) struct Retained {
@@ -18,8 +19,14 @@ pub(super) struct Retained {
     bytes: usize,
     /// When it was last searched for what has expired.
     swept_at: Option<Instant>,
+    /// A walk rests: nodes stay.
+    is_held: bool,
+    /// Nodes that may go when none does.
+    vacant: Vec<NodeId>,
 }
 
+/// How many nodes may wait for a resting walk before no further one may rest.
+const VACANT_MAX: usize = 100_000;
 /// How long a search for expired messages is good for: it looks at all, and a full store must not search at each message.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// What a level of a topic costs besides its text: a node, its edge, and a share of the message.
@@ -31,7 +38,12 @@ pub(super) struct Full;
 
 impl Retained {
     pub(super) fn new() -> Retained {
-        Retained { tree: Tree::new(), count: 0, bytes: 0, swept_at: None }
+        Retained { tree: Tree::new(), count: 0, bytes: 0, swept_at: None, is_held: false, vacant: Vec::new() }
+    }
+
+    /// True if the topic has a message.
+    pub(super) fn has(&self, topic: &str) -> bool {
+        self.tree.find_path(topic.split('/')).is_some_and(|node| self.tree.value(node).is_some())
     }
 
     /// The message of a topic.
@@ -78,7 +90,28 @@ impl Retained {
         let Some(message) = self.tree.value_mut(node).take() else { return };
         self.count -= 1;
         self.bytes -= size(&message);
-        self.tree.prune(node, Option::is_none);
+        if self.is_held {
+            self.vacant.push(node);
+        } else {
+            self.tree.prune(node, Option::is_none);
+        }
+    }
+
+    /// Keeps all nodes where they are, for a walk that rests. False if too many were kept already.
+    pub(super) fn hold(&mut self) -> bool {
+        let may = self.vacant.len() < VACANT_MAX;
+        self.is_held |= may;
+        may
+    }
+
+    /// No walk rests any more.
+    pub(super) fn let_go(&mut self) {
+        self.is_held = false;
+        for node in std::mem::take(&mut self.vacant) {
+            if self.tree.has(node) {
+                self.tree.prune(node, Option::is_none);
+            }
+        }
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -93,28 +126,47 @@ impl Retained {
 }
 
 /// A search for the messages whose topic matches a filter. Its memory grows with the filter's levels only.
-pub(super) struct Walk<'f> {
-    open: Vec<(NodeId, Wanted<'f>)>,
+pub(super) struct Walk {
+    filter: Filter,
+    open: Vec<(NodeId, Wanted)>,
 }
 
+/// Where the rest of a filter begins.
+type Rest = u32;
+
 /// What is looked for at a node, with the rest of the filter below it; no rest: the node itself.
-enum Wanted<'f> {
-    Here(Option<&'f str>),
+#[derive(Clone, Copy)]
+enum Wanted {
+    Here(Option<Rest>),
     /// `+`: here, and at the parent's further children.
-    Siblings(Option<&'f str>),
+    Siblings(Option<Rest>),
     /// `#`: everything here and below, and at the parent's further children.
     All,
 }
 
-impl<'f> Walk<'f> {
-    pub(super) fn new(filter: &'f str) -> Walk<'f> {
-        Walk { open: vec![(ROOT, Wanted::Here(Some(filter)))] }
+/// What a step of a walk brings.
+pub(super) enum Step {
+    Found(Rc<Message>),
+    /// So many nodes were looked at as it might; there may be more.
+    Paused,
+    Over,
+}
+
+impl Walk {
+    pub(super) fn new(filter: Filter) -> Walk {
+        Walk { filter, open: vec![(ROOT, Wanted::Here(Some(0)))] }
     }
 
-    /// The next match. Between two calls nothing may be retained or removed.
-    pub(super) fn next(&mut self, retained: &Retained, now: Instant) -> Option<Rc<Message>> {
+    /// The next match, within `nodes` nodes, which are counted down. From one step to the next of the same event nothing may
+    /// be retained or removed; to one of another event, only while it is [held](Retained::hold).
+    pub(super) fn next(&mut self, retained: &Retained, nodes: &mut usize, now: Instant) -> Step {
         let tree = &retained.tree;
         while let Some((node, wanted)) = self.open.pop() {
+            if *nodes == 0 {
+                self.open.push((node, wanted));
+                return Step::Paused;
+            }
+            *nodes -= 1;
             let is_match = match wanted {
                 Wanted::Here(None) => true,
                 Wanted::Here(Some(rest)) => self.descend(tree, node, rest),
@@ -133,25 +185,27 @@ impl<'f> Walk<'f> {
             };
             let message = tree.value(node).as_ref().filter(|message| is_match && !is_over(message, now));
             if let Some(message) = message {
-                return Some(Rc::clone(message));
+                return Step::Found(Rc::clone(message));
             }
         }
-        None
+        Step::Over
     }
 
     /// Goes one level down. True if the node itself matches: `#` takes the level above it as well (4.7.1.2).
-    fn descend(&mut self, tree: &Tree<Option<Rc<Message>>>, node: NodeId, rest: &'f str) -> bool {
-        let (label, rest) = match rest.split_once('/') {
-            Some((label, rest)) => (label, Some(rest)),
-            None => (rest, None),
+    fn descend(&mut self, tree: &Tree<Option<Rc<Message>>>, node: NodeId, rest: Rest) -> bool {
+        let text = &self.filter.as_str()[rest as usize..];
+        let (label, rest) = match text.split_once('/') {
+            Some((label, _)) => (label, Some(rest + label.len() as Rest + 1)),
+            None => (text, None),
         };
         let (child, wanted) = match label {
             "#" => (tree.first_child(node), Wanted::All),
             "+" => (tree.first_child(node), Wanted::Siblings(rest)),
             label => (tree.child(node, label), Wanted::Here(rest)),
         };
+        let is_tail = label == "#";
         self.open.extend(child.map(|child| (child, wanted)));
-        label == "#"
+        is_tail
     }
 }
 

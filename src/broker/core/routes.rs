@@ -15,6 +15,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::mesh::{Away, ShardMask, ShardNumber};
 use super::recipients::{Recipients, Subscriber};
 use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
@@ -26,6 +27,22 @@ struct Route {
     subscribers: Vec<Subscriber>,
     groups: SmallVec<[GroupId; 1]>,
     peers: SmallVec<[PeerId; 1]>,
+    /// What other shards want, if any does.
+    marks: Option<Box<Marks>>,
+}
+
+/// Which other shards want a filter.
+#[derive(Default)]
+struct Marks {
+    plain: ShardMask,
+    /// Shared groups that other shards own.
+    groups: Vec<(ShardNumber, Arc<str>)>,
+}
+
+impl Marks {
+    fn mask(&self) -> ShardMask {
+        self.groups.iter().fold(self.plain, |mask, (owner, _)| mask | 1 << owner)
+    }
 }
 
 /// Names a shared group. The serial tells it from a later one in the same place.
@@ -40,7 +57,11 @@ pub(super) struct Group {
     name: Arc<str>,
     filter: Filter,
     serial: u32,
+    /// The other shard that chooses among its members; none: this one does.
+    owner: Option<ShardNumber>,
     pub(super) members: Vec<Subscriber>,
+    /// Its members on other shards, if this one owns it.
+    pub(super) away: Vec<Away>,
     /// Where the choice begins next: round robin.
     pub(super) cursor: usize,
 }
@@ -85,16 +106,129 @@ impl Routes {
     }
 
     /// Adds or replaces a subscription. True if it is the first of its filter and group.
-    pub(super) fn subscribe(&mut self, filter: &Filter, group: Option<&Arc<str>>, who: Subscriber) -> bool {
+    /// `owner` is the other shard that owns the group, if one does.
+    pub(super) fn subscribe(
+        &mut self,
+        filter: &Filter,
+        group: Option<&Arc<str>>,
+        who: Subscriber,
+        owner: Option<ShardNumber>,
+    ) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(filter);
         let Some(name) = group else {
             return put(&mut self.routes[route as usize].subscribers, who);
         };
         let known = self.group_of(route, name);
-        let group = known.unwrap_or_else(|| self.add_group(route, name));
+        let group = known.unwrap_or_else(|| self.add_group(route, name, owner));
         put(&mut self.groups[group.slot as usize].members, who);
         known.is_none()
+    }
+
+    /// Adds or replaces a member on another shard. True if it is the first of its group.
+    pub(super) fn join_away(&mut self, shared: &SharedFilter, away: Away) -> bool {
+        self.generation += 1;
+        let route = self.route_or_insert(&shared.filter);
+        let known = self.group_of(route, &shared.group);
+        let group = known.unwrap_or_else(|| self.add_group(route, &shared.group, None));
+        let members = &mut self.groups[group.slot as usize].away;
+        members.retain(|other| !is_same(other, away.shard, away.member.session));
+        members.push(away);
+        known.is_none()
+    }
+
+    /// Takes a member on another shard away. True if it was the last of its group.
+    pub(super) fn leave_away(
+        &mut self,
+        shared: &SharedFilter,
+        shard: ShardNumber,
+        session: SessionId,
+    ) -> bool {
+        self.generation += 1;
+        let Some(route) = self.find(shared.filter.as_str()) else { return false };
+        let Some(id) = self.group_of(route, &shared.group) else { return false };
+        self.groups[id.slot as usize].away.retain(|other| !is_same(other, shard, session));
+        let was_last = self.drop_if_deserted(route, id);
+        self.drop_if_unused(route);
+        was_last
+    }
+
+    /// Notes whether the client of a member on another shard is there.
+    pub(super) fn set_presence(
+        &mut self,
+        shared: &SharedFilter,
+        shard: ShardNumber,
+        session: SessionId,
+        is_connected: bool,
+    ) {
+        let Some(group) = self.find_group(shared).and_then(|id| self.group_mut(id)) else { return };
+        let members = group.away.iter_mut().filter(|other| is_same(other, shard, session));
+        members.for_each(|other| other.is_connected = is_connected);
+    }
+
+    /// A session as a member of a group.
+    pub(super) fn member(&self, id: GroupId, session: SessionId) -> Option<Subscriber> {
+        let group = self.groups.get(id.slot as usize).filter(|group| group.serial == id.serial)?;
+        group.members.iter().find(|member| member.session == session).copied()
+    }
+
+    /// Notes that another shard wants a filter, or no longer does. True if that makes it the first or the last of all who
+    /// do, this shard included.
+    pub(super) fn mark(
+        &mut self,
+        filter: &Filter,
+        group: Option<&Arc<str>>,
+        shard: ShardNumber,
+        wanted: bool,
+    ) -> bool {
+        self.generation += 1;
+        let known = self.find(filter.as_str());
+        let route = match known {
+            Some(route) => route,
+            None if wanted => self.route_or_insert(filter),
+            None => return false,
+        };
+        let here = &mut self.routes[route as usize];
+        let marks = here.marks.get_or_insert_default();
+        let is_change = match group {
+            None => {
+                let before = marks.plain;
+                marks.plain = if wanted { before | 1 << shard } else { before & !(1 << shard) };
+                here.subscribers.is_empty() && (before == 0) != (marks.plain == 0)
+            }
+            Some(name) => {
+                marks.groups.retain(|(_, other)| other != name);
+                if wanted {
+                    marks.groups.push((shard, name.clone()));
+                }
+                true // a group has one owner
+            }
+        };
+        if marks.mask() == 0 {
+            here.marks = None;
+        }
+        self.drop_if_unused(route);
+        is_change
+    }
+
+    /// True if another shard wants this.
+    pub(super) fn is_marked(&self, filter: &Filter, group: Option<&Arc<str>>) -> bool {
+        let route = self.find(filter.as_str()).map(|route| &self.routes[route as usize]);
+        let Some(marks) = route.and_then(|route| route.marks.as_ref()) else { return false };
+        match group {
+            None => marks.plain != 0,
+            Some(name) => marks.groups.iter().any(|(_, other)| other == name),
+        }
+    }
+
+    /// True if a peer wants this filter.
+    pub(super) fn has_peers(&self, filter: &Filter) -> bool {
+        self.find(filter.as_str()).is_some_and(|route| !self.routes[route as usize].peers.is_empty())
+    }
+
+    /// True if sessions here want this filter, by themselves.
+    pub(super) fn has_subscribers(&self, filter: &str) -> bool {
+        self.find(filter).is_some_and(|route| !self.routes[route as usize].subscribers.is_empty())
     }
 
     /// Takes a subscription away. True if it was the last of its filter and group.
@@ -112,32 +246,33 @@ impl Routes {
         was_last
     }
 
-    /// Adds a peer's route.
-    pub(super) fn add_peer(&mut self, filter: &Filter, peer: PeerId) {
+    /// Adds a peer's route. True if it is the first for its filter.
+    pub(super) fn add_peer(&mut self, filter: &Filter, peer: PeerId) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(filter);
         let peers = &mut self.routes[route as usize].peers;
         if !peers.contains(&peer) {
             peers.push(peer);
         }
+        peers.len() == 1
     }
 
-    /// Takes a peer's route away.
-    pub(super) fn remove_peer(&mut self, filter: &str, peer: PeerId) {
+    /// Takes a peer's route away. True if it was the last for its filter.
+    pub(super) fn remove_peer(&mut self, filter: &str, peer: PeerId) -> bool {
         self.generation += 1;
-        let Some(route) = self.find(filter) else { return };
-        self.routes[route as usize].peers.retain(|&mut other| other != peer);
+        let Some(route) = self.find(filter) else { return false };
+        let peers = &mut self.routes[route as usize].peers;
+        let before = peers.len();
+        peers.retain(|&mut other| other != peer);
+        let was_last = before > 0 && peers.is_empty();
         self.drop_if_unused(route);
+        was_last
     }
 
-    /// Takes all of a peer's routes away.
-    pub(super) fn remove_peer_everywhere(&mut self, peer: PeerId) {
+    /// The filters that a peer wants.
+    pub(super) fn filters_of(&self, peer: PeerId) -> Vec<Filter> {
         let of_peer = |(_, route): &(usize, &Route)| route.peers.contains(&peer);
-        let filters: Vec<Filter> =
-            self.routes.iter().filter(of_peer).map(|(_, r)| r.filter.clone()).collect();
-        for filter in filters {
-            self.remove_peer(filter.as_str(), peer);
-        }
+        self.routes.iter().filter(of_peer).map(|(_, route)| route.filter.clone()).collect()
     }
 
     /// A group, if it still stands.
@@ -162,12 +297,16 @@ impl Routes {
         Some(SharedFilter { group: Arc::clone(&group.name), filter: group.filter.clone() })
     }
 
-    /// Every filter and group that local subscribers want.
+    /// Every filter and group that subscribers want, those of other shards included.
     pub(super) fn interests(&self) -> impl Iterator<Item = (&Filter, Option<&Arc<str>>)> {
         self.routes.iter().flat_map(|(_, route)| {
-            let own = (!route.subscribers.is_empty()).then_some((&route.filter, None));
-            let named = |id: &GroupId| (&route.filter, Some(&self.groups[id.slot as usize].name));
-            own.into_iter().chain(route.groups.iter().map(named))
+            let is_marked = route.marks.as_ref().is_some_and(|marks| marks.plain != 0);
+            let plain = (is_marked || !route.subscribers.is_empty()).then_some((&route.filter, None));
+            let named = |group: &GroupId| (&route.filter, Some(&self.groups[group.slot as usize].name));
+            let own = route.groups.iter().filter(|id| self.groups[id.slot as usize].owner.is_none());
+            let marks = route.marks.iter().flat_map(|marks| &marks.groups);
+            let others = marks.map(|(_, name)| (&route.filter, Some(name)));
+            plain.into_iter().chain(own.map(named)).chain(others)
         })
     }
 
@@ -181,7 +320,10 @@ impl Routes {
         let mut recipients = Recipients::default();
         for &hit in &hits {
             let route = &self.routes[hit as usize];
-            recipients.add(&route.subscribers, &route.groups, &route.peers);
+            let marks = route.marks.as_ref().map_or(0, |marks| marks.mask());
+            recipients.add(&route.subscribers, &route.peers, marks);
+            let own = route.groups.iter().filter(|id| self.groups[id.slot as usize].owner.is_none());
+            recipients.groups.extend(own);
         }
         recipients.merge();
         recipients
@@ -224,6 +366,7 @@ impl Routes {
             subscribers: Vec::new(),
             groups: SmallVec::new(),
             peers: SmallVec::new(),
+            marks: None,
         }) as u32;
         let (routes, hasher) = (&self.routes, &self.hasher);
         let rehash = |&id: &u32| hasher.hash_one(routes[id as usize].filter.as_str());
@@ -239,7 +382,9 @@ impl Routes {
 
     fn drop_if_unused(&mut self, route: u32) {
         let here = &self.routes[route as usize];
-        if !(here.subscribers.is_empty() && here.groups.is_empty() && here.peers.is_empty()) {
+        if !(here.subscribers.is_empty() && here.groups.is_empty() && here.peers.is_empty())
+            || here.marks.is_some()
+        {
             return;
         }
         let filter = self.routes.remove(route as usize).filter;
@@ -261,11 +406,12 @@ impl Routes {
         groups.iter().copied().find(|id| &*self.groups[id.slot as usize].name == name)
     }
 
-    fn add_group(&mut self, route: u32, name: &Arc<str>) -> GroupId {
+    fn add_group(&mut self, route: u32, name: &Arc<str>, owner: Option<ShardNumber>) -> GroupId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let filter = self.routes[route as usize].filter.clone();
-        let group = Group { name: Arc::clone(name), filter, serial, members: Vec::new(), cursor: 0 };
+        let name = Arc::clone(name);
+        let group = Group { name, filter, serial, owner, members: Vec::new(), away: Vec::new(), cursor: 0 };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
         self.routes[route as usize].groups.push(id);
         id
@@ -274,12 +420,17 @@ impl Routes {
     fn leave_group(&mut self, route: u32, name: &str, session: SessionId) -> bool {
         let Some(id) = self.group_of(route, name) else { return false };
         let members = &mut self.groups[id.slot as usize].members;
-        if !take(members, session) || !members.is_empty() {
-            return false;
+        take(members, session) && self.drop_if_deserted(route, id)
+    }
+
+    fn drop_if_deserted(&mut self, route: u32, id: GroupId) -> bool {
+        let group = &self.groups[id.slot as usize];
+        let is_deserted = group.members.is_empty() && group.away.is_empty();
+        if is_deserted {
+            self.groups.remove(id.slot as usize);
+            self.routes[route as usize].groups.retain(|&mut other| other != id);
         }
-        self.groups.remove(id.slot as usize);
-        self.routes[route as usize].groups.retain(|&mut other| other != id);
-        true
+        is_deserted
     }
 }
 
@@ -291,6 +442,10 @@ fn put(list: &mut Vec<Subscriber>, who: Subscriber) -> bool {
     }
     list.push(who);
     list.len() == 1
+}
+
+fn is_same(member: &Away, shard: ShardNumber, session: SessionId) -> bool {
+    member.shard == shard && member.member.session == session
 }
 
 /// Removes. True if it was there.

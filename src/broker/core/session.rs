@@ -16,7 +16,7 @@ use super::ConnectionId;
 use super::access::Principal;
 use super::delivery::Delivery;
 use super::ring::Ring;
-use crate::mqtt::{Filter, Message, PacketId, QoS, Version};
+use crate::mqtt::{Filter, Message, PacketId, QoS, SharedFilter, Version};
 use crate::store::Partition;
 
 /// Identifies a subscription within its session: its filter, and its share group if it has one.
@@ -27,6 +27,12 @@ pub(super) struct SubscriptionKey {
 }
 
 impl SubscriptionKey {
+    /// The same as a shared filter, if it is one.
+    pub(super) fn shared(&self) -> Option<SharedFilter> {
+        let group = self.group.as_ref()?;
+        Some(SharedFilter { group: Arc::clone(group), filter: self.filter.clone() })
+    }
+
     /// What a subscription costs: its text, twice, and a node for each level.
     pub(super) fn bytes(&self) -> usize {
         const LEVEL_BYTES: usize = 128;

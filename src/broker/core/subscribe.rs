@@ -1,19 +1,17 @@
 //! SUBSCRIBE and UNSUBSCRIBE: subscriptions, the retained messages they bring, and the interest that peers hear of.
 
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::delivery::with_outgoing;
-use super::recipients::{Grant, Subscriber};
-use super::retained::Walk;
+use super::pressure::Pressure;
+use super::recipients::Subscriber;
 use super::session::{Subscription, SubscriptionKey};
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
-    Filter, Message, Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions,
+    Filter, Packet, PacketId, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions,
     Unsubscribe, parse_subscription,
 };
 
@@ -23,6 +21,20 @@ const LEVELS_MAX: usize = 128;
 const SUBSCRIPTION_BYTES_MAX: usize = 16 << 20;
 
 type Reasons = SmallVec<[u8; 16]>;
+
+/// A SUBSCRIBE that is done but for its answer.
+pub(super) struct Subscribed {
+    pub(super) connection: ConnectionId,
+    session: SessionId,
+    serial: u32,
+    packet_id: PacketId,
+    reasons: Reasons,
+    /// The filters whose retained messages it brings.
+    to_show: Vec<(Filter, SubscribeOptions)>,
+    identifier: Option<NonZeroU32>,
+    /// The store's count of changes before it.
+    pub(super) before: u64,
+}
 
 impl Core {
     pub(super) fn handle_subscribe(
@@ -46,11 +58,25 @@ impl Core {
                 Err(reason) => reason as u8,
             });
         }
+        let serial = self.sessions[session as usize].serial;
+        let packet_id = subscribe.packet_id;
+        let done =
+            Subscribed { connection: id, session, serial, packet_id, reasons, to_show, identifier, before };
+        self.subscribed(done, now)
+    }
+
+    /// Answers a SUBSCRIBE, now that its interest is held everywhere, and sends what is retained.
+    pub(super) fn finish_subscribe(&mut self, subscribed: Subscribed, now: Instant) -> Result<(), Fault> {
+        let Subscribed { connection, session, serial, packet_id, reasons, to_show, identifier, before } =
+            subscribed;
         // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
-        let ack = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
-        self.reply_suback(id, ack, before)?; // [MQTT-3.8.4-1]
+        let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons: &reasons };
+        self.reply_suback(connection, ack, before)?; // [MQTT-3.8.4-1]
         for (filter, options) in to_show {
-            if !self.show_retained(session, &filter, options, identifier, now) {
+            let key = SubscriptionKey { filter, group: None };
+            let session_now = self.sessions.get(session as usize).filter(|session| session.serial == serial);
+            let is_there = session_now.is_some_and(|session| session.subscriptions.contains_key(&key));
+            if is_there && !self.show_retained(session, &key.filter, options, identifier, now) {
                 break;
             }
         }
@@ -76,6 +102,10 @@ impl Core {
         let is_new = !session.subscriptions.contains_key(&key);
         let is_full = session.subscriptions.len() >= self.limits.subscriptions_max
             || session.subscription_bytes + key.bytes() > SUBSCRIPTION_BYTES_MAX;
+        if is_new && self.pressure == Pressure::Closed {
+            self.counters.shed_new += 1;
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if is_new && is_full {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -107,8 +137,13 @@ impl Core {
     ) {
         let Subscription { qos, no_local, retain_as_published, identifier } = subscription;
         let who = Subscriber { session: id, identifier, qos, no_local, retain_as_published };
-        if self.routes.subscribe(&key.filter, key.group.as_ref(), who) {
-            self.peers.interest(&key.filter, key.group.as_ref(), true);
+        let shared = key.shared();
+        let owner = shared.as_ref().and_then(|shared| self.mesh.elsewhere(shared.filter.as_str()));
+        let is_first = self.routes.subscribe(&key.filter, key.group.as_ref(), who, owner);
+        match (owner, shared) {
+            (Some(owner), Some(shared)) => self.join(owner, shared, &who),
+            _ if is_first => self.interest_changed(&key.filter, key.group.as_ref(), true),
+            _ => {}
         }
         let session = &mut self.sessions[id as usize];
         let bytes = key.bytes();
@@ -116,38 +151,6 @@ impl Core {
             session.subscription_bytes += bytes;
             self.subscriptions += 1;
         }
-    }
-
-    /// Sends what is retained, as much as the session has room for: a search that brings nothing any more must not go on,
-    /// for a filter costs its client nothing and us all that is retained. False if not all found room.
-    fn show_retained(
-        &mut self,
-        session: SessionId,
-        filter: &Filter,
-        options: SubscribeOptions,
-        identifier: Option<NonZeroU32>,
-        now: Instant,
-    ) -> bool {
-        let grant = Grant {
-            qos: options.qos,
-            retain_as_published: true,
-            identifiers: identifier.map(|id| Rc::from([id.get()])),
-        };
-        let mut walk = Walk::new(filter.as_str());
-        while let Some(message) = walk.next(&self.retained, now) {
-            if !self.show(session, &grant, &message, now) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Sends one retained message, with RETAIN set; false if there was no room. [MQTT-3.3.1-8] v3
-    fn show(&mut self, session: SessionId, grant: &Grant, message: &Message, now: Instant) -> bool {
-        with_outgoing(message, now, |outgoing| {
-            self.encoder.begin();
-            self.deliver_patiently(session, grant, outgoing)
-        })
     }
 
     pub(super) fn handle_unsubscribe(
@@ -194,8 +197,13 @@ impl Core {
     pub(super) fn drop_subscription(&mut self, id: SessionId, key: &SubscriptionKey) {
         self.subscriptions -= 1;
         let group: Option<&Arc<str>> = key.group.as_ref();
-        if self.routes.unsubscribe(key.filter.as_str(), group.map(|name| &**name), id) {
-            self.peers.interest(&key.filter, group, false);
+        let was_last = self.routes.unsubscribe(key.filter.as_str(), group.map(|name| &**name), id);
+        let shared = key.shared();
+        let owner = shared.as_ref().and_then(|shared| self.mesh.elsewhere(shared.filter.as_str()));
+        match (owner, shared) {
+            (Some(owner), Some(shared)) => self.part(owner, shared, id),
+            _ if was_last => self.interest_changed(&key.filter, group, false),
+            _ => {}
         }
     }
 }

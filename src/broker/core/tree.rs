@@ -62,6 +62,11 @@ impl<V: Default> Tree<V> {
         &mut self.nodes[node as usize].value
     }
 
+    /// True if there is such a node.
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        self.nodes.contains(node as usize)
+    }
+
     /// The child for `+`.
     pub(super) fn plus(&self, node: NodeId) -> Option<NodeId> {
         some(self.nodes[node as usize].plus)

@@ -80,6 +80,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
+    /// What carries it.
+    pub(super) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     fn new(stream: S, ahead: Vec<u8>) -> WebSocket<S> {
         WebSocket {
             stream,

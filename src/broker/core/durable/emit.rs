@@ -205,7 +205,8 @@ impl Core {
         }
         self.mend();
         self.write_touched();
-        self.ledger.close()
+        let (gave, took) = self.mesh.take_handed();
+        self.ledger.close(gave, took)
     }
 
     pub(super) fn write_touched(&mut self) {
@@ -226,7 +227,9 @@ impl Core {
     /// Everything up to this token is safe.
     pub fn handle_persisted(&mut self, token: Token, now: Instant) {
         self.ledger.landed(token);
-        self.answer_up_to(token);
+        self.safe = self.safe.max(token);
+        self.settle_answers();
+        self.settle_mesh(now);
         self.complete_up_to(token);
         while self.ledger.held.front().is_some_and(|held| held.token <= token) {
             let Some(held) = self.ledger.held.pop_front() else { break };

@@ -28,8 +28,10 @@ impl Core {
         self.ledger.under_way_bytes = 0;
         self.ledger.held.iter_mut().for_each(|held| held.token = NEVER);
         self.uncompleted.iter_mut().for_each(|one| one.token = NEVER);
+        self.mesh.wait_again(self.safe, NEVER);
         self.note_lost(lost.iter().chain(&open));
         self.refuse_unanswered(now);
+        self.settle_mesh(now);
     }
 
     /// The store is back. It is told what it missed; then all is as before.
@@ -96,6 +98,7 @@ impl Core {
                 .filter(|held| held.token == NEVER)
                 .for_each(|held| held.token = token);
             self.uncompleted_wait_for(token);
+            self.mesh.wait_again(self.safe, token);
             self.ledger.must_close = true;
         }
     }

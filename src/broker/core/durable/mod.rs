@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Effect, SessionId};
-use crate::store::{Op, SessionKey, Token};
+use crate::store::{Batch, Handed, Op, SessionKey, Token};
 
 pub use restore::RestoreError;
 
@@ -145,7 +145,7 @@ impl Ledger {
     }
 
     /// Closes the open batch if there is anything in it.
-    fn close(&mut self) -> Option<Effect> {
+    fn close(&mut self, gave: Vec<Handed>, took: Vec<Handed>) -> Option<Effect> {
         if self.ops.is_empty() && !std::mem::take(&mut self.must_close) {
             return None;
         }
@@ -155,7 +155,7 @@ impl Ledger {
         let bytes = std::mem::take(&mut self.bytes);
         self.under_way.push_back((token, bytes));
         self.under_way_bytes += bytes;
-        Some(Effect::Persist(token, std::mem::take(&mut self.ops)))
+        Some(Effect::Persist(token, Batch { ops: std::mem::take(&mut self.ops), gave, took }))
     }
 
     fn landed(&mut self, token: Token) {

@@ -1,7 +1,7 @@
 //! Bounds: what is full refuses or drops, counts it, and goes on.
 
 use super::world::{World, options, packet, v3, v5};
-use crate::broker::core::{Fault, Verdict};
+use crate::broker::core::{Fault, Pressure, Verdict};
 use crate::mqtt::{
     Packet, PacketId, Properties, Property, Publish, QoS, Subscribe, SubscribeFiltersBuf, Version, Violation,
     decode,
@@ -297,4 +297,43 @@ fn a_client_without_a_receive_maximum_waits_while_the_store_is_slow() {
     assert!(w.core.reads(a));
     w.run_for(31.0);
     assert_eq!(w.closed(a), Some(Fault::KeepAliveTimeout));
+}
+
+#[test]
+fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
+    let mut world = World::new();
+    let publisher = world.connect(v5("publisher"));
+    let slow = world.connect(v5("slow"));
+    world.subscribe(slow, "t", 0);
+    let away = world.connect(v5("away").expiry(60));
+    world.subscribe(away, "t", 1);
+    world.lose(away);
+    let payload = "x".repeat(10_000);
+    let publish = |world: &mut World, count: usize| {
+        (0..count).for_each(|_| world.publish(publisher, "t", 1, &payload));
+        world.heard(publisher);
+    };
+
+    publish(&mut world, 10);
+    assert_eq!(world.core.counters().shed_slow, 0);
+    world.core.set_pressure(Pressure::Slow);
+    publish(&mut world, 10);
+    assert_eq!((world.core.counters().shed_slow, world.core.counters().shed_queued), (10, 0));
+
+    world.core.set_pressure(Pressure::Queues);
+    publish(&mut world, 10);
+    assert_eq!((world.core.counters().shed_slow, world.core.counters().shed_queued), (20, 10));
+
+    world.core.set_pressure(Pressure::Closed);
+    let late = world.hello(&v5("late"));
+    assert_eq!(world.heard(late), ["CONNACK ServerBusy"]);
+    world.subscribe_with(publisher, "new", options(0), None);
+    assert_eq!(world.heard(publisher), ["SUBACK [151]"]);
+    world.publish_with(publisher, "retained", 0, "x", true, &[]);
+    assert_eq!((world.core.levels().retained, world.core.counters().shed_new), (0, 3));
+
+    // What is there stays, and comes when the client does.
+    world.core.set_pressure(Pressure::None);
+    let away = world.hello(&v5("away").resume().expiry(60));
+    assert_eq!(world.heard(away).len(), 1 + 20);
 }

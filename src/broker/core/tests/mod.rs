@@ -11,6 +11,8 @@ mod options;
 mod wishes;
 mod exchanges;
 mod letters;
+mod node;
+mod shards;
 mod shared;
 mod limits;
 mod linked;

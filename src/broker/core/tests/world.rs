@@ -10,7 +10,7 @@ use crate::mqtt::{
     UnsubscribeFiltersBuf, Version, Will, decode,
 };
 use crate::settings::Limits;
-use crate::store::{Op, Shelf, Token};
+use crate::store::{Batch, Op, Shelf, Token};
 
 /// A core, a clock, and what came out.
 pub(super) struct World {
@@ -408,6 +408,9 @@ impl World {
     }
 
     pub(super) fn settle(&mut self) {
+        while self.core.has_work() {
+            self.core.handle_work(self.now);
+        }
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::Authenticate { connection, username, password } => {
@@ -420,7 +423,8 @@ impl World {
                 Effect::Close { connection, fault } => {
                     self.closed.insert(connection, fault);
                 }
-                Effect::Persist(token, ops) => match &mut self.unpersisted {
+                Effect::Resume => {}
+                Effect::Persist(token, Batch { ops, .. }) => match &mut self.unpersisted {
                     Some(waits) => waits.push((token, ops)),
                     None => {
                         self.shelf.apply(&ops);

@@ -1,0 +1,282 @@
+//! What `benches/counts/run` counts the instructions of: `counts SCENARIO N` does a thing N times.
+//!
+//! Without arguments it names the scenarios. What is set up before costs the same for every N, so the difference between two
+//! runs is the thing itself.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use mqlink::broker::core::{ConnectionId, Core, Desk, Office, Place};
+use mqlink::mqtt::{
+    Connect, Filter, Frame, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe,
+    SubscribeFiltersBuf, SubscribeOptions, Version, decode, encode_publish,
+};
+use mqlink::settings;
+
+const VERSION: Version = Version::V5;
+const TOPIC: &str = "plant/7/line/3/sensor/42/temp";
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+/// How many messages a read brings.
+const BATCH: usize = 100;
+
+/// A name, and what does the thing so many times.
+type Scenario = (&'static str, fn(usize));
+
+const SCENARIOS: &[Scenario] = &[
+    ("decode-publish-qos0", |n| decode_publish(QoS::AtMostOnce, n)),
+    ("decode-publish-qos1", |n| decode_publish(QoS::AtLeastOnce, n)),
+    ("encode-publish", encode),
+    ("append-frame", append),
+    ("filter-matches", filter_matches),
+    ("subscribe", subscribe_many),
+    ("match-among-20000", |n| message(QoS::AtMostOnce, 1, 20_000, true, n)),
+    ("message-1:1-qos0", |n| message(QoS::AtMostOnce, 1, 0, false, n)),
+    ("message-1:1-qos1", |n| message(QoS::AtLeastOnce, 1, 0, false, n)),
+    ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, false, n)),
+    ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, false, n)),
+    ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, false, n)),
+    ("message-to-another-shard-qos0", |n| crossing(QoS::AtMostOnce, n)),
+    ("message-to-another-shard-qos1", |n| crossing(QoS::AtLeastOnce, n)),
+    ("connect", connect_many),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [name, count] = &args[..] else {
+        return SCENARIOS.iter().for_each(|(name, _)| println!("{name}"));
+    };
+    let scenario = SCENARIOS.iter().find(|(other, _)| other == name).expect("a scenario's name");
+    (scenario.1)(count.parse().expect("a number"));
+}
+
+fn publish(qos: QoS, topic: &str) -> Publish<'_> {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: (qos != QoS::AtMostOnce).then_some(PacketId::MIN),
+        properties: Properties::EMPTY,
+        payload: &PAYLOAD,
+    }
+}
+
+fn decode_publish(qos: QoS, count: usize) {
+    let mut bytes = Vec::new();
+    encode_publish(&publish(qos, TOPIC), VERSION, &mut bytes);
+    for _ in 0..count {
+        black_box(decode(black_box(&bytes), VERSION, &Limits::default()).expect("it is valid"));
+    }
+}
+
+fn encode(count: usize) {
+    let mut out = Vec::with_capacity(1024);
+    for _ in 0..count {
+        out.clear();
+        encode_publish(black_box(&publish(QoS::AtLeastOnce, TOPIC)), VERSION, &mut out);
+    }
+}
+
+fn append(count: usize) {
+    let frame = Frame::publish(&publish(QoS::AtLeastOnce, TOPIC), VERSION);
+    let mut out = Vec::with_capacity(1024);
+    for _ in 0..count {
+        out.clear();
+        black_box(&frame).append_to(&mut out, Some(PacketId::MIN), false);
+    }
+}
+
+fn filter_matches(count: usize) {
+    let filter = Filter::parse("plant/+/line/+/sensor/#").expect("valid");
+    for _ in 0..count {
+        black_box(black_box(&filter).matches(TOPIC));
+    }
+}
+
+/// A core, or several, and clients that answer.
+struct World {
+    cores: Vec<Core>,
+    office: Office,
+    desks: Vec<Desk>,
+    now: Instant,
+    subscribers: Vec<(usize, ConnectionId)>,
+    dirty: Vec<ConnectionId>,
+    acks: Vec<u8>,
+}
+
+impl World {
+    fn new(shards: usize) -> World {
+        let now = Instant::now();
+        let limits = settings::Limits { inflight_max: u16::MAX, ..settings::Limits::default() };
+        World {
+            cores: (0..shards)
+                .map(|own| Core::one_of(Place::new(own, shards), limits, true, 1, now))
+                .collect(),
+            office: Office::new(shards),
+            desks: (0..shards).map(|_| Desk::default()).collect(),
+            now,
+            subscribers: Vec::new(),
+            dirty: Vec::new(),
+            acks: Vec::new(),
+        }
+    }
+
+    fn send(&mut self, shard: usize, id: ConnectionId, packet: &Packet) {
+        let mut bytes = Vec::new();
+        packet.encode(VERSION, &mut bytes);
+        assert_eq!(self.cores[shard].handle_bytes(id, &bytes, self.now), bytes.len());
+    }
+
+    fn connect(&mut self, shard: usize, client_id: &str) -> ConnectionId {
+        let id = self.cores[shard].open(self.now);
+        let connect = Connect {
+            version: VERSION,
+            is_mqisdp: false,
+            clean_start: true,
+            keep_alive_s: 60,
+            properties: Properties::EMPTY,
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+        };
+        self.send(shard, id, &Packet::Connect(connect));
+        id
+    }
+
+    fn subscribe(&mut self, shard: usize, id: ConnectionId, filter: &str, qos: QoS) {
+        let mut filters = SubscribeFiltersBuf::default();
+        filters.push(filter, SubscribeOptions::at(qos)).expect("the filter is valid");
+        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+        self.send(
+            shard,
+            id,
+            &Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() }),
+        );
+    }
+
+    /// Takes what goes out, answers QoS 1, and lets shards talk, until all is quiet.
+    fn settle(&mut self) {
+        loop {
+            (0..self.cores.len()).for_each(|shard| self.drain(shard));
+            if !self.cores.iter().any(|core| core.has_mail() || core.has_dirty())
+                && !(0..self.cores.len()).any(|shard| self.office.has_mail(shard as u8))
+            {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self, shard: usize) {
+        let core = &mut self.cores[shard];
+        if core.has_mail() || self.office.has_mail(shard as u8) {
+            core.exchange(&self.office, &mut self.desks[shard]);
+            core.handle_mail(&mut self.desks[shard], self.now);
+        }
+        while core.has_dirty() {
+            core.take_dirty(&mut self.dirty);
+            for &id in &self.dirty {
+                let bytes = core.outgoing(id);
+                let length = bytes.len();
+                self.acks.clear();
+                if self.subscribers.contains(&(shard, id)) {
+                    acknowledge(bytes, &mut self.acks);
+                }
+                core.handle_written(id, length, self.now);
+                core.handle_bytes(id, &self.acks, self.now);
+            }
+        }
+    }
+}
+
+/// Finds the packet ids at their fixed place, as cheaply as a client could.
+fn acknowledge(bytes: &[u8], acks: &mut Vec<u8>) {
+    let id_at = 2 + 2 + TOPIC.len();
+    let length = id_at + 2 + 1 + PAYLOAD.len();
+    if bytes[0] >> 4 == 3 && bytes[0] & 6 == 2 {
+        for frame in bytes.chunks_exact(length) {
+            acks.extend_from_slice(&[0x40, 2, frame[id_at], frame[id_at + 1]]);
+        }
+    }
+}
+
+fn other_filter(n: usize) -> String {
+    match n % 10 {
+        0 | 1 => format!("site/{}/+/value/{n}", n % 100),
+        2 => format!("site/{}/{n}/#", n % 100),
+        _ => format!("site/{}/device/{n}/value", n % 100),
+    }
+}
+
+fn batch(qos: QoS, topics: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for n in 0..BATCH {
+        let packet_id = PacketId::new(n as u16 + 1).filter(|_| qos != QoS::AtMostOnce);
+        let packet = Publish { packet_id, ..publish(qos, &topics[n % topics.len()]) };
+        Packet::Publish(packet).encode(VERSION, &mut bytes);
+    }
+    bytes
+}
+
+/// Messages, `count` hundred of them; with `fresh`, each to another topic than the one before.
+fn message(qos: QoS, subscribers: usize, others: usize, fresh: bool, count: usize) {
+    let mut world = World::new(1);
+    let publisher = world.connect(0, "publisher");
+    for chunk in (0..others).collect::<Vec<_>>().chunks(5_000) {
+        let owner = world.connect(0, &format!("idle-{}", chunk[0]));
+        chunk.iter().for_each(|n| world.subscribe(0, owner, &other_filter(*n), qos));
+        world.settle();
+    }
+    for n in 0..subscribers {
+        let id = world.connect(0, &format!("subscriber-{n}"));
+        world.subscribe(0, id, "plant/7/line/3/sensor/+/temp", qos);
+        world.settle();
+        world.subscribers.push((0, id));
+    }
+    let topics: Vec<_> = match fresh {
+        true => (10..60).map(|n| format!("plant/7/line/3/sensor/{n}/temp")).collect(),
+        false => vec![TOPIC.to_owned()],
+    };
+    let bytes = batch(qos, &topics);
+    for _ in 0..count {
+        assert_eq!(world.cores[0].handle_bytes(publisher, &bytes, world.now), bytes.len());
+        world.settle();
+    }
+}
+
+/// Messages from a client of one shard to a client of another, `count` hundred of them.
+fn crossing(qos: QoS, count: usize) {
+    let mut world = World::new(2);
+    let publisher = world.connect(0, "publisher");
+    let subscriber = world.connect(1, "subscriber");
+    world.subscribe(1, subscriber, TOPIC, qos);
+    world.settle();
+    world.subscribers.push((1, subscriber));
+    let bytes = batch(qos, &[TOPIC.to_owned()]);
+    for _ in 0..count {
+        assert_eq!(world.cores[0].handle_bytes(publisher, &bytes, world.now), bytes.len());
+        world.settle();
+    }
+}
+
+fn subscribe_many(count: usize) {
+    let mut world = World::new(1);
+    let mut owner = world.connect(0, "owner");
+    for n in 0..count {
+        if n % 5_000 == 4_999 {
+            world.settle();
+            owner = world.connect(0, &format!("owner-{n}"));
+        }
+        world.subscribe(0, owner, &other_filter(n), QoS::AtLeastOnce);
+    }
+}
+
+fn connect_many(count: usize) {
+    let mut world = World::new(1);
+    for n in 0..count {
+        let id = world.connect(0, &format!("client-{n}"));
+        if n % 2 == 0 {
+            world.cores[0].handle_closed(id, world.now);
+        }
+    }
+}

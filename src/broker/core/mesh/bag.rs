@@ -1,0 +1,170 @@
+//! What travels from one shard to another in one go: a list of items, and the bytes of the messages among them.
+//!
+//! Messages are copied into one buffer and read where they lie: a bag that goes back and forth allocates nothing. Rare
+//! items own what they need. Order in a bag is the order in which things happened.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::SessionId;
+use super::super::delivery::Outgoing;
+use super::super::recipients::Subscriber;
+use super::super::routes::GroupId;
+use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter};
+
+/// A message's place in the bytes of a bag, and what is not in them.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Parcel {
+    start: usize,
+    topic: u16,
+    properties: u32,
+    payload: u32,
+    pub(in super::super) qos: QoS,
+    retain: bool,
+    expires_at: Option<Instant>,
+    /// What is stored of it goes to disk together with what its publisher's shard notes.
+    pub(super) is_tied: bool,
+}
+
+/// One thing that a shard says to another.
+#[derive(Debug)]
+pub(in super::super) enum Item {
+    /// A message that the other's subscribers want; `keeps` if the other is to retain it.
+    Publish { parcel: Parcel, keeps: bool },
+    /// How far the sender is with what it got.
+    Confirm(Confirm),
+    /// A message of a shared group for one of its members.
+    Assign { to: Member, group: GroupId, parcel: Parcel },
+    /// A message of a shared group that its member cannot have.
+    Return { to: GroupRef, parcel: Parcel },
+    /// A retained message that was asked for.
+    Shown { show: ShowId, parcel: Parcel },
+    /// Everything else is rare.
+    Rare(Box<Rare>),
+}
+
+/// A shared group, for its owner.
+#[derive(Debug)]
+pub(in super::super) enum GroupRef {
+    /// As the owner named it.
+    Id(GroupId),
+    /// As its members know it.
+    Named(Box<SharedFilter>),
+}
+
+/// What shards say seldom.
+#[derive(Debug)]
+pub(in super::super) enum Rare {
+    /// The sender has a first subscriber, or lost its last one.
+    Interest { filter: Filter, group: Option<Arc<str>>, wanted: bool },
+    /// A session of the sender becomes a member of a group that the other owns.
+    Join { shared: SharedFilter, away: Away },
+    /// It is no member any more.
+    Leave { shared: SharedFilter, session: SessionId },
+    /// Its client came or went.
+    Presence { shared: SharedFilter, session: SessionId, is_connected: bool },
+    /// The sender wants to see what the other retains.
+    Show { show: ShowId, filter: Filter },
+    /// That was all.
+    ShownAll { show: ShowId },
+    /// The sender wants no more of it.
+    ShowNoMore { show: ShowId },
+}
+
+/// How much of what came is done, by [`Lane`](super::Lane).
+pub(in super::super) type Confirm = [u64; super::LANES];
+
+/// A search for retained messages, as the shard that asks names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct ShowId(pub(in super::super) u64);
+
+/// A member of a shared group on the shard where its session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Member {
+    pub(in super::super) session: SessionId,
+    pub(in super::super) group: GroupId,
+}
+
+/// A member of a shared group as the group's owner sees it.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Away {
+    pub(in super::super) shard: u8,
+    pub(in super::super) member: Member,
+    pub(in super::super) qos: QoS,
+    pub(in super::super) is_connected: bool,
+}
+
+impl Away {
+    pub(in super::super) fn of(shard: u8, who: &Subscriber, group: GroupId, is_connected: bool) -> Away {
+        Away { shard, member: Member { session: who.session, group }, qos: who.qos, is_connected }
+    }
+}
+
+/// Items and bytes, from one shard to one other.
+#[derive(Debug, Default)]
+pub struct Bag {
+    pub(in super::super) items: Vec<Item>,
+    pub(in super::super) bytes: Vec<u8>,
+}
+
+/// What an item costs besides its bytes.
+const ITEM_BYTES: usize = size_of::<Item>();
+/// How much memory an empty bag may keep.
+const KEPT_BYTES: usize = 256 * 1024;
+
+impl Bag {
+    /// True if there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How much memory what is in it takes, about.
+    pub fn weight(&self) -> usize {
+        self.items.len() * ITEM_BYTES + self.bytes.len()
+    }
+
+    /// Forgets what is in it and keeps the memory, if it is not too much.
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
+        self.items.shrink_to(KEPT_BYTES / ITEM_BYTES);
+    }
+
+    /// Copies a message in.
+    #[inline]
+    pub(in super::super) fn pack(&mut self, outgoing: &Outgoing, is_tied: bool) -> Parcel {
+        let Publish { topic, properties, payload, qos, retain, .. } = &outgoing.publish;
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(topic.as_bytes());
+        self.bytes.extend_from_slice(properties.as_bytes());
+        self.bytes.extend_from_slice(payload);
+        Parcel {
+            start,
+            topic: topic.len() as u16, // MQTT's own limit
+            properties: properties.as_bytes().len() as u32,
+            payload: payload.len() as u32,
+            qos: *qos,
+            retain: *retain,
+            expires_at: outgoing.expires_at,
+            is_tied,
+        }
+    }
+
+    /// Reads a message where it lies.
+    #[inline]
+    pub(in super::super) fn unpack(bytes: &[u8], parcel: Parcel) -> Outgoing<'_> {
+        let (topic, rest) = bytes[parcel.start..].split_at(usize::from(parcel.topic));
+        let (properties, rest) = rest.split_at(parcel.properties as usize);
+        let publish = Publish {
+            dup: false,
+            qos: parcel.qos,
+            retain: parcel.retain,
+            topic: std::str::from_utf8(topic).expect("a topic was packed as text"),
+            packet_id: None,
+            properties: Properties::parse_publish(properties).expect("properties were packed valid"),
+            payload: &rest[..parcel.payload as usize],
+        };
+        Outgoing { publish, expires_at: parcel.expires_at }
+    }
+}

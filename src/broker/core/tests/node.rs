@@ -1,0 +1,333 @@
+//! Several shards in one virtual world: a random schedule decides who exchanges mail when.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
+
+use crate::broker::core::{ConnectionId, Core, Desk, Effect, Office, Place, shards_in};
+use crate::mqtt::{
+    Ack, Connect, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe, SubscribeFiltersBuf,
+    SubscribeOptions, Unsubscribe, UnsubscribeFiltersBuf, Version, decode,
+};
+use crate::settings;
+use crate::store::{Shelf, Waiting, Waitings};
+
+/// Numbers that look random: xorshift.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// A client: it answers what must be answered, and remembers what it got.
+pub(super) struct Client {
+    pub(super) name: String,
+    pub(super) shard: usize,
+    pub(super) id: ConnectionId,
+    last_id: u16,
+    /// PUBLISH packets, `topic=payload`, with `r` behind if RETAIN is set.
+    pub(super) got: Vec<String>,
+    /// Answers to its own packets: `ack 1`, `sub 2`.
+    pub(super) answers: Vec<String>,
+    /// QoS 2 messages that it has not seen the end of, as `topic=payload`, and whether they were received.
+    pub(super) sending: BTreeMap<PacketId, (String, bool)>,
+    /// QoS 2 messages of which it waits for PUBREL.
+    held: BTreeSet<PacketId>,
+}
+
+/// What outlives cores, and what is on its way there.
+#[derive(Default)]
+struct Disk {
+    shelf: Shelf,
+    waitings: Waitings,
+    lives: u64,
+}
+
+/// Shards, their office, and clients.
+pub(super) struct Node {
+    pub(super) cores: Vec<Core>,
+    office: Office,
+    desks: Vec<Desk>,
+    pub(super) now: Instant,
+    pub(super) clients: Vec<Client>,
+    by_name: HashMap<String, usize>,
+    pub(super) random: Random,
+    disk: Option<Disk>,
+}
+
+impl Node {
+    pub(super) fn new(shards: usize, seed: u64) -> Node {
+        let now = Instant::now();
+        let limits = settings::Limits::default();
+        let core = |own| Core::one_of(Place::new(own, shards), limits, true, 7, now);
+        Node {
+            cores: (0..shards).map(core).collect(),
+            office: Office::new(shards),
+            desks: (0..shards).map(|_| Desk::default()).collect(),
+            now,
+            clients: Vec::new(),
+            by_name: HashMap::new(),
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            disk: None,
+        }
+    }
+
+    /// One with a store.
+    pub(super) fn durable(shards: usize, seed: u64) -> Node {
+        let mut node = Node { disk: Some(Disk::default()), ..Node::new(shards, seed) };
+        node.crash(shards);
+        node
+    }
+
+    /// The node dies with all that is not written, and starts again with so many shards.
+    pub(super) fn crash(&mut self, shards: usize) {
+        let fresh = Node::new(shards, self.random.0);
+        (self.cores, self.office, self.desks) = (fresh.cores, fresh.office, fresh.desks);
+        let disk = self.disk.as_mut().expect("it has a store");
+        disk.waitings = Waitings::default();
+        disk.lives += 1;
+        let (stored, place) = (disk.shelf.read(), self.cores[0].place());
+        for core in &mut self.cores {
+            core.use_store(disk.lives * 1_000_000, self.now, 0);
+        }
+        for session in &stored.sessions {
+            let home = usize::from(place.home(session.key.partition));
+            self.cores[home].restore_session(session, self.now).expect("it was written by us");
+        }
+        self.settle();
+        for name in self.clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>() {
+            self.connect(&name);
+        }
+    }
+
+    /// The store writes what it can. False if there was nothing.
+    pub(super) fn write(&mut self) -> bool {
+        let Some(disk) = &mut self.disk else { return false };
+        let whole = disk.waitings.take_whole();
+        whole.iter().for_each(|one| disk.shelf.apply(&one.batch.ops));
+        for one in &whole {
+            self.cores[one.client].handle_persisted(one.token, self.now);
+            self.do_effects(one.client);
+        }
+        !whole.is_empty()
+    }
+
+    /// Connects a client, with a session that outlives its connection; again if it is there already.
+    pub(super) fn connect(&mut self, name: &str) -> usize {
+        let shard = usize::from(self.cores[0].place().home_of(name));
+        let id = self.cores[shard].open(self.now);
+        let connect = Connect {
+            version: Version::V3,
+            is_mqisdp: false,
+            clean_start: false,
+            keep_alive_s: 0,
+            properties: Properties::EMPTY,
+            client_id: name,
+            will: None,
+            username: None,
+            password: None,
+        };
+        let at = *self.by_name.entry(name.to_owned()).or_insert(self.clients.len());
+        match self.clients.get_mut(at) {
+            Some(client) => (client.shard, client.id) = (shard, id),
+            None => self.clients.push(Client {
+                name: name.to_owned(),
+                shard,
+                id,
+                last_id: 0,
+                got: Vec::new(),
+                answers: Vec::new(),
+                sending: BTreeMap::new(),
+                held: BTreeSet::new(),
+            }),
+        }
+        self.send(at, &Packet::Connect(connect));
+        for (packet_id, (line, is_received)) in self.clients[at].sending.clone() {
+            let (topic, payload) = line.split_once('=').expect("it was made like that");
+            match is_received {
+                true => self.send(at, &Packet::PubRel(Ack::success(packet_id))),
+                false => self.send_publish(at, topic, payload, QoS::ExactlyOnce, Some(packet_id), false),
+            }
+        }
+        at
+    }
+
+    pub(super) fn lose(&mut self, client: usize) {
+        let Client { shard, id, .. } = self.clients[client];
+        self.cores[shard].handle_closed(id, self.now);
+    }
+
+    /// Subscribes; the answer will be `sub` with the returned id.
+    pub(super) fn subscribe(&mut self, client: usize, filter: &str, qos: u8) -> u16 {
+        let mut filters = SubscribeFiltersBuf::default();
+        let options = SubscribeOptions::at(QoS::from_u8(qos).expect("0 to 2"));
+        filters.push(filter, options).expect("the filter is valid");
+        let packet_id = self.next_id(client);
+        let (properties, filters) = (Properties::EMPTY, filters.as_filters());
+        self.send(client, &Packet::Subscribe(Subscribe { packet_id, properties, filters }));
+        packet_id.get()
+    }
+
+    pub(super) fn unsubscribe(&mut self, client: usize, filter: &str) {
+        let mut filters = UnsubscribeFiltersBuf::default();
+        filters.push(filter).expect("the filter is valid");
+        let packet_id = self.next_id(client);
+        let (properties, filters) = (Properties::EMPTY, filters.as_filters());
+        self.send(client, &Packet::Unsubscribe(Unsubscribe { packet_id, properties, filters }));
+    }
+
+    /// Publishes; above QoS 0 the answer will be `ack` with the returned id.
+    pub(super) fn publish(
+        &mut self,
+        client: usize,
+        topic: &str,
+        payload: &str,
+        qos: u8,
+        retain: bool,
+    ) -> u16 {
+        let packet_id = (qos > 0).then(|| self.next_id(client));
+        if let Some(packet_id) = packet_id.filter(|_| qos == 2) {
+            self.clients[client].sending.insert(packet_id, (format!("{topic}={payload}"), false));
+        }
+        let qos = QoS::from_u8(qos).expect("0 to 2");
+        self.send_publish(client, topic, payload, qos, packet_id, retain);
+        packet_id.map_or(0, PacketId::get)
+    }
+
+    fn send_publish(
+        &mut self,
+        client: usize,
+        topic: &str,
+        payload: &str,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        retain: bool,
+    ) {
+        let (properties, payload) = (Properties::EMPTY, payload.as_bytes());
+        let publish = Publish { dup: false, qos, retain, topic, packet_id, properties, payload };
+        self.send(client, &Packet::Publish(publish));
+    }
+
+    fn next_id(&mut self, client: usize) -> PacketId {
+        let client = &mut self.clients[client];
+        client.last_id = client.last_id % u16::MAX + 1;
+        PacketId::new(client.last_id).expect("it is not 0")
+    }
+
+    fn send(&mut self, client: usize, packet: &Packet) {
+        let mut bytes = Vec::new();
+        packet.encode(Version::V3, &mut bytes);
+        let Client { shard, id, .. } = self.clients[client];
+        let used = self.cores[shard].handle_bytes(id, &bytes, self.now);
+        assert_eq!(used, bytes.len(), "{} is not read", self.clients[client].name);
+        self.do_effects(shard);
+    }
+
+    fn do_effects(&mut self, shard: usize) {
+        while let Some(effect) = self.cores[shard].poll_effect() {
+            match (effect, &mut self.disk) {
+                (Effect::Persist(token, batch), Some(disk)) => {
+                    disk.waitings.add(Waiting { client: shard, token, batch });
+                }
+                (Effect::Persist(token, _), None) => self.cores[shard].handle_persisted(token, self.now),
+                _ => {}
+            }
+        }
+    }
+
+    /// One shard's turn: mail, work, and what its clients read and answer. True if anything happened.
+    pub(super) fn turn(&mut self, shard: usize) -> bool {
+        let core = &mut self.cores[shard];
+        let mut did = self.office.has_mail(shard as u8) || core.has_mail() || core.has_work();
+        if core.place().count() > 1 {
+            let done = core.exchange(&self.office, &mut self.desks[shard]);
+            assert!(shards_in(done.wake).all(|other| usize::from(other) != shard), "it wakes itself");
+            core.handle_mail(&mut self.desks[shard], self.now);
+        }
+        core.handle_work(self.now);
+        self.do_effects(shard);
+        for at in 0..self.clients.len() {
+            if self.clients[at].shard == shard {
+                did |= self.read(at);
+            }
+        }
+        did
+    }
+
+    /// Some turns, of random shards.
+    pub(super) fn stir(&mut self, turns: usize) {
+        for _ in 0..turns {
+            let shard = self.random.below(self.cores.len());
+            self.turn(shard);
+        }
+    }
+
+    /// Turns until nothing happens any more.
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.stir(3 * self.cores.len());
+            if !(0..self.cores.len()).fold(self.write(), |did, shard| self.turn(shard) | did) {
+                return;
+            }
+        }
+    }
+
+    fn read(&mut self, at: usize) -> bool {
+        let Client { shard, id, .. } = self.clients[at];
+        let bytes = self.cores[shard].outgoing(id).to_vec();
+        if bytes.is_empty() {
+            return false;
+        }
+        self.cores[shard].handle_written(id, bytes.len(), self.now);
+        let mut rest = &bytes[..];
+        let limits = Limits { packet_bytes_max: usize::MAX, ..Limits::default() };
+        while !rest.is_empty() {
+            let decoded = decode(rest, Version::V3, &limits).expect("shards send what is valid");
+            let (packet, length) = decoded.expect("and whole");
+            rest = &rest[length..];
+            self.hear(at, &packet);
+        }
+        true
+    }
+
+    fn hear(&mut self, at: usize, packet: &Packet) {
+        let client = &mut self.clients[at];
+        let success = Ack::success;
+        match packet {
+            Packet::Publish(publish) => {
+                let is_again = publish.qos == QoS::ExactlyOnce
+                    && publish.packet_id.is_some_and(|id| !client.held.insert(id));
+                if is_again {
+                    return self.send(at, &Packet::PubRec(success(publish.packet_id.expect("it is QoS 2"))));
+                }
+                let payload = String::from_utf8_lossy(publish.payload);
+                let retain = if publish.retain { "r" } else { "" };
+                client.got.push(format!("{}={payload}{retain}", publish.topic));
+                match (publish.qos, publish.packet_id) {
+                    (QoS::AtLeastOnce, Some(id)) => self.send(at, &Packet::PubAck(success(id))),
+                    (QoS::ExactlyOnce, Some(id)) => self.send(at, &Packet::PubRec(success(id))),
+                    _ => {}
+                }
+            }
+            Packet::PubAck(ack) => client.answers.push(format!("ack {}", ack.packet_id)),
+            Packet::PubRec(ack) => {
+                client.answers.push(format!("ack {}", ack.packet_id));
+                client.sending.entry(ack.packet_id).and_modify(|(_, is_received)| *is_received = true);
+                self.send(at, &Packet::PubRel(success(ack.packet_id)));
+            }
+            Packet::PubRel(ack) => {
+                client.held.remove(&ack.packet_id);
+                self.send(at, &Packet::PubComp(success(ack.packet_id)));
+            }
+            Packet::PubComp(ack) => {
+                client.sending.remove(&ack.packet_id);
+            }
+            Packet::SubAck(ack) => client.answers.push(format!("sub {}", ack.packet_id)),
+            _ => {}
+        }
+    }
+}

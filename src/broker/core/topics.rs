@@ -1,0 +1,54 @@
+//! A bounded memory of who gets which topic, for messages that come from elsewhere than a connection of this shard.
+//!
+//! One place per hash: a topic that falls on another's place takes it. What was remembered before the routes changed is
+//! worked out anew.
+
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+use foldhash::fast::RandomState;
+
+use super::recipients::Recipients;
+use super::routes::Routes;
+
+/// How many topics are remembered.
+const PLACES: usize = 1_024;
+/// How many recipients are worth remembering: for more, finding them costs little beside serving them.
+const RECIPIENTS_MAX: usize = 256;
+
+struct Known {
+    topic: Box<str>,
+    generation: u64,
+    recipients: Rc<Recipients>,
+}
+
+/// Recipients by topic.
+#[derive(Default)]
+pub(super) struct Topics {
+    /// Empty until the first topic comes.
+    places: Vec<Option<Known>>,
+    hasher: RandomState,
+}
+
+impl Topics {
+    /// Who gets this topic.
+    pub(super) fn recipients(&mut self, topic: &str, routes: &Routes) -> Rc<Recipients> {
+        if self.places.is_empty() {
+            self.places.resize_with(PLACES, || None);
+        }
+        let at = self.hasher.hash_one(topic) as usize % PLACES;
+        let generation = routes.generation();
+        if let Some(known) = &self.places[at]
+            && known.generation == generation
+            && *known.topic == *topic
+        {
+            return Rc::clone(&known.recipients);
+        }
+        let recipients = Rc::new(routes.matches(topic));
+        if recipients.sessions.len() <= RECIPIENTS_MAX {
+            let known = Known { topic: topic.into(), generation, recipients: Rc::clone(&recipients) };
+            self.places[at] = Some(known);
+        }
+        recipients
+    }
+}
