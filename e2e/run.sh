@@ -2,14 +2,16 @@
 # run.sh BINARY [ARGUMENT…]: the end-to-end tests, on pods that run BINARY; the arguments are for the test program, for
 # example a part of a test's name. `make e2e` calls it.
 #
-# The cluster is the one of KUBECONFIG if that is set; then MQLINK_IMAGE names the image, which its nodes can get, and
-# BINARY is not used. Else it is the cluster `e2e` of this machine, started and ended here unless it is up already.
+# The cluster is the one of KUBECONFIG if that is set; then MQLINK_IMAGE (NAME:TAG) names the image, which its nodes can
+# get, and BINARY is not used. Else it is the cluster `e2e` of this machine, or the one that MQLINK_E2E_CLUSTER names,
+# started and ended here unless it is up already.
 # mqlink is installed from config/, and removed again unless it was there before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 binary=$1
 shift
+cluster=${MQLINK_E2E_CLUSTER:-e2e}
 target=${CARGO_TARGET_DIR:-target}
 stage=.ci/stage
 work=$(mktemp -d)
@@ -18,7 +20,12 @@ trap 'code=$?; for ((i = ${#undo[@]} - 1; i >= 0; i--)); do ${undo[i]} || true; 
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-in_cluster() { e2e/cluster/enter.sh e2e "$@"; }
+in_cluster() { e2e/cluster/enter.sh "$cluster" "$@"; }
+
+# The cluster's network has no way out, so what is to be built is built before.
+$stage build-e2e cargo test --locked --quiet --no-run --test e2e
+tests=$(cargo test --locked --quiet --test e2e -- --list "$@")
+grep -q ': test$' <<<"$tests" || { echo "no test's name contains: $*" >&2 && exit 1; }
 
 owned=''
 if [ -n "${KUBECONFIG-}" ]; then
@@ -28,10 +35,11 @@ else
     $stage image image/build.sh "$binary" "$target/mqlink-e2e.tar" "$image"
     if ! in_cluster true 2>/dev/null; then
         owned=yes
-        undo+=("e2e/cluster/down.sh e2e")
-        OWNER=$$ $stage cluster e2e/cluster/up.sh e2e
+        undo+=("e2e/cluster/down.sh $cluster")
+        OWNER=$$ $stage cluster e2e/cluster/up.sh "$cluster"
     fi
-    e2e/cluster/load.sh e2e "$target/mqlink-e2e.tar"
+    e2e/cluster/load.sh "$cluster" "$target/mqlink-e2e.tar"
+    export MQLINK_E2E_CLUSTER=$cluster # For the tests that cut its network.
 fi
 
 cat >"$work/kustomization.yaml" <<Y
@@ -41,7 +49,7 @@ resources: [$(realpath --relative-to="$work" config/default)]
 images: [{name: localhost/mqlink, newName: ${image%:*}, newTag: "${image##*:}"}]
 Y
 if [ -z "$owned" ] && ! in_cluster kubectl get namespace mqlink-system >/dev/null 2>&1; then
-    undo+=("in_cluster kubectl delete -k $work --wait=false")
+    undo+=("in_cluster kubectl delete -k $work --timeout=120s")
 fi
 in_cluster kubectl apply --server-side --force-conflicts -k "$work"
 if ! in_cluster kubectl -n mqlink-system rollout status deployment/mqlink-operator --timeout=120s; then
@@ -50,6 +58,4 @@ if ! in_cluster kubectl -n mqlink-system rollout status deployment/mqlink-operat
     exit 1
 fi
 
-# The cluster's network has no way out, so what is to be built is built before.
-$stage build-e2e cargo test --locked --quiet --no-run --test e2e
-RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} $stage e2e e2e/cluster/enter.sh e2e cargo test --locked --offline --quiet --test e2e -- "$@"
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} $stage e2e e2e/cluster/enter.sh "$cluster" cargo test --locked --offline --quiet --test e2e -- "$@"

@@ -4,6 +4,7 @@
 
 choose_cluster "${1-}"
 [ -d "$dir" ] || exit 0
+as_root "$@"
 if is_up; then
     kill -9 "$(cat "$dir/pid")" 2>/dev/null || true
     flock -w 30 "$dir/lock" true || fail "processes of cluster $name still run: see $dir/lock"

@@ -36,6 +36,13 @@ is_up() {
     [ -e "$dir/lock" ] && ! flock -n "$dir/lock" true
 }
 
+# as_root "$@": a script calls itself again as root, which namespaces and mounts need; what root lacks (Go, a home) stays.
+as_root() {
+    [ "$(id -u)" != 0 ] || return 0
+    command -v sudo >/dev/null || fail "a cluster on this machine needs root: install sudo, or set KUBECONFIG (docs/e2e.md)"
+    exec sudo -E env "PATH=$PATH" "HOME=$HOME" "$0" "$@"
+}
+
 need_up() {
     { is_up && [ -e "$dir/ready" ]; } || fail "cluster $name is not up: e2e/cluster/up.sh $name"
 }

@@ -7,6 +7,7 @@ verb=${1:?stop or start}
 choose_cluster "${2:?the name of a cluster}"
 number=${3:?the number of a node}
 need_up
+as_root "$@"
 case $verb in
 stop)
     [ -e "$dir/run/node$number" ] || fail "node$number is not up"

@@ -5,6 +5,7 @@
 # The image is the one of `make image`, localhost/mqlink:dev.
 unset KUBECONFIG
 . "$(dirname "$0")/lib.sh"
+as_root "$@"
 
 image=$(realpath -e "${1:?the image, an OCI tar}")
 one=selftest-1 two=selftest-2

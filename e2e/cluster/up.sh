@@ -18,8 +18,6 @@ choose_cluster "${1-}"
 level=${LEVEL:-full} nodes=${NODES:-1}
 case $level in api) nodes=0 ;; full) ;; *) fail "LEVEL=$level: api or full" ;; esac
 [[ $nodes = [0-3] ]] || fail "NODES=$nodes: 1 to 3"
-[ "$(id -u)" = 0 ] || fail "a cluster of its own needs root, for namespaces and mounts: use sudo, or set KUBECONFIG"
-
 if is_up; then
     need_up
     [ "$(cat "$dir/shape")" = "$level $nodes" ] ||
@@ -28,7 +26,8 @@ if is_up; then
     exit
 fi
 
-bin=$("$cluster_folder/tools.sh" "$level")
+bin=$("$cluster_folder/tools.sh" "$level") # not as root, who may have no Go
+as_root "$@"
 "$cluster_folder/down.sh" "$name" # what a machine that lost its power left
 mkdir -p "$dir/log"
 echo "$level $nodes" >"$dir/shape"

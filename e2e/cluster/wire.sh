@@ -11,6 +11,8 @@ for end in "$a" "$b"; do
     need_up
 done
 
+as_root "$@"
+
 # at CLUSTER COMMAND…: runs it in the network of the cluster's switch.
 at() { choose_cluster "$1" && shift && nsenter --target "$(cat "$dir/pid")" --net "$@"; }
 

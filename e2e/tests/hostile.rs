@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::clients::{Door, PodClient, crosses};
-use crate::process::run;
+use crate::process::{WAIT_MAX, run};
 use crate::regions::{doors, two_regions};
 use crate::scene::{Kind, Scene, play};
 
@@ -191,7 +192,11 @@ fn nobody_poses_as_a_link_peer() {
             assert!(!said.contains("ready"), "{how}: {said}");
         }
         scene.ready(Kind::Link, "us-eu").await;
+        // Nor does a client that may publish everywhere else.
         let (us, eu) = doors(scene).await;
+        for topic in ["$LINK/v1/eu-west", "$LINK/x"] {
+            assert!(!us.publish(topic, "I am a peer").await.is_ok(), "{topic}");
+        }
         crosses(&us, &eu, "untouched/1").await;
     });
 }
@@ -237,6 +242,39 @@ async fn knock_as_link(scene: &Scene, door: &Door, folder: &Path, leaf: Option<L
         ended.stderr
     );
     ended.stderr
+}
+
+/// A request line, a header, a packet and a TLS record, none of which ever ends.
+const ENDLESS: [(u16, &[u8]); 5] = [
+    (ADMIN_PORT, b"GET /"),
+    (LINK_PORT, b"\x16\x03\x01\x40\x00"),
+    (HEALTH_PORT, b"GET /"),
+    (HEALTH_PORT, b"GET /livez HTTP/1.1\r\nx: "),
+    (1883, b"\x10\xff\xff\xff\x7f\x00\x04MQTT\x05\x02"),
+];
+
+/// Sends the same byte until the other side has had enough, of it or of the time that it takes.
+async fn send_endlessly(door: &Door, begin: &[u8]) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, door.port)).await.expect("somebody listens");
+    stream.write_all(begin).await.expect("it is sent");
+    while stream.write_all(&[b'x'; 65_536]).await.is_ok() {}
+}
+
+#[test]
+fn who_never_ends_is_cut_off() {
+    play("hostile-endless", async |scene| {
+        two_regions(scene).await;
+        for (port, begin) in ENDLESS {
+            let door = Door::open(scene, "pod/us-east-0", port).await;
+            let cut_off = timeout(WAIT_MAX, send_endlessly(&door, begin)).await;
+            assert!(cut_off.is_ok(), "port {port} listens for ever to {begin:?}");
+        }
+        let pod = scene.pod("us-east").await;
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+        scene.ready(Kind::Link, "us-eu").await;
+        let (us, eu) = doors(scene).await;
+        crosses(&us, &eu, "untouched/2").await;
+    });
 }
 
 #[test]

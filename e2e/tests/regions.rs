@@ -1,5 +1,7 @@
 //! The samples, as a user meets them.
 
+use kube::api::ListParams;
+
 use crate::clients::{Door, PodClient, crosses};
 use crate::process::Running;
 use crate::scene::{Kind, Scene, play};
@@ -54,6 +56,22 @@ fn two_regions_exchange_messages() {
             assert!(head.contains(column), "{table}");
         }
         assert_eq!(row.matches("True").count(), 3, "{table}");
+    });
+}
+
+#[test]
+fn every_sample_becomes_ready() {
+    play("samples", async |scene| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
+        for file in std::fs::read_dir(folder).expect("there are samples") {
+            let file = file.expect("readable").path();
+            scene.kubectl(&["apply", "-f", &file.display().to_string()]).await;
+            for kind in [Kind::Cluster, Kind::Link] {
+                for object in scene.api(kind).list(&ListParams::default()).await.expect("it can be listed") {
+                    scene.ready(kind, &object.metadata.name.expect("it has a name")).await;
+                }
+            }
+        }
     });
 }
 

@@ -1,58 +1,65 @@
 //! What a failed test leaves behind: everything that tells why, in a folder that is named on standard error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::process::run;
 use crate::scene::{HOME, OPERATOR, Scene};
 
-/// What is asked of the namespace, and the file for the answer. Secrets by name only.
-const QUESTIONS: &[(&str, &[&str])] = &[
+/// What is asked of a namespace, and the file for the answer. Secrets by name only.
+const QUESTIONS: [(&str, &[&str]); 5] = [
     ("mqtt.yaml", &["get", "mqttclusters,clusterlinks", "-o", "yaml"]),
-    (
-        "objects.yaml",
-        &[
-            "get",
-            "statefulsets,pods,services,endpointslices,poddisruptionbudgets,serviceaccounts",
-            "-o",
-            "yaml",
-        ],
-    ),
+    ("objects.yaml", &["get", OBJECTS, "-o", "yaml"]),
     ("names.txt", &["get", "all,secrets,mqttclusters,clusterlinks", "-o", "wide"]),
     ("events.txt", &["events"]),
     ("pods.txt", &["describe", "pods"]),
 ];
 
+const OBJECTS: &str = "statefulsets,pods,services,endpointslices,poddisruptionbudgets,serviceaccounts";
+
+/// What is printed at once.
+const CONDITIONS: &str = "-o=custom-columns=KIND:.kind,NAME:.metadata.name,CONDITIONS:.status.conditions[*].type,\
+                          STATUS:.status.conditions[*].status,REASON:.status.conditions[*].reason";
+
+/// How much of the operator's log is printed.
+const WORDS_MAX: usize = 10;
+
 /// Writes the report of a scene.
 pub(crate) async fn leave(scene: &Scene) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("e2e").join(&scene.namespace);
-    std::fs::create_dir_all(&folder).expect("the folder for reports can be made");
-    let write = |name: &str, text: String| {
-        std::fs::write(folder.join(name), text).expect("the folder for reports can be written");
-    };
-    for (name, question) in QUESTIONS {
-        let answer = scene.try_kubectl(question, "").await;
-        write(name, answer.stdout + &answer.stderr);
+    for namespace in [&scene.namespace, &scene.beside()] {
+        if run("kubectl", &["get", "namespace", namespace], "").await.is_ok() {
+            leave_namespace(namespace, &folder.join(namespace)).await;
+        }
     }
-    let pods = scene.try_kubectl(&["get", "pods", "-o", "name"], "").await.stdout;
-    for pod in pods.lines() {
+    let log = run("kubectl", &["-n", HOME, "logs", &format!("deployment/{OPERATOR}")], "").await.stdout;
+    let about = log.lines().rev().filter(|line| line.contains(&scene.namespace));
+    let mut last: Vec<&str> = about.take(WORDS_MAX).collect();
+    last.reverse();
+    eprintln!("the operator's last words about it:\n{}", last.join("\n"));
+    write(&folder, "operator.log", log);
+    eprintln!("status, events and logs are in {}", folder.display());
+}
+
+async fn leave_namespace(namespace: &str, folder: &Path) {
+    let kubectl =
+        async |arguments: &[&str]| run("kubectl", &[&["-n", namespace], arguments].concat(), "").await;
+    for (name, question) in QUESTIONS {
+        let answer = kubectl(question).await;
+        write(folder, name, answer.stdout + &answer.stderr);
+    }
+    for pod in kubectl(&["get", "pods", "-o", "name"]).await.stdout.lines() {
         let name = pod.rsplit('/').next().unwrap_or(pod);
         for (ending, previous) in [("log", "--previous=false"), ("before.log", "--previous=true")] {
-            let log = scene.try_kubectl(&["logs", pod, previous], "").await;
+            let log = kubectl(&["logs", pod, previous]).await;
             if log.is_ok() {
-                write(&format!("{name}.{ending}"), log.stdout);
+                write(folder, &format!("{name}.{ending}"), log.stdout);
             }
         }
     }
-    let deployment = format!("deployment/{OPERATOR}");
-    let log = run("kubectl", &["-n", HOME, "logs", &deployment], "").await;
-    write("operator.log", log.stdout.clone());
-    let conditions = "-o=custom-columns=KIND:.kind,NAME:.metadata.name,CONDITIONS:.status.conditions[*].type,STATUS:.status.conditions[*].status,REASON:.status.conditions[*].reason";
-    let table = scene.try_kubectl(&["get", "mqttclusters,clusterlinks", conditions], "").await;
-    let last: Vec<&str> = log.stdout.lines().rev().take(20).collect();
-    eprintln!(
-        "{}\nthe operator's last words:\n{}\nstatus, events and logs are in {}",
-        table.stdout,
-        last.into_iter().rev().collect::<Vec<_>>().join("\n"),
-        folder.display()
-    );
+    eprintln!("{}", kubectl(&["get", "mqttclusters,clusterlinks", CONDITIONS]).await.stdout);
+}
+
+fn write(folder: &Path, name: &str, text: String) {
+    std::fs::create_dir_all(folder).expect("the folder for reports can be made");
+    std::fs::write(folder.join(name), text).expect("the folder for reports can be written");
 }

@@ -167,7 +167,7 @@ impl Scene {
         }
     }
 
-    fn beside(&self) -> String {
+    pub(crate) fn beside(&self) -> String {
         format!("{}-2", self.namespace)
     }
 

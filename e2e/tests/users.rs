@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::clients::Door;
 use crate::scene::{Kind, Scene, play};
 
-/// So soon the running pod has to know.
-const SOON: Duration = Duration::from_secs(5);
+/// So soon the running pod has to know: 2 s are promised, and a busy machine is not to be judged.
+const SOON: Duration = Duration::from_secs(10);
 
 const CLUSTER: &str = "{apiVersion: mqlink.dev/v1alpha1, kind: MqttCluster, metadata: {name: guarded}, \
                        spec: {authentication: {usersSecretRef: {name: people}}}}";
@@ -36,6 +36,7 @@ fn a_rotated_password_is_in_force_within_seconds_and_without_a_restart() {
         while !new.publish("a", "2").await.is_ok() {
             assert!(begun.elapsed() < SOON, "the new password is not taken");
         }
+        println!("the new password is taken after {:.1?}", begun.elapsed());
         assert!(!old.publish("a", "2").await.is_ok(), "the old password is still taken");
         scene.condition(Kind::Cluster, "guarded", "ConfigApplied", "True").await;
         assert_eq!(scene.pod("guarded").await["metadata"]["uid"], before["metadata"]["uid"]);

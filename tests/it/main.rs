@@ -20,3 +20,4 @@ mod pod;
 mod cli;
 mod admin;
 mod crowds;
+mod image;
