@@ -39,7 +39,7 @@ counts: ## instructions of codec, routing, sessions and fan-out, against the com
 	@$(STAGE) counts benches/counts/run
 
 .PHONY: test
-test: setup check ## all tests that need no pods; those of the operator with a real API server
+test: setup check counts ## all tests that need no pods; those of the operator with a real API server
 	@$(STAGE) apiserver e2e/cluster/tools.sh api
 	@$(STAGE) build $(CARGO) test --locked --no-run --quiet
 	@export KUBEBUILDER_ASSETS=$$(e2e/cluster/tools.sh api); $(STAGE) tests $(CARGO) test --locked --tests
