@@ -9,6 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::VANISHED;
+use crate::settings::bind_everywhere;
 
 /// The longest path that a socket may have on Linux.
 const PATH_BYTES_MAX: usize = 107;
@@ -41,12 +42,17 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
-/// Listens on a TCP port.
+/// Listens on a TCP port; must be called on a runtime.
 ///
 /// # Errors
 /// When the address is taken, or none of this machine.
-pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|cause| BindError { place: address.to_string(), cause })
+pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listen = |address: SocketAddr| {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    bind_everywhere(address, listen).map_err(|cause| BindError { place: address.to_string(), cause })
 }
 
 /// Has the system notice when the other side is gone without a word, whether or not there is something to say to it.

@@ -21,8 +21,8 @@ use super::seats::{Seat, Seats};
 use super::shard::Shard;
 use super::socket::{Guest, Socket};
 use super::wire::Wire;
-use crate::settings;
 use crate::settings::report::ListenerReport;
+use crate::settings::{self, bind_everywhere};
 
 /// How long to wait before an address that is taken is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -153,9 +153,12 @@ fn bind_now(state: &State, bind: &str, port: u16) -> Option<TcpListener> {
 fn listen(bind: &str, port: u16) -> io::Result<TcpListener> {
     let ip: IpAddr =
         bind.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not an IP address"))?;
-    let address = SocketAddr::new(ip, port);
+    bind_everywhere(SocketAddr::new(ip, port), listen_on)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if ip.is_unspecified() && ip.is_ipv6() {
+    if address.ip().is_unspecified() && address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use kube::Client;
-use tokio::net::TcpListener;
 
 use super::{Failure, interrupted};
+use crate::admin::bind_tcp;
 use crate::operator::{self, Lease, Options, SILENCE_MAX, Scope, Vitals};
 
 /// Run the clusters and links of this Kubernetes.
@@ -48,7 +48,8 @@ impl OperatorArgs {
         config.read_timeout = Some(SILENCE_MAX);
         let vitals = Vitals::default();
         if let Some(address) = self.probe_listen {
-            let listener = bind(address).await?;
+            let listener = bind_tcp(address)
+                .map_err(|error| Failure::new(format!("{error}; choose another --probe-listen")))?;
             tokio::spawn(vitals.clone().serve(listener));
         }
         let client = Client::try_from(config)
@@ -76,12 +77,6 @@ async fn image_of_own_pod(client: &Client, namespace: &str) -> Result<String, Fa
         Failure::usage("the image for clusters is not known: give --image, or in a pod its name as POD_NAME")
     })?;
     operator::own_image(client, namespace, &pod).await.map_err(|error| Failure::new(error.to_string()))
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("failed to listen on {address}: {error}; choose another --probe-listen"))
-    })
 }
 
 /// The pod's name, in a pod.

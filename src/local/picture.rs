@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -16,8 +17,7 @@ use crate::admin::StatusLine;
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 use crate::api::{ClusterLink, MqttCluster};
-use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, Random, World};
-use crate::settings::Settings;
+use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, Random, Sealed, World};
 use crate::settings::report::{LinkReport, NodeReport};
 
 /// The link listener among the ports of a cluster; with a capital letter it is no name of another listener.
@@ -48,7 +48,7 @@ pub(super) struct Picture {
     /// Where each node serves the admin protocol.
     pub(super) sockets: BTreeMap<Key, PathBuf>,
     pub(super) minted: Minted,
-    pub(super) running: BTreeMap<Key, Settings>,
+    pub(super) running: BTreeMap<Key, Sealed>,
     pub(super) clusters: BTreeMap<Key, MqttClusterStatus>,
     pub(super) links: BTreeMap<Key, ClusterLinkStatus>,
     born: BTreeMap<(&'static str, Key), Timestamp>,
@@ -199,7 +199,7 @@ impl Picture {
 
 fn views(cluster: &Key, seen: &Seen, now: Instant) -> BTreeMap<String, NodeView> {
     let view = NodeView {
-        report: seen.report.clone(),
+        report: seen.report.clone().map(Arc::new),
         age: seen.heard.map(|heard| now.saturating_duration_since(heard)).unwrap_or_default(),
         trouble: seen.trouble.clone(),
         ..NodeView::default()

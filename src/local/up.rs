@@ -274,7 +274,7 @@ impl Up {
         }
         while self.ending.try_join_next().is_some() {}
         for (key, settings) in plan.settings {
-            let settings = Arc::new(settings);
+            let settings = settings.settings;
             match self.nodes.get(&key) {
                 Some(node) => node.set(&settings),
                 None => {

@@ -177,11 +177,11 @@ impl Doors {
     async fn open(options: &Options) -> Result<Self, NodeError> {
         let socket = options.admin_socket.as_deref().map(admin::bind).transpose()?;
         let port = match &options.admin_port {
-            Some(port) => Some((admin::bind_tcp(port.address).await?, Trust::read(&port.tls_dir)?)),
+            Some(port) => Some((admin::bind_tcp(port.address)?, Trust::read(&port.tls_dir)?)),
             None => None,
         };
         let probes = match options.probes {
-            Some(address) => Some(admin::bind_tcp(address).await?),
+            Some(address) => Some(admin::bind_tcp(address)?),
             None => None,
         };
         Ok(Self { socket, port, probes })

@@ -9,24 +9,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::build::{self, APPLIED, Kind, Object, ObjectId, Owner, matches};
+use super::build::{self, APPLIED, Kind, Object, ObjectId, Owner, link_secret, settings_secrets};
 use super::events::News;
 use super::ledger::{Ledger, Part};
 use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
 use super::picture::{Found, Picture};
 use super::rollout::{self, Step};
-use super::write::{Before, Ended, Write};
+use super::write::{Before, Ended, Write, WriteError};
 use crate::admin::Pass;
 use crate::api::conditions::{self, ACCEPTED, READY};
 use crate::api::{API_VERSION, MqttCluster};
-use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random};
-use crate::settings::Settings;
+use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random, Sealed, World};
 
 /// Decides, and remembers what was decided.
 #[derive(Debug)]
 pub(super) struct Decider {
     pub(super) picture: Picture,
     pub(super) ledger: Ledger,
+    /// What should be there, by the last decision.
+    wanted: Wanted,
     /// Why an object cannot be written, for those where that goes on.
     troubles: BTreeMap<ObjectId, (Owner, String)>,
     /// Clusters that wait for others before they take over what is new in us.
@@ -60,6 +61,7 @@ impl Decider {
         Decider {
             picture,
             ledger: Ledger::default(),
+            wanted: Wanted::default(),
             troubles: BTreeMap::new(),
             waits: BTreeMap::new(),
             image,
@@ -71,13 +73,14 @@ impl Decider {
 
     /// Makes the plan for what is known; returns the writes that bring it about.
     pub(super) fn decide(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Vec<Write> {
-        let (mut plan, mut wanted) = self.planned(now, instant, &mut *random);
-        let waits = self.waits(&wanted);
+        let mut plan = self.planned(now, instant, &mut *random);
+        let waits = self.waits();
         if waits != self.waits {
             self.waits = waits;
-            (plan, wanted) = self.planned(now, instant, random);
+            plan = self.planned(now, instant, random);
         }
         self.give_orders(&plan);
+        let wanted = std::mem::take(&mut self.wanted);
         let mut writes = self.differing(&wanted, instant);
         writes.extend(self.needless(&wanted, instant));
         if self.knows_enough(instant) {
@@ -90,20 +93,21 @@ impl Decider {
             Kind::ClusterLink => picture.links.contains_key(&Key::new(&id.namespace, &id.name)),
             _ => picture.children.contains_key(id) || wanted.objects.contains_key(id),
         });
+        self.wanted = wanted;
         writes
     }
 
-    /// The plan for what is known, and the objects that follow.
-    fn planned(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> (Plan, Wanted) {
+    /// The plan for what is known; what follows from it should be there.
+    fn planned(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Plan {
         let mut world = self.picture.world();
         world.troubles = self.troubles_of(false);
         world.link_troubles = self.troubles_of(true);
         world.reports = self.reports(instant);
         world.waits.clone_from(&self.waits);
-        let plan = plan::plan(&world, now, random);
-        self.picture.remember(&plan);
-        let wanted = self.wanted(&plan);
-        (plan, wanted)
+        let mut plan = plan::plan(&world, now, random);
+        self.picture.remember(&mut plan);
+        self.wanted = self.wanted(&world, &plan);
+        plan
     }
 
     /// Notes how a write ended.
@@ -111,6 +115,8 @@ impl Decider {
         let Ended { id, part, owner, done, .. } = ended;
         let failures = self.ledger.ended(&id, part, done.is_ok(), now);
         match (done, owner) {
+            // Nobody is left to read it.
+            (Err(WriteError::Leaving(_)), _) => {}
             (Err(error), Some(owner)) if failures >= FAILURES => {
                 self.troubles.insert(id, (owner, error.to_string()));
             }
@@ -151,9 +157,9 @@ impl Decider {
         for (id, pod) in self.picture.pods() {
             let Some(address) = pod.admin else { continue };
             let Some((key, settings)) = plan.settings.get_key_value(&id.cluster) else { continue };
-            let Some(pass) = plan.minted.clusters.get(key).and_then(pass) else { continue };
+            let Some(pass) = self.picture.minted.clusters.get(key).and_then(pass) else { continue };
             let last = self.orders.get(&id);
-            let rendering = renderings.entry(key).or_insert_with(|| rendering(plan, key, settings, last));
+            let rendering = renderings.entry(key).or_insert_with(|| rendering(settings, last));
             let pass = match last {
                 Some(last) if *last.pass == pass => Arc::clone(&last.pass),
                 _ => Arc::new(pass),
@@ -181,34 +187,37 @@ impl Decider {
     }
 
     /// The upgrades that have to wait.
-    fn waits(&self, wanted: &Wanted) -> BTreeMap<Key, String> {
-        let sets = wanted.objects.iter().filter(|(id, _)| id.kind == Kind::StatefulSet);
+    fn waits(&self) -> BTreeMap<Key, String> {
+        let sets = self.wanted.objects.iter().filter(|(id, _)| id.kind == Kind::StatefulSet);
         rollout::waits(sets.filter_map(|(id, object)| {
-            Some((&object.owner.key, &object.body, self.picture.children.get(id)?))
+            Some((&object.owner.key, &*object.body, self.picture.children.get(id)?))
         }))
     }
 
-    fn wanted(&self, plan: &Plan) -> Wanted {
+    /// What should be there; the large objects are those of the last decision where nothing in them has changed.
+    fn wanted(&self, world: &World, plan: &Plan) -> Wanted {
         let mut wanted = Wanted { frozen: self.picture.untouched().cloned().collect(), ..Wanted::default() };
+        let minted = &self.picture.minted;
         for (key, cluster) in &self.picture.clusters {
-            wanted.add(
-                plan.minted
-                    .clusters
-                    .get(key)
-                    .into_iter()
-                    .flat_map(|minted| build::build_minted_cluster(cluster, minted)),
-            );
-            let settings = plan.settings.get(key);
-            wanted.add(settings.into_iter().flat_map(|settings| build::build_settings(cluster, settings)));
-            if settings.is_some() && is_accepted(plan, key) {
-                wanted.add(build::build_cluster(cluster, &self.image));
-            } else {
+            let own = minted.clusters.get(key).map(|own| build::build_minted_cluster(cluster, own));
+            wanted.add(own.into_iter().flatten());
+            let Some(settings) = plan.settings.get(key) else {
                 wanted.frozen.extend(uid(cluster));
+                continue;
+            };
+            let is_same = world.running.get(key).is_some_and(|running| running.is(settings));
+            let kept = is_same.then(|| self.wanted.secrets_of(cluster, settings_secrets(&key.name)));
+            wanted.add(kept.flatten().unwrap_or_else(|| build::build_settings(cluster, settings)));
+            match is_accepted(plan, key) {
+                true => wanted.add(build::build_cluster(cluster, &self.image)),
+                false => wanted.frozen.extend(uid(cluster)),
             }
         }
         for (key, link) in &self.picture.links {
-            let minted = plan.minted.links.get(key);
-            wanted.add(minted.map(|minted| build::build_minted_link(link, minted)));
+            let Some(own) = minted.links.get(key) else { continue };
+            let is_same = world.minted.links.get(key) == Some(own);
+            let kept = is_same.then(|| self.wanted.secrets_of(link, [link_secret(&key.name)]));
+            wanted.add(kept.flatten().unwrap_or_else(|| vec![build::build_minted_link(link, own)]));
         }
         wanted
     }
@@ -216,10 +225,10 @@ impl Decider {
     fn differing(&mut self, wanted: &Wanted, now: Instant) -> Vec<Write> {
         let mut writes = Vec::new();
         for (id, object) in &wanted.objects {
-            let found = self.picture.children.get(id);
-            if found.is_some_and(|found| matches(&object.body, &found.body)) {
+            if self.picture.has(object) {
                 continue;
             }
+            let found = self.picture.children.get(id);
             let other = found.and_then(|found| found.owner.as_ref()).filter(|own| **own != object.owner.uid);
             let step = match id.kind {
                 Kind::StatefulSet => rollout::step(&object.body, found),
@@ -240,7 +249,7 @@ impl Decider {
                 let news = self.news(object, step, found);
                 let mut object = object.clone();
                 if id.kind == Kind::StatefulSet {
-                    rollout::note_cause(&mut object.body, step, found);
+                    rollout::note_cause(Arc::make_mut(&mut object.body), step, found);
                 }
                 writes.push(Write::Apply { object, before, news });
             }
@@ -334,13 +343,12 @@ fn pass(minted: &MintedCluster) -> Option<Pass> {
 }
 
 /// Settings ready to be sent; those of before, where nothing changed.
-fn rendering(plan: &Plan, cluster: &Key, settings: &Settings, last: Option<&Order>) -> Arc<Rendering> {
-    let hash = plan.hashes.get(cluster).cloned().unwrap_or_default();
-    if let Some(last) = last.filter(|last| last.rendering.hash == hash) {
+fn rendering(settings: &Sealed, last: Option<&Order>) -> Arc<Rendering> {
+    if let Some(last) = last.filter(|last| last.rendering.hash == *settings.hash) {
         return Arc::clone(&last.rendering);
     }
-    let json = serde_json::to_vec(settings).expect("settings are plain data").into();
-    Arc::new(Rendering { hash, json, links: settings.links.len() })
+    let json = serde_json::to_vec(&*settings.settings).expect("settings are plain data").into();
+    Arc::new(Rendering { hash: settings.hash.to_string(), json, links: settings.links.len() })
 }
 
 /// What the history of an object needs to know of a new status: that it became ready, why it is not, that nobody knows any more.
@@ -368,6 +376,23 @@ fn ready_news(
 impl Wanted {
     fn add(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.objects.extend(objects.into_iter().map(|object| (object.id.clone(), object)));
+    }
+
+    /// Secrets of an object, if they are all here.
+    fn secrets_of<const N: usize>(
+        &self,
+        owner: &impl kube::Resource,
+        names: [String; N],
+    ) -> Option<Vec<Object>> {
+        let namespace = Key::of(owner).namespace;
+        let secret = |name| {
+            let id = ObjectId { kind: Kind::Secret, namespace: namespace.clone(), name };
+            self.objects
+                .get(&id)
+                .filter(|object| Some(&object.owner.uid) == owner.meta().uid.as_ref())
+                .cloned()
+        };
+        names.into_iter().map(secret).collect()
     }
 }
 

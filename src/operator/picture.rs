@@ -4,10 +4,10 @@
 //! then on memory is the truth and the Secrets follow it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -16,15 +16,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::{
-    Kind, MANAGED_BY, MINTED, OWN, ObjectId, RESERVED_PORTS, link_secret, link_service, listener_service,
-    minted_secret, node_name, nodes_service, selector_text, settings_secrets,
+    Kind, MANAGED_BY, MINTED, OWN, Object, ObjectId, RESERVED_PORTS, link_secret, link_service,
+    listener_service, matches, minted_secret, node_name, nodes_service, selector_text, settings_secrets,
 };
 use super::nodes::{NodeId, Pod};
 use super::shelf::{Shelf, named_in};
 use super::watch::Source;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
-use crate::plan::{Key, Minted, Placement, Plan, World};
-use crate::settings::{self, Settings};
+use crate::plan::{Key, Minted, Placement, Plan, Sealed, World};
+use crate::settings;
 
 /// The address that listeners bind in pods: every one, of both families.
 const BIND: &str = "::";
@@ -36,7 +36,8 @@ pub(super) struct Found {
     /// The uid of the object of ours that it belongs to.
     pub(super) owner: Option<String>,
     pub(super) version: String,
-    pub(super) body: Value,
+    /// A Secret that is as it should be shares this with what it should be.
+    pub(super) body: Arc<Value>,
 }
 
 /// Everything known.
@@ -55,8 +56,8 @@ pub(super) struct Picture {
     pub(super) children: BTreeMap<ObjectId, Found>,
     /// By namespace and name.
     pods: BTreeMap<Key, Pod>,
-    minted: Minted,
-    running: BTreeMap<Key, Settings>,
+    pub(super) minted: Minted,
+    running: BTreeMap<Key, Sealed>,
     /// The lists that are being told, by source: what was in them so far.
     lists: BTreeMap<Source, BTreeSet<ObjectId>>,
     /// The sources that have not told their first list.
@@ -151,7 +152,7 @@ impl Picture {
                 Err(error) => tracing::warn!(pod = %id, %error, "this pod cannot be read"),
             },
             _ if object.labels().get(MANAGED_BY).is_some_and(|by| by == OWN) => {
-                self.children.insert(id, found(object));
+                self.children.insert(id.clone(), found(id.kind, object));
             }
             _ => {}
         }
@@ -160,10 +161,11 @@ impl Picture {
     fn put_own<K: DeserializeOwned + kube::Resource>(
         &mut self,
         id: ObjectId,
-        object: DynamicObject,
+        mut object: DynamicObject,
         insert: impl FnOnce(&mut Picture, K),
     ) {
         let uid = object.uid().unwrap_or_default();
+        object.metadata.managed_fields = None;
         self.drop(&id);
         let named = named_in(&object.data["spec"]);
         match object.try_parse::<K>() {
@@ -191,6 +193,17 @@ impl Picture {
         self.children.remove(id);
         self.named.remove(id);
         self.untouched.remove(id);
+    }
+
+    /// Whether an object is there as it should be.
+    pub(super) fn has(&mut self, wanted: &Object) -> bool {
+        let Some(found) = self.children.get_mut(&wanted.id) else { return false };
+        let has = Arc::ptr_eq(&wanted.body, &found.body) || matches(&wanted.body, &found.body);
+        if has && wanted.id.kind == Kind::Secret {
+            // All of it is ours, and large.
+            found.body = Arc::clone(&wanted.body);
+        }
+        has
     }
 
     fn ids(&self) -> Vec<ObjectId> {
@@ -235,14 +248,14 @@ impl Picture {
             unreadable_secrets: self.shelf.unreadable(),
             namespaces: self.namespaces.clone(),
             running: self.running.clone(),
-            minted: self.minted.clone(),
+            minted: std::mem::take(&mut self.minted),
             ..World::default()
         }
     }
 
-    /// Keeps what the next plan needs of this one.
-    pub(super) fn remember(&mut self, plan: &Plan) {
-        self.minted = plan.minted.clone();
+    /// Takes what the next plan needs of this one.
+    pub(super) fn remember(&mut self, plan: &mut Plan) {
+        self.minted = std::mem::take(&mut plan.minted);
         self.running = plan.settings.clone();
     }
 
@@ -270,15 +283,27 @@ impl Picture {
         }
     }
 
-    /// What a cluster's nodes run: nothing where its Secrets are of two renderings, which the next decision mends.
-    fn read_settings(&self, owner: &MqttCluster, name: &str) -> Option<Settings> {
-        let found = settings_secrets(name).map(|secret| self.child_of(owner, Kind::Secret, secret));
-        let found: Vec<&Found> = found.into_iter().collect::<Option<_>>()?;
-        let pieces = found.iter().flat_map(|found| found.body["data"].as_object().into_iter().flatten());
-        let decoded = pieces.map(|(file, text)| Some((file.clone(), STANDARD.decode(text.as_str()?).ok()?)));
-        let pieces: Vec<(String, Vec<u8>)> = decoded.collect::<Option<_>>()?;
-        let named = pieces.iter().map(|(file, json)| (file.clone(), json.as_slice()));
-        serde_json::from_slice(&settings::merge(named).ok()?).ok()
+    /// What a cluster's nodes run. An operator may have died between two of its Secrets: links of another rendering than the
+    /// rest are left out, as each decision renders them anew; other mixtures are nothing that ever ran.
+    fn read_settings(&self, owner: &MqttCluster, name: &str) -> Option<Sealed> {
+        let [base, users, links] = settings_secrets(name).map(|secret| self.pieces_in(owner, secret));
+        let (base, users) = (base?, users?);
+        let whole = base.iter().chain(&users).chain(links.iter().flatten());
+        let linked = settings::merge(whole.map(|(file, json)| (file.clone(), json.as_slice())));
+        let merged = linked.ok().or_else(|| {
+            let alone = base.iter().map(|(file, json)| Some((file.clone(), settings::without_links(json)?)));
+            let alone: Vec<(String, Vec<u8>)> = alone.collect::<Option<_>>()?;
+            let rest = alone.iter().chain(&users);
+            settings::merge(rest.map(|(file, json)| (file.clone(), json.as_slice()))).ok()
+        })?;
+        serde_json::from_slice(&merged).ok().map(Sealed::new)
+    }
+
+    /// The files in a Secret of a cluster.
+    fn pieces_in(&self, owner: &MqttCluster, secret: String) -> Option<Vec<(String, Vec<u8>)>> {
+        let found = self.child_of(owner, Kind::Secret, secret)?;
+        let files = found.body["data"].as_object()?.iter();
+        files.map(|(file, text)| Some((file.clone(), STANDARD.decode(text.as_str()?).ok()?))).collect()
     }
 
     fn child_of(&self, owner: &impl kube::Resource, kind: Kind, name: String) -> Option<&Found> {
@@ -368,14 +393,12 @@ impl Picture {
     fn address(&self, namespace: &str, name: String, port: i32) -> Option<String> {
         let port = u16::try_from(port).ok()?;
         let id = ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name };
-        let found = self.children.get(&id)?;
-        let service: Service = serde_json::from_value(found.body.clone()).ok()?;
-        let is_balanced = service.spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
-        if !is_balanced {
+        let service = &self.children.get(&id)?.body;
+        if service["spec"]["type"] != "LoadBalancer" {
             return Some(values::join_host_port(&format!("{}.{namespace}.svc", id.name), port));
         }
-        let ingress = service.status?.load_balancer?.ingress?.into_iter().next()?;
-        Some(values::join_host_port(&ingress.hostname.or(ingress.ip)?, port))
+        let ingress = &service["status"]["loadBalancer"]["ingress"][0];
+        Some(values::join_host_port(ingress["hostname"].as_str().or(ingress["ip"].as_str())?, port))
     }
 }
 
@@ -383,15 +406,21 @@ fn id(kind: Kind, object: &DynamicObject) -> ObjectId {
     ObjectId { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 
-fn found(mut object: DynamicObject) -> Found {
+/// An object as it was seen. Objects in a list do not say of what kind they are: the list does.
+fn found(kind: Kind, mut object: DynamicObject) -> Found {
     object.metadata.managed_fields = None;
     let is_ours =
         |owner: &&OwnerReference| owner.controller == Some(true) && owner.api_version == API_VERSION;
-    let owner = object.owner_references().iter().find(is_ours);
+    let owner = object.owner_references().iter().find(is_ours).map(|owner| owner.uid.clone());
+    let resource = kind.resource();
+    let mut body = object.data;
+    body["apiVersion"] = Value::String(resource.api_version);
+    body["kind"] = Value::String(resource.kind);
+    body["metadata"] = serde_json::to_value(&object.metadata).expect("metadata is plain data");
     Found {
-        uid: object.uid().unwrap_or_default(),
-        owner: owner.map(|owner| owner.uid.clone()),
-        version: object.resource_version().unwrap_or_default(),
-        body: serde_json::to_value(&object).expect("an object is plain data"),
+        uid: object.metadata.uid.unwrap_or_default(),
+        owner,
+        version: object.metadata.resource_version.unwrap_or_default(),
+        body: Arc::new(body),
     }
 }

@@ -40,15 +40,22 @@ pub(super) fn step(wanted: &Value, found: Option<&Found>) -> Step {
     if matches(&wanted["spec"]["template"], &found.body["spec"]["template"]) {
         return Step::Quiet;
     }
-    let same = |annotation: &str| {
-        let value = |body: &Value| body["metadata"]["annotations"][annotation].clone();
-        value(wanted).is_string() && value(wanted) == value(&found.body)
-    };
+    let says = |annotation: &str| [wanted, &*found.body].map(|body| annotated(body, annotation));
     // The same object was applied before: what differs is somebody else's doing.
-    match same(POD_SPEC) && !same(APPLIED) {
-        true => Step::Upgrade,
-        false => Step::Asked,
+    let [wanted, found] = says(APPLIED);
+    let is_drift = wanted == found;
+    // Hashes of two schemes say nothing about each other, and one that is gone says nothing at all: then it is not the spec.
+    let [wanted, found] = says(POD_SPEC);
+    let scheme = |hash: &str| hash.split('-').next().map(str::to_owned);
+    let is_other_spec = wanted != found && scheme(wanted) == scheme(found);
+    match is_other_spec || is_drift {
+        true => Step::Asked,
+        false => Step::Upgrade,
     }
+}
+
+fn annotated<'a>(body: &'a Value, annotation: &str) -> &'a str {
+    body["metadata"]["annotations"][annotation].as_str().unwrap_or_default()
 }
 
 /// Which upgrades wait, and in which words.
@@ -118,7 +125,7 @@ mod tests {
 
     fn set(image: &str) -> Set {
         Set(json!({
-            "metadata": {"generation": 1, "annotations": {POD_SPEC: "own", APPLIED: image}},
+            "metadata": {"generation": 1, "annotations": {POD_SPEC: "1-own", APPLIED: image}},
             "spec": {"replicas": 1, "template": {"spec": {"containers": [{"image": image}]}}},
             "status": {"observedGeneration": 1, "readyReplicas": 1, "currentRevision": "r1", "updateRevision": "r1"},
         }))
@@ -147,7 +154,7 @@ mod tests {
         }
 
         fn found(self) -> Found {
-            Found { uid: "u".to_owned(), owner: None, version: "1".to_owned(), body: self.0 }
+            Found { uid: "u".to_owned(), owner: None, version: "1".to_owned(), body: self.0.into() }
         }
     }
 
@@ -192,7 +199,7 @@ mod tests {
     fn a_restart_that_was_asked_for_waits_for_nobody() {
         let wanted = set("2").0;
         let mut other = set("1");
-        other.0["metadata"]["annotations"][POD_SPEC] = json!("before");
+        other.0["metadata"]["annotations"][POD_SPEC] = json!("1-before");
         assert_eq!(step(&wanted, Some(&other.found())), Step::Asked);
         let mut drifted = set("1");
         drifted.0["metadata"]["annotations"][APPLIED] = json!("2");
@@ -200,6 +207,16 @@ mod tests {
         assert_eq!(step(&wanted, Some(&set("1").found())), Step::Upgrade);
         assert_eq!(step(&wanted, Some(&set("2").found())), Step::Quiet);
         assert_eq!(step(&wanted, None), Step::Quiet);
+    }
+
+    #[test]
+    fn a_spec_whose_hash_was_computed_otherwise_is_no_other_spec() {
+        let wanted = set("2").0;
+        for hash in [json!("0-other"), json!("other"), json!(null)] {
+            let mut before = set("1");
+            before.0["metadata"]["annotations"][POD_SPEC] = hash;
+            assert_eq!(step(&wanted, Some(&before.found())), Step::Upgrade);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::picture::Picture;
 use super::shelf::{Fetched, fetch};
 use super::vitals::{Phase, Vitals};
 use super::watch::{Scope, Sight, Source, api, open, sources};
-use super::write::{Ended, Write};
+use super::write::{Ended, Write, WriteError};
 
 /// The least time between two decisions: one change comes as several events.
 const CALM: Duration = Duration::from_millis(50);
@@ -334,8 +334,10 @@ impl Operator {
     }
 
     fn note(&mut self, mut ended: Ended) {
-        if let Err(error) = &ended.done {
-            tracing::warn!(%error, "it is tried again");
+        match &ended.done {
+            Ok(()) => {}
+            Err(error @ WriteError::Leaving(_)) => tracing::debug!("{error}"),
+            Err(error) => tracing::warn!(%error, "it is tried again"),
         }
         self.vitals.wrote(ended.id.kind.name(), ended.done.is_ok());
         if let Some(news) = ended.news.take() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -64,6 +65,9 @@ pub(super) enum WriteError {
     /// The API server does not answer.
     #[error("failed to {0} {1}: no answer in {2:?}")]
     TimedOut(&'static str, ObjectId, Duration),
+    /// Its namespace goes, or is gone.
+    #[error("nothing is written to {0}: its namespace is being deleted")]
+    Leaving(ObjectId),
     /// The name is taken by an object of somebody else.
     #[error("failed to create {0}: there is one already, which belongs to {1}; rename or delete one of them")]
     Taken(ObjectId, String),
@@ -106,8 +110,25 @@ impl Write {
             Write::Status { body, .. } => ("write the status of", publish(&api, &id.name, &body).await),
             Write::Delete { uid, .. } => ("delete", delete(&api, &id.name, uid).await),
         };
-        done.map_err(|error| WriteError::Api(verb, id, Box::new(error)))
+        done.map_err(|error| WriteError::of(verb, id, error))
     }
+}
+
+impl WriteError {
+    fn of(verb: &'static str, id: ObjectId, error: kube::Error) -> WriteError {
+        match &error {
+            kube::Error::Api(status) if is_of_namespace(status) => WriteError::Leaving(id),
+            _ => WriteError::Api(verb, id, Box::new(error)),
+        }
+    }
+}
+
+/// Whether the answer is that there is no such namespace, or not for long.
+fn is_of_namespace(status: &Status) -> bool {
+    let Some(details) = &status.details else { return false };
+    let is_going = details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating");
+    let is_gone = status.is_not_found() && details.kind == "namespaces";
+    is_going || is_gone
 }
 
 async fn apply(api: &Api<DynamicObject>, name: &str, body: &Value, before: Before) -> kube::Result<Outcome> {
@@ -159,7 +180,7 @@ fn gone_is_fine(done: kube::Result<()>) -> kube::Result<Outcome> {
 
 /// Server-side apply would take an object over without a word.
 async fn check_free(api: &Api<DynamicObject>, object: &Object) -> Result<(), WriteError> {
-    let failed = |error| WriteError::Api("look for", object.id.clone(), Box::new(error));
+    let failed = |error| WriteError::of("look for", object.id.clone(), error);
     let Some(there) = api.get_metadata_opt(&object.id.name).await.map_err(failed)? else { return Ok(()) };
     let controller = there.owner_references().iter().find(|owner| owner.controller == Some(true));
     let own = &object.body["metadata"]["ownerReferences"][0]["uid"];

@@ -14,7 +14,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::authority::Authority;
-use super::inspect::inspect;
 use super::{CLOCK_SKEW, LEAF_LIFE, OVERLAP, Random};
 
 /// The authorities of one cluster, oldest first; never empty once tended.
@@ -25,10 +24,8 @@ pub struct Authorities(Vec<Authority>);
 impl Authorities {
     /// Mints the first authority, and a further one when a third of the newest one's life is left; forgets what nobody needs.
     pub fn tend(&mut self, cluster: &str, now: Timestamp, random: Random<'_>) {
-        self.0.retain(|authority| {
-            inspect(&authority.certificate_pem).is_ok_and(|own| now <= own.not_after && own.is_authority)
-        });
-        let newest = self.0.last().and_then(|authority| inspect(&authority.certificate_pem).ok());
+        self.0.retain(|authority| authority.says().is_ok_and(|own| now <= own.not_after && own.is_authority));
+        let newest = self.0.last().and_then(|authority| authority.says().ok());
         if newest.is_none_or(|newest| newest.wants_renewal(now)) {
             self.0.push(Authority::mint(cluster, now, random));
         }
@@ -61,7 +58,7 @@ impl Authorities {
 
 /// For how long an authority may have signed already; `None` while it is only becoming known.
 fn signs_since(authority: &Authority, now: Timestamp) -> Option<Duration> {
-    let made = inspect(&authority.certificate_pem).ok()?.not_before + CLOCK_SKEW;
+    let made = authority.says().ok()?.not_before + CLOCK_SKEW;
     let age: SignedDuration = now.duration_since(made);
     Duration::try_from(age).ok()?.checked_sub(OVERLAP)
 }

@@ -12,7 +12,7 @@ use rcgen::{
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
 
-use super::inspect::{Unreadable, inspect};
+use super::inspect::{Inspection, Once, Unreadable};
 use super::{AUTHORITY_LIFE, CLOCK_SKEW, LEAF_LIFE, Random, Role};
 
 /// A certificate authority with its key.
@@ -23,6 +23,9 @@ pub struct Authority {
     pub certificate_pem: String,
     /// The private key, PEM.
     pub key_pem: String,
+    /// What the certificate says.
+    #[serde(skip)]
+    read: Once,
 }
 
 /// A leaf certificate with its key.
@@ -33,6 +36,9 @@ pub struct Leaf {
     pub certificate_pem: String,
     /// The private key, PEM.
     pub key_pem: String,
+    /// What the certificate says.
+    #[serde(skip)]
+    read: Once,
 }
 
 /// What a leaf should say.
@@ -69,7 +75,15 @@ impl Authority {
         valid_for(&mut params, now, AUTHORITY_LIFE);
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         let certificate = params.self_signed(&key).expect("our own parameters make a certificate");
-        Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+        Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), read: Once::default() }
+    }
+
+    /// What its certificate says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn says(&self) -> Result<&Inspection, Unreadable> {
+        self.read.inspect(&self.certificate_pem)
     }
 
     /// Signs a leaf with a key of its own.
@@ -96,7 +110,7 @@ impl Authority {
         now: Timestamp,
         random: Random<'_>,
     ) -> Result<Leaf, Unreadable> {
-        let own = inspect(&self.certificate_pem)?;
+        let own = self.says()?;
         let own_key = KeyPair::from_pem(&self.key_pem).map_err(|_| Unreadable::Key)?;
         let issuer = Issuer::new(authority_params(&own.common_name), own_key);
         let key = mint_key(random);
@@ -104,16 +118,27 @@ impl Authority {
         valid_for(&mut params, now, life);
         params.serial_number = Some(SerialNumber::from_slice(&mint_serial(random)));
         let certificate = params.signed_by(&key, &issuer).map_err(|_| Unreadable::Key)?;
-        Ok(Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Leaf::new(certificate.pem(), key.serialize_pem()))
     }
 }
 
 impl Leaf {
+    /// A leaf of its two parts, PEM.
+    pub fn new(certificate_pem: String, key_pem: String) -> Leaf {
+        Leaf { certificate_pem, key_pem, read: Once::default() }
+    }
+
+    /// What its certificate says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn says(&self) -> Result<&Inspection, Unreadable> {
+        self.read.inspect(&self.certificate_pem)
+    }
+
     /// Whether this leaf still says what is requested, was signed by `signer`, and has a third of its life before it.
     pub fn serves(&self, request: &LeafRequest, signer: &Authority, now: Timestamp) -> bool {
-        let (Ok(own), Ok(signer)) = (inspect(&self.certificate_pem), inspect(&signer.certificate_pem)) else {
-            return false;
-        };
+        let (Ok(own), Ok(signer)) = (self.says(), signer.says()) else { return false };
         own.dns == request.dns
             && own.ips == request.ips
             && own.role() == request.role

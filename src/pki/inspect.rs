@@ -4,6 +4,8 @@
 //! certificates that we made or that a user put into a Secret.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -74,6 +76,33 @@ impl Inspection {
     pub fn wants_renewal(&self, now: Timestamp) -> bool {
         let life = self.not_after.as_second().saturating_sub(self.not_before.as_second());
         self.not_after.as_second().saturating_sub(now.as_second()) < life / 3
+    }
+}
+
+/// What the certificate beside it says, read when that is first asked. A copy knows it too; nothing depends on whether it was
+/// read.
+#[derive(Clone, Default)]
+pub(super) struct Once(OnceLock<Result<Box<Inspection>, Unreadable>>);
+
+impl Once {
+    /// What this certificate says: always the same one.
+    pub(super) fn inspect(&self, pem: &str) -> Result<&Inspection, Unreadable> {
+        let read = self.0.get_or_init(|| inspect(pem).map(Box::new));
+        read.as_deref().map_err(|error| *error)
+    }
+}
+
+impl PartialEq for Once {
+    fn eq(&self, _: &Once) -> bool {
+        true
+    }
+}
+
+impl Eq for Once {}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Once")
     }
 }
 

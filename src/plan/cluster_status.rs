@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::clusters::Cluster;
 use super::links::Link;
 use super::reports::{self, Node, decisive};
-use super::world::{Key, World};
+use super::world::{Key, Sealed, World};
 use crate::api::cluster::{Durability, LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
 use crate::api::conditions::{self, State, Status};
 use crate::api::link::ClusterLinkStatus;
@@ -138,7 +138,7 @@ fn listener_errors(report: &NodeReport) -> Vec<String> {
 
 /// Every node runs the settings that follow from this spec.
 fn config_applied(seen: &Seen<'_>) -> State {
-    let Some(hash) = &seen.cluster.hash else {
+    let Some(Sealed { hash, .. }) = &seen.cluster.sealed else {
         return State::unknown("NotAccepted", "There are no settings to run; see the conditions before.");
     };
     let states: Vec<State> = seen.nodes.iter().map(|node| applied(node, hash)).collect();
@@ -203,7 +203,7 @@ fn listeners(world: &World, cluster: &Cluster<'_>) -> Vec<ListenerStatus> {
             None => Some(address.clone()),
         }
     };
-    let listeners = cluster.settings.iter().flat_map(|settings| &settings.listeners);
+    let listeners = cluster.sealed.iter().flat_map(|sealed| &sealed.settings.listeners);
     listeners.map(|own| ListenerStatus { name: own.name.clone(), address: address(own) }).collect()
 }
 

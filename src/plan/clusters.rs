@@ -12,7 +12,7 @@ use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
 use super::names;
 use super::room;
 use super::secrets::Secrets;
-use super::world::{Key, Placement, World};
+use super::world::{Key, Placement, Sealed, World};
 use crate::api::cluster::{Durability, LinkTlsMode};
 use crate::api::conditions::State;
 use crate::api::{Finding, MqttCluster, check, values};
@@ -27,10 +27,10 @@ pub(super) struct Cluster<'a> {
     pub(super) name: String,
     pub(super) accepted: State,
     pub(super) resolved: State,
-    /// What its nodes should run; `None` where it is refused and never ran.
+    /// What its nodes should run, links apart; `None` where it is refused and never ran.
     pub(super) settings: Option<Settings>,
-    /// The hash of these, links included.
-    pub(super) hash: Option<String>,
+    /// The same with its links.
+    pub(super) sealed: Option<Sealed>,
     /// How peers reach its link listener.
     pub(super) endpoint: Endpoint,
 }
@@ -80,17 +80,19 @@ pub(super) fn resolve_all<'a>(
     clusters
 }
 
-/// Puts the halves of all links that are in force into the settings of their clusters.
-pub(super) fn add_links(clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link<'_>]) {
+/// Puts the halves of all links that are in force into the settings of their clusters, and seals these.
+pub(super) fn add_links(world: &World, clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link<'_>]) {
     for half in links.iter().flat_map(|link| &link.halves) {
         let settings = clusters.get_mut(&half.cluster).and_then(|cluster| cluster.settings.as_mut());
         if let Some(settings) = settings {
             settings.links.push(half.settings.clone());
-            settings.links.sort_by(|one, two| one.id.cmp(&two.id));
         }
     }
     for cluster in clusters.values_mut() {
-        cluster.hash = cluster.settings.as_ref().map(Settings::hash);
+        let Some(mut settings) = cluster.settings.take() else { continue };
+        settings.links.sort_by(|one, two| one.id.cmp(&two.id));
+        let before = world.running.get(&cluster.key).filter(|running| *running.settings == settings);
+        cluster.sealed = Some(before.cloned().unwrap_or_else(|| Sealed::new(settings)));
     }
 }
 
@@ -119,13 +121,10 @@ fn resolve<'a>(
         Err(finding) => State::no(finding.reason, finding.message_with_path()),
         Ok(_) => State::yes("Resolved", "Every Secret it names exists."),
     };
-    let running = || {
-        let running = world.running.get(&key)?;
-        Some(Settings { links: Vec::new(), ..running.clone() })
-    };
-    let (settings, endpoint) = match (rendered, running()) {
+    let (settings, endpoint) = match (rendered, world.running.get(&key)) {
         (Ok((settings, endpoint)), _) if refusal.is_none() => (Some(settings), endpoint),
-        (_, Some(settings)) => {
+        (_, Some(running)) => {
+            let settings = Settings { links: Vec::new(), ..Settings::clone(running) };
             let endpoint = running_endpoint(world, object, &key, &settings, minted);
             (Some(settings), endpoint)
         }
@@ -138,7 +137,7 @@ fn resolve<'a>(
         accepted,
         resolved,
         settings,
-        hash: None,
+        sealed: None,
         endpoint,
     }
 }
@@ -296,7 +295,7 @@ fn render_link_listener(
             let request = server_request(key, host);
             let leaf = tend_leaf(&mut minted.link_server, &request, &minted.authorities, now, random);
             let leaf = leaf.ok_or_else(|| unnameable(&request))?;
-            endpoint.not_after = crate::pki::inspect(&leaf.certificate_pem).ok().map(|own| own.not_after);
+            endpoint.not_after = leaf.says().ok().map(|own| own.not_after);
             let ca_pem = minted.authorities.bundle_pem();
             endpoint.tls = Some(EndpointTls { ca_pem, server_name: stable_name(key) });
             Some((leaf.certificate_pem.clone(), leaf.key_pem.clone()))

@@ -41,12 +41,15 @@ pub(super) fn render(
 ) -> Result<Rendered, Finding> {
     let mut mint = Mint { key, authorities, now, random };
     match sides.peer {
-        Peer::Managed(remote) => Ok((render_managed(object, sides.local, remote, minted, &mut mint), None)),
+        Peer::Managed(remote) => {
+            Ok((render_managed(world, object, sides.local, remote, minted, &mut mint), None))
+        }
         Peer::External(external) => render_external(world, object, sides.local, external, minted, &mut mint),
     }
 }
 
 fn render_managed(
+    world: &World,
     object: &ClusterLink,
     local: &Cluster<'_>,
     remote: &Cluster<'_>,
@@ -71,7 +74,7 @@ fn render_managed(
         // No address is known yet: both wait to be dialled, and the next plan knows more.
         (false, false) => (Dial::In, Dial::In),
     };
-    vec![finished(&local.key, near), finished(&remote.key, far)]
+    vec![finished(world, &local.key, near), finished(world, &remote.key, far)]
 }
 
 /// The id of the half on the other side of a managed link.
@@ -113,7 +116,7 @@ fn render_external(
             }
         }
     }
-    Ok((vec![finished(&local.key, near)], invitation))
+    Ok((vec![finished(world, &local.key, near)], invitation))
 }
 
 /// Where an external peer is dialled, how it is verified, and what it is shown.
@@ -297,9 +300,24 @@ fn present(half: &mut Link, to: &Cluster<'_>, shown: &Shown) {
     }
 }
 
-fn finished(cluster: &Key, mut half: Link) -> Half {
-    half.revision = half.compute_revision();
+/// Gives a half its revision: that of what runs, where nothing has changed.
+fn finished(world: &World, cluster: &Key, mut half: Link) -> Half {
+    if let Some(running) = running(world, cluster, &half.id) {
+        half.revision.clone_from(&running.revision);
+        if half != *running {
+            half.revision = String::new();
+        }
+    }
+    if half.revision.is_empty() {
+        half.revision = half.compute_revision();
+    }
     Half { cluster: cluster.clone(), settings: half }
+}
+
+/// A half as it runs: links of settings are sorted.
+pub(super) fn running<'w>(world: &'w World, cluster: &Key, id: &str) -> Option<&'w Link> {
+    let links = &world.running.get(cluster)?.settings.links;
+    links.binary_search_by(|link| link.id.as_str().cmp(id)).ok().map(|at| &links[at])
 }
 
 /// The filters without those that another one covers.

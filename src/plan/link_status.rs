@@ -55,7 +55,7 @@ pub(super) fn status(
             half,
             cluster: &cluster.name,
             nodes: reports::nodes(world, &half.cluster),
-            settings_hash: cluster.hash.as_deref(),
+            settings_hash: cluster.sealed.as_ref().map(|sealed| &*sealed.hash),
         })
     };
     let trouble = world.link_troubles.get(&link.key);

@@ -232,9 +232,9 @@ fn find_sides<'a>(
     let target = remote.cluster_ref.clone().unwrap_or_default();
     let target = Key::new(target.namespace.unwrap_or_else(|| key.namespace.clone()), target.name);
     // Consent first: who may not link does not learn whether a cluster exists elsewhere.
-    let cluster = world.cluster(&target);
+    let cluster = clusters.get(&target);
     if target.namespace != key.namespace
-        && !cluster.is_some_and(|c| consent::allows(world, c, &key.namespace))
+        && !cluster.is_some_and(|cluster| consent::allows(world, cluster.object, &key.namespace))
     {
         return Err(Finding {
             path: path.to_owned(),

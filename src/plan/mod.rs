@@ -10,6 +10,7 @@
 //! - A refused object is a plan too: its cluster keeps the settings that it runs, and its conditions say why.
 //! - No condition is True without a fresh report of a node, but for `Accepted` and `ResolvedRefs`, which need none.
 //! - The same world gives the same plan: lists are sorted, times move only when a status flips, nothing ticks.
+//! - What is as it was is the same: settings that ran before are shared with the world, not made again ([`Sealed::is`]).
 //!
 //! Does not know who applies a plan, where Secrets are kept, or what a link sends.
 
@@ -37,20 +38,17 @@ use jiff::Timestamp;
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 pub use crate::pki::Random;
-use crate::settings::Settings;
 
 pub use link_status::rtt_bucket;
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
 pub use users::{UsersError, parse_users};
-pub use world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Secret, World};
+pub use world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, World};
 
 /// What should run, and what is true.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// What each cluster's nodes should run. A cluster that is refused and never ran has none.
-    pub settings: BTreeMap<Key, Settings>,
-    /// The hash of each of these.
-    pub hashes: BTreeMap<Key, String>,
+    pub settings: BTreeMap<Key, Sealed>,
     /// Everything minted so far: keep it, and hand it in with the next world.
     pub minted: Minted,
     /// The Secret to keep for each link to an external peer: copied to the other side, it makes the other half.
@@ -66,7 +64,7 @@ pub fn plan(world: &World, now: Timestamp, random: Random<'_>) -> Plan {
     let mut minted = world.minted.kept_for(world);
     let mut clusters = clusters::resolve_all(world, &mut minted, now, &mut *random);
     let links = links::resolve_all(world, &clusters, &mut minted, now, &mut *random);
-    clusters::add_links(&mut clusters, &links);
+    clusters::add_links(world, &mut clusters, &links);
     let link_statuses: BTreeMap<Key, ClusterLinkStatus> = links
         .iter()
         .map(|link| (link.key.clone(), link_status::status(world, &clusters, link, now)))
@@ -77,10 +75,8 @@ pub fn plan(world: &World, now: Timestamp, random: Random<'_>) -> Plan {
             (cluster.key.clone(), cluster_status::status(world, cluster, &links, &link_statuses, now))
         })
         .collect();
-    let hashes = clusters.iter().filter_map(|(key, own)| Some((key.clone(), own.hash.clone()?))).collect();
     Plan {
-        hashes,
-        settings: clusters.into_iter().filter_map(|(key, cluster)| Some((key, cluster.settings?))).collect(),
+        settings: clusters.into_iter().filter_map(|(key, cluster)| Some((key, cluster.sealed?))).collect(),
         minted,
         invitations: links.into_iter().filter_map(|link| Some((link.key, link.invitation?))).collect(),
         clusters: cluster_statuses,

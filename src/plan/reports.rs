@@ -54,7 +54,7 @@ fn report_of<'a>(name: &str, view: &'a NodeView) -> Result<&'a NodeReport, State
     }
     let why = view.unreachable.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     match (&view.report, &view.pending) {
-        (Some(report), _) if view.age <= REPORT_AGE_MAX => Ok(report),
+        (Some(report), _) if view.age <= REPORT_AGE_MAX => Ok(report.as_ref()),
         (_, Some(pending)) => {
             Err(State::no("PodsPending", format!("Node {name} is not ready: {pending}{why}.")))
         }

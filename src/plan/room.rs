@@ -2,9 +2,10 @@
 //!
 //! What runs has its place: a link that is new, or grew, takes what is left, and where that is not enough it stays as it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Write};
 
-use super::halves::Half;
+use super::halves::{self, Half};
 use super::world::{Key, World};
 use crate::api::Finding;
 use crate::settings::{Link, Pieces, Settings};
@@ -32,18 +33,14 @@ struct Room {
 impl<'w> Rooms<'w> {
     /// The room that is taken by what runs of the links that there are.
     pub(super) fn of(world: &'w World) -> Rooms<'w> {
+        let there: HashSet<String> = world.links.iter().flat_map(|link| ids_of(&Key::of(link))).collect();
         let mut taken: BTreeMap<Key, Room> = BTreeMap::new();
         let placed = world.placements.iter().filter(|(_, placement)| placement.selector.is_some());
         for (key, _) in placed {
             let room = taken.entry(key.clone()).or_default();
-            let running = world.running.get(key).into_iter().flat_map(|settings| &settings.links);
-            let ids: BTreeMap<String, &Link> = running.map(|link| (link.id.clone(), link)).collect();
-            for object in &world.links {
-                for id in ids_of(&Key::of(object)) {
-                    if let Some(link) = ids.get(&id) {
-                        room.put(id, bytes(link));
-                    }
-                }
+            let running = world.running.get(key).into_iter().flat_map(|running| &running.settings.links);
+            for link in running.filter(|link| there.contains(&link.id)) {
+                room.put(link.id.clone(), bytes(link));
             }
         }
         Rooms { world, taken }
@@ -54,6 +51,11 @@ impl<'w> Rooms<'w> {
     /// # Errors
     /// When one finds none: why, and the halves as they run.
     pub(super) fn admit(&mut self, halves: Vec<Half>) -> Result<Vec<Half>, (Finding, Vec<Half>)> {
+        // What runs as it is has its place.
+        let runs = |half: &Half| halves::running(self.world, &half.cluster, &half.settings.id);
+        if halves.iter().all(|half| runs(half) == Some(&half.settings)) {
+            return Ok(halves);
+        }
         for half in &halves {
             let Some(room) = self.taken.get(&half.cluster) else { continue };
             let needed = room.with(&half.settings.id, bytes(&half.settings));
@@ -73,8 +75,7 @@ impl<'w> Rooms<'w> {
 
     fn as_it_runs(&self, halves: &[Half]) -> Vec<Half> {
         let runs = |half: &Half| {
-            let links = &self.world.running.get(&half.cluster)?.links;
-            let settings = links.iter().find(|link| link.id == half.settings.id)?.clone();
+            let settings = halves::running(self.world, &half.cluster, &half.settings.id)?.clone();
             Some(Half { cluster: half.cluster.clone(), settings })
         };
         halves.iter().filter_map(runs).collect()
@@ -116,11 +117,26 @@ pub(super) fn check_cluster(key: &Key, settings: &Settings) -> Result<(), Findin
 
 /// The ids of a link's halves.
 fn ids_of(link: &Key) -> [String; 2] {
-    [link.to_string(), super::halves::remote_id(link)]
+    [link.to_string(), halves::remote_id(link)]
 }
 
 fn bytes(link: &Link) -> usize {
-    serde_json::to_vec(link).map_or(0, |json| json.len() + 1)
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, link).map_or(0, |()| count.0 + 1)
+}
+
+/// Counts what is written.
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn too_large(piece: &str, cluster: &Key, bytes: usize, remedy: &str) -> Finding {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Resource;
@@ -39,7 +41,7 @@ pub struct World {
     /// Why nodes still run what an earlier version of us made them run, where that is meant to be.
     pub waits: BTreeMap<Key, String>,
     /// What each cluster ran before: stays in force where the new spec is refused.
-    pub running: BTreeMap<Key, Settings>,
+    pub running: BTreeMap<Key, Sealed>,
     /// [`super::Plan::minted`] of the last plan.
     pub minted: Minted,
 }
@@ -49,10 +51,35 @@ impl World {
     pub fn put_secret(&mut self, secret: Secret) {
         self.secrets.insert(secret.key(), secret);
     }
+}
 
-    /// The cluster of this name.
-    pub fn cluster(&self, key: &Key) -> Option<&MqttCluster> {
-        self.clusters.iter().find(|cluster| Key::of(*cluster) == *key)
+/// Settings that do not change any more, with their hash. Those of a plan that are what ran before are the same in memory:
+/// what was made of them need not be made again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sealed {
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// [`Settings::hash`] of them.
+    pub hash: Arc<str>,
+}
+
+impl Sealed {
+    /// Seals settings.
+    pub fn new(settings: Settings) -> Sealed {
+        Sealed { hash: settings.hash().into(), settings: Arc::new(settings) }
+    }
+
+    /// Whether these are the same in memory.
+    pub fn is(&self, other: &Sealed) -> bool {
+        Arc::ptr_eq(&self.settings, &other.settings)
+    }
+}
+
+impl Deref for Sealed {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
     }
 }
 
@@ -164,7 +191,7 @@ pub struct Placement {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     /// Its last report, if it ever gave one.
-    pub report: Option<NodeReport>,
+    pub report: Option<Arc<NodeReport>>,
     /// Since when nothing was heard of it.
     pub age: Duration,
     /// Why it does not run, where that is known.

@@ -21,6 +21,7 @@ mod parse;
 mod pieces;
 mod merge;
 mod secret;
+mod everywhere;
 pub mod report;
 pub mod inventory;
 #[cfg(test)]
@@ -39,8 +40,9 @@ pub use doors::{
     Authentication, CertificateName, CertificatePem, ClientAuth, Jwt, Listener, ListenerLimits, Protocol,
     ProxyProtocol, ServerTls, TlsVersion, User,
 };
+pub use everywhere::bind_everywhere;
 pub use hash::canonical_sha256;
 pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};
-pub use pieces::{Pieces, names_others};
+pub use pieces::{Pieces, names_others, without_links};
 pub use secret::SecretKind;

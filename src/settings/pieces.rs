@@ -52,6 +52,13 @@ pub fn names_others(json: &[u8]) -> bool {
     serde_json::from_slice::<Map<String, Value>>(json).is_ok_and(|piece| piece.contains_key(PIECES))
 }
 
+/// A base that means no links: what is left of a document whose links are of another rendering.
+pub fn without_links(base: &[u8]) -> Option<Vec<u8>> {
+    let mut base: Value = serde_json::from_slice(base).ok()?;
+    base.get_mut(PIECES)?.as_object_mut()?.remove(LINKS)?;
+    Some(base.to_string().into_bytes())
+}
+
 /// The hash of a piece, as others name it.
 pub(super) fn hash(piece: &[u8]) -> String {
     Sha256::digest(piece).iter().map(|byte| format!("{byte:02x}")).collect()

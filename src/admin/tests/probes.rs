@@ -112,7 +112,7 @@ async fn ask(address: SocketAddr, request: &str) -> String {
 
 #[tokio::test]
 async fn the_port_answers_probes_and_nothing_else() {
-    let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (reports, watched) = watch::channel(Arc::new(NodeReport::default()));
     let vitals = Arc::new(Vitals::new());

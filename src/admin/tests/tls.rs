@@ -73,7 +73,7 @@ impl Pod {
     async fn start(leaf: &Leaf, ca: &Authority, beat: Duration) -> Self {
         let files = tempfile::tempdir().unwrap();
         write(files.path(), leaf, ca);
-        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let fake = Fake::new(beat);
         let trust = Trust::read(files.path()).unwrap();

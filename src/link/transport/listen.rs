@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::link::gate::{self, Presented};
 use crate::link::refusal::Refusal;
-use crate::settings::{LinkListener, ServerTls, Settings};
+use crate::settings::{LinkListener, ServerTls, Settings, bind_everywhere};
 
 use super::greeting;
 use super::hub::SharedHub;
@@ -88,10 +88,12 @@ fn build_acceptor(tls: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Listen
 
 fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     let ip: IpAddr = host.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let socket = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::new(ip, port))?;
-    socket.listen(BACKLOG)
+    bind_everywhere(SocketAddr::new(ip, port), |address| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    })
 }
 
 async fn accept(hub: SharedHub, listener: TcpListener, acceptor: Rc<RefCell<Option<TlsAcceptor>>>) {

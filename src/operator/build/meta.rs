@@ -17,7 +17,7 @@ pub(in crate::operator) const OWN: &str = "mqlink-operator";
 pub(in crate::operator) const APPLIED: &str = "mqlink.dev/applied";
 
 /// The annotation of a StatefulSet with the hash of what the cluster's own spec says about its pods: a restart that is not
-/// because of that is because of us. How it is computed must stay as it is, or an upgrade looks like the users' wish.
+/// because of that is because of us. It begins with how it is computed, so that none is taken for another.
 pub(in crate::operator) const POD_SPEC: &str = "mqlink.dev/pod-spec";
 
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "mqlink");

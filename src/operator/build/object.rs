@@ -1,6 +1,7 @@
 //! An object on its way to the API server: what it is, and its body.
 
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
@@ -94,7 +95,7 @@ pub(in crate::operator) struct Object {
     /// The cluster or link that it belongs to.
     pub(in crate::operator) owner: Owner,
     /// What is handed to server-side apply.
-    pub(in crate::operator) body: Value,
+    pub(in crate::operator) body: Arc<Value>,
 }
 
 impl Object {
@@ -114,6 +115,6 @@ impl Object {
         };
         let mut body = serde_json::to_value(object).expect("an object is plain data");
         super::meta::mark(&mut body);
-        Object { id, owner, body }
+        Object { id, owner, body: Arc::new(body) }
     }
 }

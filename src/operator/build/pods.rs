@@ -12,11 +12,13 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
 
 use super::object::{Kind, Object};
 use super::{meta, names};
 use crate::api::MqttCluster;
 use crate::api::cluster::{MqttClusterSpec, PodTemplate};
+use crate::settings::canonical_sha256;
 
 /// Where a node serves the admin protocol over TLS.
 pub(super) const ADMIN_PORT: i32 = 11_884;
@@ -72,10 +74,12 @@ pub(super) fn build_stateful_set(cluster: &MqttCluster, default_image: &str) -> 
     Object::of(Kind::StatefulSet, &StatefulSet { metadata, spec: Some(spec), status: None })
 }
 
+/// The scheme before the hash is to be another once the same spec gives another hash.
 fn pod_spec_hash(cluster: &MqttCluster) -> String {
     let MqttClusterSpec { image, pod_template, replicas, .. } = &cluster.spec;
-    let own = serde_json::to_string(&(own_image(image), pod_template, replicas.unwrap_or(1)));
-    meta::hash(&own.expect("a spec is plain data"))
+    let own =
+        json!({"image": own_image(image), "podTemplate": pod_template, "replicas": replicas.unwrap_or(1)});
+    format!("1-{}", canonical_sha256(&own))
 }
 
 /// The image that a spec names; the empty name is none.

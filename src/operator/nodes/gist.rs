@@ -1,6 +1,7 @@
 //! What of a report counts: whatever a status says. The rest is for metrics, and would wake the operator each second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admin::StatusLine;
@@ -13,7 +14,7 @@ const RTT_CALM: Duration = Duration::from_secs(60);
 /// The report of one node, without what does not count.
 #[derive(Debug, Default)]
 pub(super) struct Gist {
-    pub(super) report: NodeReport,
+    pub(super) report: Arc<NodeReport>,
     /// Round trip times that wait to be believed, with when the first of them came.
     restless: BTreeMap<String, (u32, Instant)>,
 }
@@ -32,21 +33,20 @@ impl Gist {
                 self.replace(next)
             }
             StatusLine::Node(node) => {
-                let links = std::mem::take(&mut self.report.links);
-                let next = without_levels(NodeReport { links: Vec::new(), ..*node });
-                let changes = self.report != next;
-                self.report = NodeReport { links, ..next };
-                changes
+                let links = self.report.links.clone();
+                self.replace(NodeReport { links, ..*node })
             }
             StatusLine::Link(link) => {
                 let link = self.calmed(*link, now);
                 self.put(link, links_max)
             }
             StatusLine::Unlinked(id) => {
-                let before = self.report.links.len();
-                self.report.links.retain(|link| link.id != id);
                 self.restless.remove(&id);
-                self.report.links.len() < before
+                let is_there = self.report.links.iter().any(|link| link.id == id);
+                if is_there {
+                    Arc::make_mut(&mut self.report).links.retain(|link| link.id != id);
+                }
+                is_there
             }
             StatusLine::Beat(_) => self.believe(now),
         }
@@ -54,26 +54,27 @@ impl Gist {
 
     fn replace(&mut self, next: NodeReport) -> bool {
         let next = without_levels(next);
-        let changes = self.report != next;
-        self.report = next;
+        let changes = *self.report != next;
+        self.report = Arc::new(next);
         self.restless.retain(|id, _| self.report.links.iter().any(|link| link.id == *id));
         changes
     }
 
     fn put(&mut self, link: LinkReport, links_max: usize) -> bool {
-        let links = &mut self.report.links;
-        match links.binary_search_by(|other| other.id.cmp(&link.id)) {
-            Ok(at) if links[at] == link => false,
-            Ok(at) => {
-                links[at] = link;
-                true
+        let links = &self.report.links;
+        let at = links.binary_search_by(|other| other.id.cmp(&link.id));
+        let changes = match at {
+            Ok(at) => links[at] != link,
+            Err(_) => links.len() < links_max,
+        };
+        if changes {
+            let links = &mut Arc::make_mut(&mut self.report).links;
+            match at {
+                Ok(at) => links[at] = link,
+                Err(at) => links.insert(at, link),
             }
-            Err(at) if links.len() < links_max => {
-                links.insert(at, link);
-                true
-            }
-            Err(_) => false,
         }
+        changes
     }
 
     /// The link without counters, and with the round trip time that is believed.
@@ -102,15 +103,16 @@ impl Gist {
     /// Believes round trip times that have stayed.
     fn believe(&mut self, now: Instant) -> bool {
         let stays = |since: &Instant| now.saturating_duration_since(*since) >= RTT_CALM;
-        let mut changes = false;
-        for link in &mut self.report.links {
+        if !self.restless.values().any(|(_, since)| stays(since)) {
+            return false;
+        }
+        for link in &mut Arc::make_mut(&mut self.report).links {
             if let Some((rtt_ms, _)) = self.restless.get(&link.id).filter(|(_, since)| stays(since)) {
                 link.rtt_ms = Some(*rtt_ms);
-                changes = true;
             }
         }
         self.restless.retain(|_, (_, since)| !stays(since));
-        changes
+        true
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure but for what it remembers: times are arguments, and who waits asks for the next turn.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gist::Gist;
@@ -102,7 +103,7 @@ impl Heard {
             false => REPORT_AGE_MAX + Duration::from_millis(1),
         };
         NodeView {
-            report: seen.gist.as_ref().map(|gist| gist.report.clone()),
+            report: seen.gist.as_ref().map(|gist| Arc::clone(&gist.report)),
             age,
             unreachable: seen.unreachable.clone(),
             pushed: seen.pushed.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 
@@ -60,7 +61,9 @@ impl World {
         for source in sources(&Scope::All) {
             self.decider.picture.see(&source, Event::Init);
             for (_, object) in self.objects.iter().filter(|(id, _)| id.kind == source.kind) {
-                let object = serde_json::from_value(object.clone()).expect("an object");
+                let mut object: DynamicObject = serde_json::from_value(object.clone()).expect("an object");
+                // In a list, the server says once of what kind all are.
+                object.types = None;
                 self.decider.picture.see(&source, Event::InitApply(object));
             }
             self.decider.picture.see(&source, Event::InitDone);
@@ -148,7 +151,7 @@ impl World {
         }
         let part = match write {
             Write::Apply { object, .. } => {
-                let mut body = object.body;
+                let mut body = object.body.as_ref().clone();
                 if let Some(status) = self.objects.get(&id).map(|before| before["status"].clone()) {
                     body["status"] = status;
                 }

@@ -455,7 +455,7 @@ impl Scene {
     async fn hanging(&self, cluster: &str) -> (tokio::task::JoinHandle<()>, u16) {
         let folder = TempDir::new().expect("a folder");
         self.mount(&format!("mqlink-{cluster}-admin"), folder.path()).await;
-        let listener = admin::bind_tcp(SocketAddr::from((HERE, 0))).await.expect("a port");
+        let listener = admin::bind_tcp(SocketAddr::from((HERE, 0))).expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let trust = Trust::read(folder.path()).expect("certificates");
         let report =

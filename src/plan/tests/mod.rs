@@ -10,6 +10,7 @@ mod links;
 mod random;
 mod samples;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -140,7 +141,7 @@ fn later(mut world: World) -> World {
             links: links.collect(),
             ..NodeReport::default()
         };
-        let view = NodeView { report: Some(report), ..NodeView::default() };
+        let view = NodeView { report: Some(report.into()), ..NodeView::default() };
         world.reports.insert(cluster.clone(), BTreeMap::from([(node, view)]));
     }
     publish(&mut world, plan);
@@ -162,7 +163,7 @@ fn publish(world: &mut World, plan: Plan) {
 /// The report of a cluster's one node.
 fn report<'a>(world: &'a mut World, cluster: &str) -> &'a mut NodeReport {
     let views = world.reports.get_mut(&key(cluster)).unwrap();
-    views.values_mut().next().unwrap().report.as_mut().unwrap()
+    Arc::make_mut(views.values_mut().next().unwrap().report.as_mut().unwrap())
 }
 
 fn view<'a>(world: &'a mut World, cluster: &str) -> &'a mut NodeView {

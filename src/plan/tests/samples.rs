@@ -48,7 +48,7 @@ fn the_settings_of_two_regions() {
     let plan = planned(&world(TWO_REGIONS));
     let mut text = String::new();
     for settings in plan.settings.values() {
-        let mut json = serde_json::to_value(settings).unwrap();
+        let mut json = serde_json::to_value(&**settings).unwrap();
         hide_pem(&mut json);
         text += &serde_json::to_string_pretty(&json).unwrap();
         text += "\n";
