@@ -82,3 +82,18 @@ fn remove_dead(path: &Path) -> io::Result<()> {
     }
     std::fs::remove_file(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_is_told_how_long_to_wait() {
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        notice_vanished(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(VANISHED));
+        assert!(socket.keepalive().unwrap());
+    }
+}

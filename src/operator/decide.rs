@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::DynamicObject;
+use kube::runtime::watcher::Event;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -15,6 +17,7 @@ use super::ledger::{Ledger, Part};
 use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
 use super::picture::{Found, Picture};
 use super::rollout::{self, Step};
+use super::watch::Source;
 use super::write::{Before, Ended, Write, WriteError};
 use crate::admin::Pass;
 use crate::api::conditions::{self, ACCEPTED, READY};
@@ -68,6 +71,17 @@ impl Decider {
             heard: Heard::default(),
             orders: BTreeMap::new(),
             acquaint_until: None,
+        }
+    }
+
+    /// Takes in what a watch saw.
+    pub(super) fn see(&mut self, source: &Source, event: Event<DynamicObject>) {
+        let is_list = matches!(event, Event::InitDone);
+        match self.picture.see(source, event) {
+            Some(id) => self.ledger.seen(&id),
+            // What was made and deleted while nobody watched was never seen: the list tells by what is not in it.
+            None if is_list => self.ledger.seen_all(source.kind),
+            None => {}
         }
     }
 

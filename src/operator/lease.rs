@@ -96,7 +96,7 @@ impl Fence {
         Fence(Arc::new(Mutex::new(Some(Until::Forever))))
     }
 
-    fn closed() -> Fence {
+    pub(super) fn closed() -> Fence {
         Fence(Arc::default())
     }
 
@@ -106,6 +106,12 @@ impl Fence {
             Some(Until::Forever) => true,
             None => false,
         }
+    }
+
+    /// Opens it for a while.
+    #[cfg(test)]
+    pub(super) fn open_until(&self, end: Instant) {
+        self.set(Some(Until::Moment(end)));
     }
 
     fn set(&self, until: Option<Until>) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::build::ObjectId;
+use super::build::{Kind, ObjectId};
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -37,6 +37,8 @@ struct Entry {
     failures: u32,
     /// Not to be written before.
     not_before: Instant,
+    /// The object was seen while this was under way.
+    is_outdated: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -68,34 +70,47 @@ impl Ledger {
         }
         let failures = before.map_or(0, |entry| entry.failures);
         let version = version.map(str::to_owned);
-        let entry = Entry { state: State::UnderWay, content, version, failures, not_before: now };
+        let entry =
+            Entry { state: State::UnderWay, content, version, failures, not_before: now, is_outdated: false };
         self.entries.insert((id.clone(), part), entry);
         true
     }
 
     /// Notes how a write ended, and returns how often it failed in a row.
     pub(super) fn ended(&mut self, id: &ObjectId, part: Part, is_done: bool, now: Instant) -> u32 {
-        let Some(entry) = self.entries.get_mut(&(id.clone(), part)) else { return 0 };
-        if is_done {
-            let calm = match part {
-                Part::Object => Duration::ZERO,
-                Part::Status => STATUS_CALM,
-            };
-            (entry.state, entry.failures, entry.not_before) = (State::Done, 0, now + calm);
-        } else {
+        let key = (id.clone(), part);
+        let Some(entry) = self.entries.get_mut(&key) else { return 0 };
+        if !is_done {
             let wait = RETRY_MIN * 2u32.saturating_pow(entry.failures.min(16));
             entry.not_before = now + wait.min(RETRY_MAX);
             (entry.state, entry.failures) = (State::Failed, entry.failures.saturating_add(1));
+            return entry.failures;
         }
-        entry.failures
+        let calm = match part {
+            Part::Object => Duration::ZERO,
+            Part::Status => STATUS_CALM,
+        };
+        (entry.state, entry.failures, entry.not_before) = (State::Done, 0, now + calm);
+        if entry.is_outdated {
+            self.entries.remove(&key);
+        }
+        0
     }
 
     /// Notes that an object was seen anew: what was written before may be gone again.
     pub(super) fn seen(&mut self, id: &ObjectId) {
-        let outdated = |entry: &Entry| entry.state == State::Done;
-        if self.entries.get(&(id.clone(), Part::Object)).is_some_and(outdated) {
-            self.entries.remove(&(id.clone(), Part::Object));
+        if let Some(entry) = self.entries.get_mut(&(id.clone(), Part::Object)) {
+            entry.is_outdated = true;
+            if entry.state == State::Done {
+                self.entries.remove(&(id.clone(), Part::Object));
+            }
         }
+    }
+
+    /// The same of all objects of a kind.
+    pub(super) fn seen_all(&mut self, kind: Kind) {
+        let ids = self.entries.keys().filter(|(id, _)| id.kind == kind).map(|(id, _)| id.clone());
+        ids.collect::<Vec<_>>().iter().for_each(|id| self.seen(id));
     }
 
     /// When something that waits may be written; forgets what waits for nothing.
@@ -121,7 +136,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::operator::build::Kind;
 
     struct Written {
         ledger: Ledger,
@@ -189,6 +203,26 @@ mod tests {
         assert_eq!(written.ledger.next(written.now), Some(written.now + STATUS_CALM));
         written.now += STATUS_CALM;
         assert!(written.begins(Part::Status, 2, "v2"));
+    }
+
+    #[test]
+    fn what_came_and_went_meanwhile_is_written_again() {
+        let mut written = Written::new();
+        let begins = |written: &mut Written| {
+            written.ledger.begins(&written.id, Part::Object, &json!(1), None, written.now)
+        };
+        // It was seen, and seen to be gone, before the answer came.
+        assert!(begins(&mut written));
+        written.ledger.seen(&written.id);
+        written.ended(Part::Object, true);
+        assert!(begins(&mut written));
+        written.ended(Part::Object, true);
+        assert!(!begins(&mut written), "it will be seen");
+        // It was never seen: the watch was interrupted, and the next list does not have it.
+        written.ledger.seen_all(Kind::Secret);
+        assert!(!begins(&mut written), "this was another list");
+        written.ledger.seen_all(Kind::Service);
+        assert!(begins(&mut written));
     }
 
     #[test]

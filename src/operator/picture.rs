@@ -56,6 +56,7 @@ pub(super) struct Picture {
     pub(super) children: BTreeMap<ObjectId, Found>,
     /// By namespace and name.
     pods: BTreeMap<Key, Pod>,
+    /// Of the objects that are in the picture: those of their names before them left nothing here.
     pub(super) minted: Minted,
     running: BTreeMap<Key, Sealed>,
     /// The lists that are being told, by source: what was in them so far.
@@ -109,7 +110,7 @@ impl Picture {
                     id.kind == source.kind && in_source && !told.contains(id)
                 };
                 let gone: Vec<ObjectId> = self.ids().into_iter().filter(is_gone).collect();
-                gone.iter().for_each(|id| self.drop(id));
+                gone.iter().for_each(|id| self.forget(id));
                 self.awaited.remove(source);
                 None
             }
@@ -120,13 +121,16 @@ impl Picture {
             }
             Event::Delete(object) => {
                 let id = id(source.kind, &object);
-                self.drop(&id);
+                self.forget(&id);
                 Some(id)
             }
         }
     }
 
     fn put(&mut self, id: ObjectId, object: DynamicObject) {
+        if self.uid(&id).is_some_and(|uid| uid != object.metadata.uid.as_deref().unwrap_or_default()) {
+            self.forget(&id);
+        }
         // What is on its way out is gone already, for everything that is decided.
         if object.metadata.deletion_timestamp.is_some() {
             self.drop(&id);
@@ -178,6 +182,30 @@ impl Picture {
                 self.untouched.insert(id, uid);
             }
         }
+    }
+
+    /// The uid of a cluster or link that can be read.
+    fn uid(&self, id: &ObjectId) -> Option<&str> {
+        let key = Key::new(&id.namespace, &id.name);
+        match id.kind {
+            Kind::MqttCluster => self.clusters.get(&key)?.metadata.uid.as_deref(),
+            Kind::ClusterLink => self.links.get(&key)?.metadata.uid.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Drops an object with all that was its own: the next one of its name inherits nothing.
+    fn forget(&mut self, id: &ObjectId) {
+        let key = Key::new(&id.namespace, &id.name);
+        match id.kind {
+            Kind::MqttCluster => {
+                self.minted.clusters.remove(&key);
+                self.running.remove(&key);
+            }
+            Kind::ClusterLink => drop(self.minted.links.remove(&key)),
+            _ => {}
+        }
+        self.drop(id);
     }
 
     fn drop(&mut self, id: &ObjectId) {

@@ -181,7 +181,7 @@ async fn follow(
     let mut sights = open(&client, &sources);
     let picture = Picture::new(&sources);
     let decider = Decider::new(picture, options.image.clone());
-    let (nodes, mut said) = Nodes::new();
+    let (nodes, mut said) = Nodes::new(fence.clone());
     let vitals = options.vitals.clone();
     vitals.enter(Phase::Learns);
     let instance = options.lease.as_ref().map_or("operator", |lease| lease.holder.as_str()).to_owned();
@@ -270,11 +270,7 @@ impl Operator {
             return false;
         }
         match event {
-            Ok(event) => {
-                if let Some(id) = self.decider.picture.see(&source, event) {
-                    self.decider.ledger.seen(&id);
-                }
-            }
+            Ok(event) => self.decider.see(&source, event),
             Err(error) => {
                 self.vitals.interrupted();
                 let Source { kind, namespace } = &source;

@@ -136,13 +136,15 @@ impl Leaf {
         self.read.inspect(&self.certificate_pem)
     }
 
-    /// Whether this leaf still says what is requested, was signed by `signer`, and has a third of its life before it.
+    /// Whether this leaf still says what is requested, was signed by `signer`, and has a third of its life before it. One that is
+    /// not valid yet was made by a clock that was wrong.
     pub fn serves(&self, request: &LeafRequest, signer: &Authority, now: Timestamp) -> bool {
         let (Ok(own), Ok(signer)) = (self.says(), signer.says()) else { return false };
         own.dns == request.dns
             && own.ips == request.ips
             && own.role() == request.role
             && own.signed_by == signer.key_id
+            && own.is_valid_at(now)
             && !own.wants_renewal(now)
     }
 }

@@ -112,6 +112,8 @@ fn leaves_are_renewed_in_time_and_when_anything_changes() {
     assert!(!leaf.serves(&server_request(), &other, at(Duration::ZERO)));
     let moved = LeafRequest { dns: vec!["new.example".into()], ..server_request() };
     assert!(!leaf.serves(&moved, &authority, at(Duration::ZERO)));
+    let early = authority.issue(&server_request(), at(5 * DAY), &mut random(2)).unwrap();
+    assert!(!early.serves(&server_request(), &authority, at(3 * DAY)), "a clock was wrong when it was made");
     let garbage = Leaf::new("x".into(), String::new());
     assert!(!garbage.serves(&server_request(), &authority, at(Duration::ZERO)));
 }

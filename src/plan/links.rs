@@ -93,7 +93,7 @@ pub(super) fn resolve_all<'w>(
     let mut claims = Claims::new();
     let mut rooms = Rooms::of(world);
     let mut links = Vec::new();
-    for object in oldest_first(&world.links) {
+    for object in oldest_first(world) {
         let mut link = resolve(world, clusters, object, &mut claims, minted, now, &mut *random);
         (link.halves, link.too_large) = match rooms.admit(link.halves) {
             Ok(halves) => (halves, None),
@@ -105,10 +105,18 @@ pub(super) fn resolve_all<'w>(
     links
 }
 
-/// By creation; those without a time in the order of the files, before those with one.
-fn oldest_first(links: &[ClusterLink]) -> Vec<&ClusterLink> {
-    let mut order: Vec<&ClusterLink> = links.iter().collect();
-    order.sort_by_key(|link| link.metadata.creation_timestamp.as_ref().map(|time| time.0));
+/// By creation; those without a time in the order of the files, before those with one. Kubernetes counts whole seconds: of
+/// those of one second, what runs came first.
+fn oldest_first(world: &World) -> Vec<&ClusterLink> {
+    let runs = |link: &ClusterLink| {
+        let key = Key::of(link);
+        let local = Key::new(&key.namespace, &link.spec.cluster_ref.name);
+        halves::running(world, &local, &key.to_string()).is_some()
+    };
+    let mut order: Vec<&ClusterLink> = world.links.iter().collect();
+    order.sort_by_cached_key(|link| {
+        (link.metadata.creation_timestamp.as_ref().map(|time| time.0), !runs(link))
+    });
     order
 }
 

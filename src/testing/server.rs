@@ -30,7 +30,8 @@ const ATTEMPTS: u32 = 5;
 /// A busy machine needs long for what takes seconds.
 const START_MAX: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
-const TOKEN: &str = "the-tests-own-server-on-loopback";
+/// With it one may do everything.
+pub(crate) const TOKEN: &str = "the-tests-own-server-on-loopback";
 const ACCOUNT_TOKEN: &str = "an-account-that-has-only-its-rights";
 /// The account that the other token stands for: the operator's in `config/`.
 const ACCOUNT: &str = "system:serviceaccount:mqlink-system:mqlink-operator";

@@ -5,6 +5,12 @@
 
 mod clients;
 mod harness;
+// The same server as in the library's own tests.
+#[path = "../../src/testing/server.rs"]
+#[expect(dead_code, reason = "the library's tests need more of it")]
+mod server;
+
+use mqlink::api;
 
 mod broker;
 mod access;
@@ -21,3 +27,4 @@ mod cli;
 mod admin;
 mod crowds;
 mod image;
+mod operator;

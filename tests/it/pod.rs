@@ -1,7 +1,6 @@
 //! One node as it runs in a pod: settings from several files, the operator's port over TLS, the probes in the clear.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command};
 
 use jiff::Timestamp;
@@ -11,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::clients::{Kind, Paho, Post, Rumqttc, Who};
-use crate::harness::{MQLINK, SettingsExt, free_port, settings, signal, until};
+use crate::harness::{MQLINK, SettingsExt, free_port, get, settings, signal, until};
 
 struct Pod {
     child: Child,
@@ -69,11 +68,7 @@ impl Pod {
 
     /// The first line of the answer to a probe, if there is one.
     fn probe(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.probes).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.lines().next().map(str::to_owned)
+        get(self.probes, path)?.lines().next().map(str::to_owned)
     }
 }
 

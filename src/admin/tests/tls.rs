@@ -1,8 +1,12 @@
 //! The port with TLS, and who is kept from it: each way in that a hostile pod could try, and each way to pose as a node.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -93,6 +97,37 @@ impl Pod {
     fn commands(&self) -> usize {
         self.fake.commands.load(Relaxed)
     }
+}
+
+/// A node with a good certificate whose first line has no end.
+#[tokio::test]
+async fn a_line_without_end_is_hung_up_on() {
+    const LINE_MAX: usize = 128 * 1_024;
+    let (ca, chunks) = (authority(1), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&chunks);
+    let endless = move || {
+        let count = Arc::clone(&count);
+        let chunk = move || {
+            count.fetch_add(1, Relaxed);
+            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536]))
+        };
+        std::future::ready(Body::from_stream(futures::stream::repeat_with(chunk)))
+    };
+    let files = tempfile::tempdir().unwrap();
+    write(files.path(), &issue(&ca, node_role("eu", "*")), &ca);
+    let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Routes(Router::new().route("/v1/status", get(endless)));
+    let task = tokio::spawn(serve_tls(listener, Trust::read(files.path()).unwrap(), routes, BEAT));
+    let client = Client::over_tls(address, eu_0(), &pass(&ca, &issue(&ca, Role::Operator))).unwrap();
+    let mut stream = client.with_answer_max(LINE_MAX).status().await.unwrap();
+    let error = stream.next().await.unwrap_err();
+    assert!(error.to_string().contains("too long"), "{error}");
+    drop(stream);
+    // What the node got rid of: a line, and what lies in buffers on the way.
+    let sent = chunks.load(Relaxed) * 65_536;
+    assert!(sent < 32 * 1_024 * 1_024, "{sent} bytes");
+    task.abort();
 }
 
 #[tokio::test]

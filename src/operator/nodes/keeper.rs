@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{NodeId, Order, Rendering, Sight};
 use crate::admin::{Applied, Client, ClientError, NodeName, StatusLine, StatusStream};
+use crate::operator::lease::Fence;
 use crate::plan::Pushed;
 
 /// The pause before a pod is dialled again; it doubles up to the second.
@@ -37,6 +38,7 @@ pub(super) struct Keeper {
     pub(super) tell: mpsc::Sender<(Arc<NodeId>, Sight)>,
     pub(super) dials: Arc<Semaphore>,
     pub(super) pushes: Arc<Semaphore>,
+    pub(super) fence: Fence,
 }
 
 /// How a connection ended.
@@ -105,7 +107,8 @@ impl Keeper {
         let mut push = Push::default();
         let mut under_way: Option<BoxFuture<'static, Result<Applied, ClientError>>> = None;
         loop {
-            if under_way.is_none() && push.is_due(&order.rendering.hash, Instant::now()) {
+            let may_push = under_way.is_none() && self.fence.is_open(Instant::now().into());
+            if may_push && push.is_due(&order.rendering.hash, Instant::now()) {
                 let json = order.rendering.json.clone();
                 push.sent.clone_from(&order.rendering.hash);
                 under_way = Some(put(client.clone(), json, Arc::clone(&self.pushes)).boxed());

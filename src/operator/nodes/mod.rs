@@ -9,6 +9,7 @@
 //! - Nothing is waited for without end: dials, answers, lines and silences have their time, lines and streams their size, and
 //!   tasks, dials and pushes at the same time their number. Who exceeds it is hung up on and dialled again, slower each time.
 //! - What counts of a report is what a condition or a status says: counters and beats wake nobody.
+//! - Who does not lead gives no settings to nodes: another one may lead, and know better.
 //! - A task ends with its pod. What a task of a pod before this one still says is not heard.
 
 mod gist;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::lease::Fence;
 use crate::admin::{Pass, StatusLine};
 use crate::plan::{Key, Pushed};
 
@@ -99,6 +101,7 @@ pub(super) struct Nodes {
     tell: mpsc::Sender<(Arc<NodeId>, Sight)>,
     dials: Arc<Semaphore>,
     pushes: Arc<Semaphore>,
+    fence: Fence,
 }
 
 struct Task {
@@ -113,11 +116,11 @@ impl Drop for Task {
 }
 
 impl Nodes {
-    /// No tasks yet, and what they will see.
-    pub(super) fn new() -> (Nodes, mpsc::Receiver<(Arc<NodeId>, Sight)>) {
+    /// No tasks yet, and what they will see. They give nothing to nodes while the fence is closed.
+    pub(super) fn new(fence: Fence) -> (Nodes, mpsc::Receiver<(Arc<NodeId>, Sight)>) {
         let (tell, sights) = mpsc::channel(SIGHTS_MAX);
-        let room = |permits| Arc::new(Semaphore::new(permits));
-        (Nodes { tasks: BTreeMap::new(), tell, dials: room(DIALS_MAX), pushes: room(PUSHES_MAX) }, sights)
+        let [dials, pushes] = [DIALS_MAX, PUSHES_MAX].map(|permits| Arc::new(Semaphore::new(permits)));
+        (Nodes { tasks: BTreeMap::new(), tell, dials, pushes, fence }, sights)
     }
 
     /// Has one task for each order, and no others.
@@ -145,6 +148,7 @@ impl Nodes {
             tell: self.tell.clone(),
             dials: Arc::clone(&self.dials),
             pushes: Arc::clone(&self.pushes),
+            fence: self.fence.clone(),
         };
         Task { orders, handle: tokio::spawn(keeper.keep()) }
     }

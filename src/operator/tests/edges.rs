@@ -1,13 +1,15 @@
 //! What people read and rely on, on a real API server: events, addresses, the scale subresource, names, grants.
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::scene::{Operator, Scene, condition, exists, is_gone, play, play_on};
-use crate::operator::build::Kind;
+use crate::operator::build::{self, Kind, Object};
 use crate::operator::watch::api;
+use crate::operator::write::{Before, Write, WriteError};
 use crate::operator::{Options, Scope};
 
 impl Scene {
@@ -226,6 +228,26 @@ fn a_cluster_made_anew_at_once_gets_a_status_and_children_of_its_own() {
             };
             scene.until(Kind::StatefulSet, "us-east", owned).await;
             scene.until(Kind::MqttCluster, "us-east", |it| condition(it, "Accepted").is_some()).await;
+        }
+    });
+}
+
+#[test]
+fn a_namespace_that_goes_is_no_failure() {
+    play(async |scene| {
+        let objects = |namespace: &str| -> Vec<Object> {
+            let cluster = json!({
+                "apiVersion": "mqlink.dev/v1alpha1", "kind": "MqttCluster", "spec": {},
+                "metadata": {"name": "us", "namespace": namespace, "uid": "none"},
+            });
+            build::build_cluster(&serde_json::from_value(cluster).expect("a cluster"), "i")
+        };
+        let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+        namespaces.delete(&scene.namespace, &Default::default()).await.expect("it is there");
+        for object in objects(&scene.namespace).into_iter().chain(objects("no-such-namespace")) {
+            let write = Write::Apply { object, before: Before::New, news: None };
+            let done = write.perform(scene.client.clone()).await.done;
+            assert!(matches!(done, Err(WriteError::Leaving(_))), "{done:?}");
         }
     });
 }

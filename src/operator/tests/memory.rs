@@ -86,15 +86,13 @@ impl World {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(id.clone(), object.clone());
         let object = serde_json::from_value(object).expect("an object");
-        self.decider.picture.see(&source(id.kind), Event::Apply(object));
-        self.decider.ledger.seen(&id);
+        self.decider.see(&source(id.kind), Event::Apply(object));
     }
 
     pub(super) fn delete(&mut self, id: &ObjectId) {
         let object = self.objects.remove(id).unwrap_or_else(|| panic!("there is no {id}"));
         let object = serde_json::from_value(object).expect("an object");
-        self.decider.picture.see(&source(id.kind), Event::Delete(object));
-        self.decider.ledger.seen(id);
+        self.decider.see(&source(id.kind), Event::Delete(object));
     }
 
     pub(super) fn change(&mut self, id: &ObjectId, change: impl FnOnce(&mut Value)) {
@@ -331,6 +329,55 @@ fn a_cluster_made_anew_does_not_inherit() {
     world.cluster("us-east");
     world.settle();
     assert_ne!(world.objects[&minted]["data"], before);
+}
+
+#[test]
+fn an_object_made_anew_at_once_does_not_inherit_either() {
+    for is_seen in [true, false] {
+        let mut world = two_regions();
+        world.settle();
+        let (link, secret) = (id(Kind::ClusterLink, "us-eu"), id(Kind::Secret, "mqlink-us-eu-link"));
+        let before = world.objects[&secret]["data"].clone();
+        // Nothing is decided between the two; or the watch was interrupted, and the list has the new one only.
+        match is_seen {
+            true => world.delete(&link),
+            false => drop(world.objects.remove(&link)),
+        }
+        world.link("us-eu", "us-east", "eu-west");
+        world.settle();
+        assert_ne!(world.objects[&secret]["data"], before);
+    }
+}
+
+#[test]
+fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
+    let mut world = two_regions();
+    world.settle();
+    // The spec is refused, so what runs is known by the Secrets alone; then a link goes, and one Secret of two is written.
+    world.change(&id(Kind::MqttCluster, "us-east"), |cluster| cluster["spec"]["replicas"] = json!(3));
+    world.settle();
+    world.cluster("ap-south");
+    world.settle();
+    world.link("us-ap", "us-east", "ap-south");
+    let pieces = ["mqlink-us-east-settings", "mqlink-us-east-links"].map(|name| id(Kind::Secret, name));
+    let writes: Vec<Write> = world.decide().into_iter().filter(|it| pieces.contains(it.id())).collect();
+    assert_eq!(writes.len(), 2);
+    for only in 0..2 {
+        let mut world = World { objects: world.objects.clone(), ..World::new() };
+        world.restart();
+        world.perform(writes[only].clone());
+        world.restart();
+        world.settle();
+        for link in ["us-eu", "us-ap"] {
+            assert!(
+                world.condition_of(Kind::ClusterLink, link, "ResolvedRefs").starts_with("Resolved"),
+                "{link}"
+            );
+        }
+        assert!(world.condition("us-east", "Accepted").starts_with("ReplicasUnsupported"));
+        world.restart();
+        assert_eq!(world.settle(), 0);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod heard;
 mod memory;
 mod nodes;
+mod pushes;
 mod scene;
 mod real;
 mod rights;

@@ -102,9 +102,19 @@ fn of_two_links_between_the_same_clusters_the_older_stays() {
     world.links[0].metadata.creation_timestamp = created(20);
     world.links[1].metadata.creation_timestamp = created(10);
     check(&world, "zz", "l");
-    world.links[1].spec.topics = vec!["a#".into()];
+    // Of those of one second, what runs came first.
+    world.links[0].metadata.creation_timestamp = created(10);
+    check(&world, "l", "zz");
+    let zz = world.links.remove(1);
+    let alone = planned(&world);
+    publish(&mut world, alone);
+    world.links.insert(0, zz);
+    check(&world, "l", "zz");
+    world.links.reverse();
+    check(&world, "l", "zz");
+    world.links[0].spec.topics = vec!["a#".into()];
     let plan = planned(&world);
-    check_link(&plan, "l", "Accepted", "True/Accepted");
+    check_link(&plan, "zz", "Accepted", "True/Accepted");
 }
 
 #[test]

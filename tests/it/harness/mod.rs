@@ -9,6 +9,8 @@ mod process;
 mod status;
 mod up;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(crate) use certificates::Certificates;
@@ -22,6 +24,15 @@ use crate::clients::PATIENCE;
 
 /// The binary under test.
 pub(crate) const MQLINK: &str = env!("CARGO_BIN_EXE_mqlink");
+
+/// What is answered to a GET, head and body, if anything is.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
 
 /// Asks until there is an answer.
 #[track_caller]
