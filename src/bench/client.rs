@@ -1,15 +1,21 @@
-//! One MQTT 5 connection of the generator: CONNECT and SUBSCRIBE by the codec, then two bare socket halves.
+//! One MQTT 5 connection of the generator: CONNECT and SUBSCRIBE by the codec, then two bare halves of a socket, or of TLS on
+//! one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 use super::run::BenchError;
 use crate::mqtt::{
-    self, Connect, Limits, Packet, PacketId, Properties, Property, QoS, ReasonCode, Subscribe,
+    self, Connect, Limits, Packet, PacketId, Properties, PropertiesBuf, Property, QoS, ReasonCode, Subscribe,
     SubscribeFiltersBuf, SubscribeOptions, Version,
 };
 
@@ -17,16 +23,23 @@ use crate::mqtt::{
 pub(super) const READ_BYTES: usize = 128 * 1024;
 const LIMITS: Limits = Limits { packet_bytes_max: 2 * 1024 * 1024, dup_requests: false };
 
-/// A user name and its password.
+/// What reads.
+pub(super) type ReadHalf = Box<dyn AsyncRead + Unpin>;
+/// What writes.
+pub(super) type WriteHalf = Box<dyn AsyncWrite + Unpin>;
+
+/// How to connect: who says so, and whether over TLS.
+#[derive(Clone, Default)]
 pub(super) struct Login {
-    pub(super) name: String,
-    pub(super) password: String,
+    pub(super) name: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) tls: Option<TlsConnector>,
 }
 
 /// An open connection.
 pub(super) struct Client {
-    pub(super) read: OwnedReadHalf,
-    pub(super) write: OwnedWriteHalf,
+    pub(super) read: ReadHalf,
+    pub(super) write: WriteHalf,
     /// How many acknowledged messages the broker takes at once.
     pub(super) receive_max: u16,
     /// Bytes read and not yet understood, at the front.
@@ -35,12 +48,8 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects, with a clean start and nothing kept afterwards.
-    pub(super) async fn connect(
-        address: &str,
-        client_id: &str,
-        login: Option<&Login>,
-    ) -> Result<Client, BenchError> {
-        Client::connect_from(None, address, client_id, login).await
+    pub(super) async fn connect(address: &str, client_id: &str, login: &Login) -> Result<Client, BenchError> {
+        Client::connect_with(None, address, client_id, login, 0).await
     }
 
     /// Connects from an address of this machine's.
@@ -48,23 +57,48 @@ impl Client {
         from: Option<IpAddr>,
         address: &str,
         client_id: &str,
-        login: Option<&Login>,
+    ) -> Result<Client, BenchError> {
+        Client::connect_with(from, address, client_id, &Login::default(), 0).await
+    }
+
+    /// Connects with a session that outlives the connection for so long.
+    pub(super) async fn connect_lasting(
+        address: &str,
+        client_id: &str,
+        login: &Login,
+        expiry_s: u32,
+    ) -> Result<Client, BenchError> {
+        Client::connect_with(None, address, client_id, login, expiry_s).await
+    }
+
+    async fn connect_with(
+        from: Option<IpAddr>,
+        address: &str,
+        client_id: &str,
+        login: &Login,
+        expiry_s: u32,
     ) -> Result<Client, BenchError> {
         let stream =
             open_from(from, address).await.map_err(|source| BenchError::io("connect to", address, source))?;
         stream.set_nodelay(true).map_err(|source| BenchError::io("set up a socket to", address, source))?;
-        let (read, write) = stream.into_split();
+        let (read, write) = secured(stream, address, login.tls.as_ref())
+            .await
+            .map_err(|source| BenchError::io("begin TLS with", address, source))?;
+        let mut properties = PropertiesBuf::new();
+        if expiry_s > 0 {
+            properties.push(Property::SessionExpiryInterval(expiry_s));
+        }
         let mut client = Client { read, write, receive_max: u16::MAX, input: Vec::new() };
         let connect = Connect {
             is_mqisdp: false,
             version: Version::V5,
             clean_start: true,
             keep_alive_s: 0,
-            properties: Default::default(),
+            properties: properties.as_properties(),
             client_id,
             will: None,
-            username: login.map(|login| &*login.name),
-            password: login.map(|login| login.password.as_bytes()),
+            username: login.name.as_deref(),
+            password: login.password.as_ref().map(String::as_bytes),
         };
         client.send(&Packet::Connect(connect)).await?;
         let receive_max = client
@@ -128,6 +162,40 @@ impl Client {
             _ => Ok(()),
         }
     }
+}
+
+/// TLS that trusts the certificates in a file.
+pub(super) fn tls_trusting(file: &Path) -> Result<TlsConnector, BenchError> {
+    let read = |error: pem::Error| {
+        BenchError::io("read certificates from", &file.display().to_string(), io::Error::other(error))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(read)? {
+        let added = roots.add(certificate.map_err(read)?).map_err(io::Error::other);
+        added.map_err(|source| BenchError::io("trust", &file.display().to_string(), source))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+async fn secured(
+    stream: TcpStream,
+    address: &str,
+    tls: Option<&TlsConnector>,
+) -> io::Result<(ReadHalf, WriteHalf)> {
+    let Some(tls) = tls else {
+        let (read, write) = stream.into_split();
+        return Ok((Box::new(read), Box::new(write)));
+    };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let (read, write) = tokio::io::split(tls.connect(name, stream).await?);
+    Ok((Box::new(read), Box::new(write)))
 }
 
 /// Opens a socket from an address of this machine's; IPv4 if one is given.

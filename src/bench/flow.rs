@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-use super::client::{Client, READ_BYTES};
+use super::client::{Client, READ_BYTES, ReadHalf, WriteHalf};
 use super::frame::{Heard, Stamp, Template, append_puback, scan};
 use super::run::BenchError;
 
@@ -58,6 +57,10 @@ impl Flow {
     }
 
     pub(super) fn confirmed(&self) -> u64 {
+        // Of subscribers that are away only acknowledgements tell.
+        if self.deliveries == 0 {
+            return self.acked.get();
+        }
         let delivered = self.delivered.get() * self.messages / self.deliveries + self.lost.get();
         if self.acknowledged { delivered.min(self.acked.get()) } else { delivered }
     }
@@ -115,7 +118,7 @@ impl Shared {
 
 /// Publishes over `templates` in turn whenever an eighth of the window is free, as much as is free in one write.
 pub(super) async fn publish(
-    mut write: OwnedWriteHalf,
+    mut write: WriteHalf,
     templates: Vec<Template>,
     shared: Rc<Shared>,
     flow: usize,
@@ -143,11 +146,7 @@ pub(super) async fn publish(
 }
 
 /// Counts the acknowledgements that a publisher hears.
-pub(super) async fn hear_acks(
-    mut read: OwnedReadHalf,
-    shared: Rc<Shared>,
-    flow: usize,
-) -> Result<(), BenchError> {
+pub(super) async fn hear_acks(mut read: ReadHalf, shared: Rc<Shared>, flow: usize) -> Result<(), BenchError> {
     let mut input = Input::new(Vec::new());
     let flow = &shared.flows[flow];
     loop {
@@ -230,7 +229,7 @@ impl Input {
         Some(heard)
     }
 
-    pub(super) async fn fill(&mut self, read: &mut OwnedReadHalf) -> Result<(), BenchError> {
+    pub(super) async fn fill(&mut self, read: &mut ReadHalf) -> Result<(), BenchError> {
         self.bytes.copy_within(self.begin..self.end, 0);
         (self.begin, self.end) = (0, self.end - self.begin);
         if self.end == self.bytes.len() {

@@ -49,8 +49,8 @@ pub struct Options {
     #[arg(long, value_name = "PORT", conflicts_with = "targets")]
     pub serve_floor: Option<u16>,
     /// A load instead of the built-in ones, as pairs=50,qos=1,window=100 (closed loop: so many messages of a publisher under
-    /// way) or fan-out=100,rate=5000 (open loop: so many messages a second, latency from when each was due); also fan-in=N
-    /// and link; may be repeated
+    /// way) or fan-out=100,rate=5000 (open loop: so many messages a second, latency from when each was due); also fan-in=N,
+    /// offline=N (subscribers that are away) and link; may be repeated
     #[arg(long = "scenario", value_name = "WORDS")]
     pub scenarios: Vec<Scenario>,
     /// The user name to connect with
@@ -59,6 +59,9 @@ pub struct Options {
     /// The password to connect with; else the variable MQLINK_PASSWORD
     #[arg(long, value_name = "PASSWORD", requires = "user")]
     pub password: Option<String>,
+    /// Connect over TLS, and trust the certificates in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub cafile: Option<PathBuf>,
     /// Set hostile crowds on a broker of yours that takes anonymous clients, and show what a bystander feels
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["targets", "serve_floor"])]
     pub soak: Option<String>,
@@ -98,10 +101,12 @@ impl Options {
         all.iter().filter(|scenario| scenario.name.contains(&self.only)).cloned().collect()
     }
 
-    fn login(&self) -> Option<Login> {
-        let name = self.user.clone()?;
-        let password = self.password.clone().or_else(|| std::env::var("MQLINK_PASSWORD").ok());
-        Some(Login { name, password: password.unwrap_or_default() })
+    fn login(&self) -> Result<Login, BenchError> {
+        let name = self.user.clone();
+        let password = || self.password.clone().or_else(|| std::env::var("MQLINK_PASSWORD").ok());
+        let password = name.as_ref().and_then(|_| password());
+        let tls = self.cafile.as_deref().map(client::tls_trusting).transpose()?;
+        Ok(Login { name, password, tls })
     }
 
     fn warmed(&self) -> Duration {

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 
+use super::client::WriteHalf;
 use super::flow::Shared;
 use super::frame::{Stamp, Template};
 use super::run::BenchError;
@@ -40,7 +40,7 @@ impl Schedule {
 
 /// Publishes until the run is over.
 pub(super) async fn publish(
-    mut write: OwnedWriteHalf,
+    mut write: WriteHalf,
     template: Template,
     shared: Rc<Shared>,
     flow: usize,

@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use tokio::io::AsyncReadExt;
+
 use super::Target;
 use super::client::{Client, Login, append_subscribe};
 use super::flow::PRIMING;
@@ -20,7 +23,7 @@ pub(super) async fn first_delivery(
     target: &Target,
     label: &str,
     times: usize,
-    login: Option<&Login>,
+    login: &Login,
 ) -> Result<Measured, BenchError> {
     let there = target.peer.as_ref().unwrap_or(&target.broker);
     let mut subscriber = Client::connect(&there.address, "bench-first-sub", login).await?;
@@ -68,11 +71,11 @@ async fn until_delivered(
 /// Whether a message of `topic` has come; late ones of earlier topics are passed over.
 fn delivered(subscriber: &mut Client, topic: &str) -> Result<bool, BenchError> {
     let mut buffer = [0; 16 * 1024];
-    match subscriber.read.try_read(&mut buffer) {
-        Ok(0) => return Err(BenchError::Peer("closed the connection".to_owned())),
-        Ok(count) => subscriber.input.extend_from_slice(&buffer[..count]),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
-        Err(error) => return Err(BenchError::io("read from", "the broker", error)),
+    match subscriber.read.read(&mut buffer).now_or_never() {
+        None => return Ok(false),
+        Some(Ok(0)) => return Err(BenchError::Peer("closed the connection".to_owned())),
+        Some(Ok(count)) => subscriber.input.extend_from_slice(&buffer[..count]),
+        Some(Err(error)) => return Err(BenchError::io("read from", "the broker", error)),
     }
     let mut found = false;
     while let Some((heard, length)) = scan(&subscriber.input, PAYLOAD_BYTES) {

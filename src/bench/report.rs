@@ -42,18 +42,27 @@ fn markdown(scenarios: &[Scenario], names: &[&str], runs: &[Run]) -> String {
     tables.join("\n")
 }
 
-/// CPU per target, and how many times more than the first target the others pay.
+/// A target with this name is what the first is compared with, and not the other way round.
+const FLOOR: &str = "floor";
+
+/// CPU per target, and how many times more than the first target the others pay, and that more than the floor.
 fn costs(scenarios: &[Scenario], names: &[&str], runs: &[Run]) -> String {
     let mut head = vec!["µs of CPU".to_owned()];
     head.extend(names.iter().map(|name| (*name).to_owned()));
-    head.extend(names.iter().skip(1).map(|name| format!("{name} / {}", names[0])));
+    head.extend(names.iter().skip(1).map(|name| match *name {
+        FLOOR => format!("{} / {FLOOR}", names[0]),
+        name => format!("{name} / {}", names[0]),
+    }));
     let mut rows = vec![head];
     for scenario in scenarios {
         let cpu: Vec<Option<f64>> = names.iter().map(|name| cpu(&of(runs, &scenario.name, name))).collect();
         if cpu.iter().all(Option::is_none) {
             continue;
         }
-        let ratios = cpu.iter().skip(1).map(|other| other.zip(cpu[0]).map(|(other, first)| other / first));
+        let ratios = cpu.iter().zip(names).skip(1).map(|(other, name)| {
+            let (other, first) = other.zip(cpu[0])?;
+            Some(if *name == FLOOR { first / other } else { other / first })
+        });
         let mut row = vec![format!("{}, per {}", scenario.name, scenario.unit)];
         row.extend(cpu.iter().map(|us| us.map_or(NONE.to_owned(), |us| format!("{us:.3}"))));
         row.extend(ratios.map(|ratio| ratio.map_or(NONE.to_owned(), |ratio| format!("{ratio:.1}"))));
@@ -166,9 +175,12 @@ mod tests {
 
     #[test]
     fn a_row_has_medians_and_ratios() {
-        let runs = [run("a", 1.0), run("a", 9.0), run("a", 2.0), run("b", 8.0)];
-        let costs = costs(SCENARIOS, &["a", "b"], &runs);
-        assert_eq!(costs.lines().nth(2), Some("| 1:1 QoS 0, per message | 2.000 | 8.000 | 4.0 |"));
+        let runs = [run("a", 1.0), run("a", 9.0), run("a", 2.0), run("b", 8.0), run(FLOOR, 0.5)];
+        let costs = costs(SCENARIOS, &["a", "b", FLOOR], &runs);
+        assert_eq!(
+            costs.lines().nth(2),
+            Some("| 1:1 QoS 0, per message | 2.000 | 8.000 | 0.500 | 4.0 | 4.0 |")
+        );
         let speeds = speeds(SCENARIOS, &["a", "b"], &runs);
         assert_eq!(
             speeds.lines().nth(2),

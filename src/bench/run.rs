@@ -22,6 +22,9 @@ const PRIMING_MAX: Duration = Duration::from_secs(30);
 /// A load that moves nothing for so long has lost what was under way.
 const STALL: Duration = Duration::from_millis(500);
 
+/// How long sessions are kept whose subscriber is away: until the next run begins them anew.
+const AWAY_S: u32 = 3_600;
+
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -124,7 +127,7 @@ async fn one(
     let measured = match scenario.kind {
         Kind::Load(load) => steady(options, scenario, load, target, label).await?,
         Kind::FirstDelivery { times } => {
-            probe::first_delivery(target, label, times, options.login().as_ref()).await?
+            probe::first_delivery(target, label, times, &options.login()?).await?
         }
     };
     let per_unit = |cpu: Duration| cpu.as_secs_f64() * 1e6 / measured.units.max(1) as f64;
@@ -182,6 +185,7 @@ impl Wires {
         let topic = |index: usize| format!("{prefix}/{index}");
         let each = |count| (0..count).map(|index| vec![topic(index)]).collect::<Vec<_>>();
         match wiring {
+            Wiring::Offline(count) => Wires { topics: each(count), filters: each(count), ratio: (0, 1) },
             Wiring::Pairs(count) => Wires { topics: each(count), filters: each(count), ratio: (1, 1) },
             Wiring::FanOut(count) => {
                 Wires { topics: each(1), filters: vec![vec![topic(0)]; count], ratio: (count as u64, 1) }
@@ -209,8 +213,8 @@ async fn steady(
 ) -> Result<Measured, BenchError> {
     let prefix = format!("{}/{label}", if scenario.linked { "link" } else { "bench" });
     let wires = Wires::new(load.wiring, &prefix);
-    let login = options.login();
-    let (publishers, subscribers) = connect(scenario, load, target, &wires, login.as_ref()).await?;
+    let login = options.login()?;
+    let (publishers, subscribers) = connect(scenario, load, target, &wires, &login).await?;
     let receive_max = publishers.iter().map(|client| u32::from(client.receive_max)).min().unwrap_or(1);
     let wanted = match load.pace {
         Pace::Window(window) => window,
@@ -235,7 +239,7 @@ async fn steady(
     for (index, client) in subscribers.into_iter().enumerate() {
         tasks.spawn_local(flow::receive(client, Rc::clone(&shared), index));
     }
-    prime(target, &wires, &shared, &mut tasks, login.as_ref()).await?;
+    prime(target, &wires, &shared, &mut tasks, &login).await?;
     let count = publishers.len();
     for (index, client) in publishers.into_iter().enumerate() {
         let mut templates: Vec<_> =
@@ -258,16 +262,20 @@ async fn connect(
     load: Load,
     target: &Target,
     wires: &Wires,
-    login: Option<&Login>,
+    login: &Login,
 ) -> Result<(Vec<Client>, Vec<Client>), BenchError> {
     let there = if scenario.linked { target.peer.as_ref().unwrap_or(&target.broker) } else { &target.broker };
     let mut subscribers = Vec::new();
     for (index, filters) in wires.filters.iter().enumerate() {
-        let mut client = Client::connect(&there.address, &format!("bench-sub-{index}"), login).await?;
+        let (name, is_away) = (format!("bench-sub-{index}"), matches!(load.wiring, Wiring::Offline(_)));
+        let expiry_s = if is_away { AWAY_S } else { 0 };
+        let mut client = Client::connect_lasting(&there.address, &name, login, expiry_s).await?;
         for filter in filters {
             client.subscribe(filter, load.qos).await?;
         }
-        subscribers.push(client);
+        if !is_away {
+            subscribers.push(client);
+        }
     }
     let mut publishers = Vec::new();
     for index in 0..wires.topics.len() {
@@ -283,7 +291,7 @@ async fn prime(
     wires: &Wires,
     shared: &Rc<Shared>,
     tasks: &mut Tasks,
-    login: Option<&Login>,
+    login: &Login,
 ) -> Result<(), BenchError> {
     let mut client = Client::connect(&target.broker.address, "bench-prime", login).await?;
     let mut out = Vec::new();
@@ -321,6 +329,7 @@ async fn measure(
     };
     let units = || match load.wiring {
         Wiring::Choosy { .. } => shared.flows.iter().map(|flow| flow.sent.get()).sum(),
+        Wiring::Offline(_) => shared.flows.iter().map(|flow| flow.acked.get()).sum(),
         _ => shared.recorder.borrow().deliveries,
     };
 
@@ -378,11 +387,12 @@ async fn steady_for(
         if left.is_zero() {
             return Ok(lost);
         }
-        let before = shared.recorder.borrow().deliveries;
+        let moved = || shared.flows.iter().map(Flow::confirmed).sum::<u64>();
+        let before = moved();
         pass(tasks, tokio::time::sleep(left.min(STALL))).await?;
         // An open loop goes on by itself.
         let can_stall = matches!(pace, Pace::Window(_));
-        if can_stall && left >= STALL && shared.recorder.borrow().deliveries == before {
+        if can_stall && left >= STALL && moved() == before {
             lost += shared.flows.iter().map(Flow::forgive).sum::<u64>();
         }
     }

@@ -52,6 +52,8 @@ pub(super) enum Wiring {
     FanOut(usize),
     /// So many publishers on topics of their own, one subscriber to all of them.
     FanIn(usize),
+    /// So many publishers, each with a topic and a subscriber of its own that is away: messages wait in its session.
+    Offline(usize),
     /// One publisher takes turns over `topics`; one subscriber wants the first `wanted` of them.
     Choosy { topics: usize, wanted: usize },
 }
@@ -106,6 +108,7 @@ impl FromStr for Scenario {
                 "pairs" => put(&mut wiring, word, Wiring::Pairs(number(CLIENTS_MAX)? as usize))?,
                 "fan-out" => put(&mut wiring, word, Wiring::FanOut(number(CLIENTS_MAX)? as usize))?,
                 "fan-in" => put(&mut wiring, word, Wiring::FanIn(number(CLIENTS_MAX)? as usize))?,
+                "offline" => put(&mut wiring, word, Wiring::Offline(number(CLIENTS_MAX)? as usize))?,
                 "window" => put(&mut pace, word, Pace::Window(number(65_535)?))?,
                 "rate" => put(&mut pace, word, Pace::Rate(number(100_000_000)?))?,
                 "link" if value.is_empty() => linked = true,
@@ -119,8 +122,11 @@ impl FromStr for Scenario {
                 _ => return Err(format!("`{word}` is unknown; {WORDS}")),
             }
         }
-        let wiring =
-            wiring.ok_or_else(|| format!("nobody publishes: name pairs, fan-out or fan-in; {WORDS}"))?;
+        let wiring = wiring
+            .ok_or_else(|| format!("nobody publishes: name pairs, fan-out, fan-in or offline; {WORDS}"))?;
+        if matches!(wiring, Wiring::Offline(_)) && qos == QoS::AtMostOnce {
+            return Err("nothing waits at QoS 0 for who is away: add qos=1".to_owned());
+        }
         let unit = if matches!(wiring, Wiring::FanOut(_)) { "delivery" } else { "message" };
         let kind = Kind::Load(Load { qos, wiring, pace: pace.unwrap_or(Pace::Window(100)) });
         Ok(Scenario { name: Cow::Owned(text.to_owned()), unit, kind, linked })
@@ -129,7 +135,7 @@ impl FromStr for Scenario {
 
 /// The most publishers or subscribers of one scenario.
 const CLIENTS_MAX: u32 = 10_000;
-const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, qos=0|1, window=N (closed loop), rate=N (open loop) and link";
+const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, offline=N, qos=0|1, window=N (closed loop), rate=N (open loop) and link";
 
 fn put<T>(place: &mut Option<T>, word: &str, value: T) -> Result<(), String> {
     match place.replace(value) {
@@ -156,6 +162,7 @@ mod tests {
             ("pairs=1,fan-in=2", "says again"),
             ("pairs=0", "1 to 10000"),
             ("pairs=1,qos=2", "qos=0 or qos=1"),
+            ("offline=1", "add qos=1"),
             ("pairs=1,speed=3", "is unknown"),
         ] {
             let error = text.parse::<Scenario>().expect_err(text);

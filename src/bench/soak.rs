@@ -14,11 +14,10 @@ use futures::stream::{self, StreamExt};
 use hdrhistogram::Histogram;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::client::{Client, open_from};
+use super::client::{Client, Login, open_from};
 use super::flow::Input;
 use super::frame::{Heard, Stamp, Template, append_puback};
 use super::run::{BenchError, histogram};
@@ -95,7 +94,7 @@ fn allow_files() {
 /// Lets the bystander go on for a while, and says how it was.
 async fn observe(name: &'static str, address: &str, phase: Duration) -> Result<Phase, BenchError> {
     let topic = format!("bystander/{}/{}", std::process::id(), name.len());
-    let mut client = Client::connect(address, &topic, None).await?;
+    let mut client = Client::connect(address, &topic, &Login::default()).await?;
     client.subscribe(&topic, QoS::AtLeastOnce).await?;
     let template = Template::new(&topic, QoS::AtLeastOnce, PAYLOAD_BYTES);
     let Client { mut read, mut write, input, .. } = client;
@@ -203,11 +202,10 @@ impl Crowd {
         (ip.into(), format!("soak-{}-{number}", std::process::id()))
     }
 
-    async fn open_all(&self, count: usize) -> Vec<TcpStream> {
+    async fn open_all(&self, count: usize) -> Vec<Client> {
         let one = |_| async {
             let (from, name) = self.ticket();
-            let client = Client::connect_from(Some(from), &self.address, &name, None).await.ok()?;
-            client.read.reunite(client.write).ok()
+            Client::connect_from(Some(from), &self.address, &name).await.ok()
         };
         stream::iter(0..count)
             .map(one)
@@ -222,12 +220,12 @@ impl Crowd {
         let mut readers = Vec::new();
         for _ in 0..count {
             let (from, name) = self.ticket();
-            let mut client = Client::connect_from(Some(from), &self.address, &name, None).await?;
+            let mut client = Client::connect_from(Some(from), &self.address, &name).await?;
             client.subscribe("soak/much", QoS::AtLeastOnce).await?;
             readers.push(client);
         }
         let (from, name) = self.ticket();
-        let mut publisher = Client::connect_from(Some(from), &self.address, &name, None).await?;
+        let mut publisher = Client::connect_from(Some(from), &self.address, &name).await?;
         let frame = frame_of("soak/much", 8_000, QoS::AtMostOnce);
         let task = spawn_local(async move {
             while publisher.send_bytes(&frame).await.is_ok() {
@@ -264,7 +262,7 @@ impl Crowd {
                 loop {
                     let mut open = Vec::new();
                     for (from, name) in &tickets {
-                        open.push(Client::connect_from(Some(*from), &address, name, None).await);
+                        open.push(Client::connect_from(Some(*from), &address, name).await);
                     }
                     drop(open);
                 }
@@ -286,7 +284,7 @@ impl Crowd {
         let mut tasks = Vec::new();
         for _ in 0..count {
             let (from, name) = self.ticket();
-            let mut client = Client::connect_from(Some(from), &self.address, &name, None).await?;
+            let mut client = Client::connect_from(Some(from), &self.address, &name).await?;
             client.subscribe(&format!("{}#", "+/".repeat(100)), QoS::AtMostOnce).await?;
             let frames = Rc::clone(&frames);
             let task = spawn_local(async move {
