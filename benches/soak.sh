@@ -26,6 +26,6 @@ for _ in $(seq 300); do
 done
 resident() { awk '/^VmRSS/ { print $2 * 1024 }' "/proc/$broker/status"; }
 before=$(resident)
-"$mqlink" bench --soak 127.0.0.1:27884 --seconds 20 "$@"
+"$mqlink" bench --soak "127.0.0.1:27884@$broker" --seconds 20 "$@"
 echo "resident: $before bytes before, $(resident) after, $(awk '/^VmHWM/ { print $2 * 1024 }' "/proc/$broker/status") at most"
 grep -c 'load shedding' "$work/log" | sed 's/$/ changes of memory pressure/' || true

@@ -32,7 +32,7 @@ use std::time::Duration;
 use client::Login;
 pub use run::BenchError;
 pub use scenario::Scenario;
-pub use target::Target;
+pub use target::{Endpoint, Target};
 
 /// What to measure, and for how long.
 #[derive(clap::Args, Clone, Debug)]
@@ -63,8 +63,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub cafile: Option<PathBuf>,
     /// Set hostile crowds on a broker of yours that takes anonymous clients, and show what a bystander feels
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["targets", "serve_floor"])]
-    pub soak: Option<String>,
+    #[arg(long, value_name = "HOST:PORT[@PID]", conflicts_with_all = ["targets", "serve_floor"])]
+    pub soak: Option<Endpoint>,
     /// How many connections the crowds of --soak have
     #[arg(long, default_value_t = 100_000)]
     pub connections: usize,
@@ -127,12 +127,10 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     if let Some(port) = options.serve_floor {
         return runtime.block_on(local.run_until(floor::serve(port)));
     }
-    if let Some(address) = &options.soak {
-        println!(
-            "| meanwhile | messages | lost | p50 ms | p99 ms | p99.9 ms | most ms |\n|---|---|---|---|---|---|---|"
-        );
+    if let Some(broker) = &options.soak {
+        println!("{}", soak::HEAD);
         let phases =
-            runtime.block_on(local.run_until(soak::run(address, options.connections, options.measured())))?;
+            runtime.block_on(local.run_until(soak::run(broker, options.connections, options.measured())))?;
         return report::write_soak(options, &phases);
     }
     let runs = runtime.block_on(local.run_until(run::all(options)))?;

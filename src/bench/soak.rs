@@ -20,7 +20,9 @@ use tokio::time::{sleep, timeout};
 use super::client::{Client, Login, open_from};
 use super::flow::Input;
 use super::frame::{Heard, Stamp, Template, append_puback};
+use super::process;
 use super::run::{BenchError, histogram};
+use super::target::Endpoint;
 use crate::mqtt::{self, PacketId, Publish, QoS, Version};
 
 const PAYLOAD_BYTES: usize = 64;
@@ -33,6 +35,10 @@ const OPENING: usize = 256;
 /// How many connections share a loopback address: fewer than there are ports.
 const PER_ADDRESS: usize = 10_000;
 
+/// The head of the table.
+pub(super) const HEAD: &str = "| meanwhile | messages | lost | p50 ms | p99 ms | p99.9 ms | most ms | broker's RSS MiB |\n\
+                               |---|---|---|---|---|---|---|---|";
+
 /// What the bystander felt in one phase.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct Phase {
@@ -43,6 +49,8 @@ pub(super) struct Phase {
     p99_ms: f64,
     p999_ms: f64,
     max_ms: f64,
+    /// At the end of it; none: the broker's process is not known.
+    rss_kib: Option<u64>,
 }
 
 /// Runs all phases against a broker that lets anonymous clients in.
@@ -50,34 +58,34 @@ pub(super) struct Phase {
 /// # Errors
 /// When the bystander is refused or closed: everybody else may be.
 pub(super) async fn run(
-    address: &str,
+    broker: &Endpoint,
     connections: usize,
     phase: Duration,
 ) -> Result<Vec<Phase>, BenchError> {
     allow_files();
-    let crowd = Crowd { address: address.into(), size: connections, next: Rc::default() };
-    let mut phases = vec![observe("nobody else", address, phase).await?];
+    let crowd = Crowd { address: broker.address.as_str().into(), size: connections, next: Rc::default() };
+    let mut phases = vec![observe("nobody else", broker, phase).await?];
 
     let opening = Instant::now();
     let mut idle = crowd.open_all(connections).await;
     eprintln!("{} of {connections} idle connections in {:.1} s", idle.len(), opening.elapsed().as_secs_f64());
-    phases.push(observe("idle connections", address, phase).await?);
+    phases.push(observe("idle connections", broker, phase).await?);
 
     let busy = crowd.slow_readers(connections.div_ceil(500)).await?;
-    phases.push(observe("and readers that do not read", address, phase).await?);
+    phases.push(observe("and readers that do not read", broker, phase).await?);
     drop(busy);
 
     let busy = crowd.silent_sockets(connections.div_ceil(20));
-    phases.push(observe("and sockets that say nothing", address, phase).await?);
+    phases.push(observe("and sockets that say nothing", broker, phase).await?);
     drop(busy);
 
     idle.truncate(connections / 2);
     let busy = crowd.come_back(connections / 2);
-    phases.push(observe("and half of all come back at once", address, phase).await?);
+    phases.push(observe("and half of all come back at once", broker, phase).await?);
     drop(busy);
 
     let busy = crowd.giants(20).await?;
-    phases.push(observe("and giant topics and filters", address, phase).await?);
+    phases.push(observe("and giant topics and filters", broker, phase).await?);
     drop((busy, idle));
     Ok(phases)
 }
@@ -92,9 +100,9 @@ fn allow_files() {
 }
 
 /// Lets the bystander go on for a while, and says how it was.
-async fn observe(name: &'static str, address: &str, phase: Duration) -> Result<Phase, BenchError> {
+async fn observe(name: &'static str, broker: &Endpoint, phase: Duration) -> Result<Phase, BenchError> {
     let topic = format!("bystander/{}/{}", std::process::id(), name.len());
-    let mut client = Client::connect(address, &topic, &Login::default()).await?;
+    let mut client = Client::connect(&broker.address, &topic, &Login::default()).await?;
     client.subscribe(&topic, QoS::AtLeastOnce).await?;
     let template = Template::new(&topic, QoS::AtLeastOnce, PAYLOAD_BYTES);
     let Client { mut read, mut write, input, .. } = client;
@@ -140,7 +148,9 @@ async fn observe(name: &'static str, address: &str, phase: Duration) -> Result<P
         done?;
     }
     sender.abort();
-    Ok(Phase::of(name, count, heard, &latency))
+    // A broker that is gone shows soon enough.
+    let rss_kib = broker.pid.and_then(|pid| process::resident_kib(&[pid]).ok());
+    Ok(Phase::of(name, count, heard, &latency, rss_kib))
 }
 
 fn hear(
@@ -165,12 +175,19 @@ fn hear(
 }
 
 impl Phase {
-    fn of(name: &'static str, sent: u64, heard: u64, latency: &Histogram<u64>) -> Phase {
+    fn of(
+        name: &'static str,
+        sent: u64,
+        heard: u64,
+        latency: &Histogram<u64>,
+        rss_kib: Option<u64>,
+    ) -> Phase {
         let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1e6;
         let (p50_ms, p99_ms, p999_ms, max_ms) = (ms(0.5), ms(0.99), ms(0.999), ms(1.0));
-        let phase = Phase { name, sent, lost: sent - heard, p50_ms, p99_ms, p999_ms, max_ms };
+        let phase = Phase { name, sent, lost: sent - heard, p50_ms, p99_ms, p999_ms, max_ms, rss_kib };
+        let rss = rss_kib.map_or_else(|| "–".to_owned(), |kib| format!("{:.0}", kib as f64 / 1024.0));
         println!(
-            "| {name} | {sent} | {} | {p50_ms:.2} | {p99_ms:.2} | {p999_ms:.2} | {max_ms:.2} |",
+            "| {name} | {sent} | {} | {p50_ms:.2} | {p99_ms:.2} | {p999_ms:.2} | {max_ms:.2} | {rss} |",
             phase.lost
         );
         phase

@@ -22,6 +22,14 @@ pub struct Target {
     pub peer: Option<Endpoint>,
 }
 
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Endpoint, String> {
+        parse_endpoint(text)
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 

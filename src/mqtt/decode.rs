@@ -4,7 +4,7 @@ use super::property::Place;
 use super::text::check_topic_bytes;
 use super::wire::{Reader, Varint, read_varint};
 use super::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Limits, Packet, PacketType, Properties, Publish, QoS,
+    Ack, Auth, ConnAck, Connect, Disconnect, Limits, Packet, PacketId, PacketType, Properties, Publish, QoS,
     ReasonCode, SubAck, Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters, Version, Violation,
     Will,
 };
@@ -42,6 +42,19 @@ pub fn decode<'a>(
     };
     Ok(Some((packet, packet_len)))
 }
+
+/// The id of a PUBACK without a reason at the start of `input`: most of what subscribers send, and worth no more than a look.
+/// Whatever it is not, [`decode`] knows.
+#[inline]
+pub fn plain_puback(input: &[u8]) -> Option<PacketId> {
+    match *input {
+        [0x40, 2, high, low, ..] => PacketId::new(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
+
+/// How long a [`plain_puback`] is.
+pub const PLAIN_ACK_BYTES: usize = 4;
 
 /// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed.
 ///

@@ -74,12 +74,16 @@ fn remaining(len: usize) -> u32 {
     u32::try_from(len).expect("a packet is within PACKET_BYTES_MAX")
 }
 
-fn header(packet_type: PacketType, len: usize, out: &mut Vec<u8>) {
+fn first_byte(packet_type: PacketType) -> u8 {
     let flags = match packet_type {
         PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe => 2,
         _ => 0,
     };
-    out.push((packet_type as u8) << 4 | flags);
+    (packet_type as u8) << 4 | flags
+}
+
+fn header(packet_type: PacketType, len: usize, out: &mut Vec<u8>) {
+    out.push(first_byte(packet_type));
     write_varint(out, remaining(len));
 }
 
@@ -154,6 +158,10 @@ fn connack(packet: &ConnAck<'_>, version: Version, out: &mut Vec<u8>) {
 }
 
 fn ack(packet_type: PacketType, packet: &Ack<'_>, version: Version, out: &mut Vec<u8>) {
+    if packet.reason == ReasonCode::Success && packet.properties.is_empty() {
+        let [high, low] = packet.packet_id.get().to_be_bytes();
+        return out.extend_from_slice(&[first_byte(packet_type), 2, high, low]);
+    }
     let tail = Tail::of(packet.reason, packet.properties, version);
     header(packet_type, 2 + tail.len(), out);
     out.extend_from_slice(&packet.packet_id.get().to_be_bytes());

@@ -24,7 +24,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{connack_version, decode};
+pub use decode::{PLAIN_ACK_BYTES, connack_version, decode, plain_puback};
 pub use encode::encode_publish;
 pub use filter::{Filter, FilterError, SharedFilter, filter_matches, parse_subscription, union};
 pub use filters::{

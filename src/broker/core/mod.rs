@@ -330,6 +330,13 @@ impl Core {
             self.wires.get(id).filter(|connection| connection.reads(self.ledger.is_full()))
             && !self.mesh.is_congested()
         {
+            if let State::Open(session) = connection.state
+                && let Some(packet_id) = mqtt::plain_puback(&bytes[used..])
+            {
+                used += mqtt::PLAIN_ACK_BYTES;
+                self.handle_puback(session, packet_id, now);
+                continue;
+            }
             match mqtt::decode(&bytes[used..], connection.version, &connection.terms.packets) {
                 Ok(Some((packet, length))) => {
                     used += length;
@@ -447,7 +454,10 @@ impl Core {
     ) -> Result<(), Fault> {
         match packet {
             Packet::Publish(publish) => self.handle_publish(id, session, publish, now),
-            Packet::PubAck(ack) => self.handle_puback(session, &ack, now),
+            Packet::PubAck(ack) => {
+                self.handle_puback(session, ack.packet_id, now);
+                Ok(())
+            }
             Packet::PubRec(ack) => self.handle_pubrec(id, session, &ack, now),
             Packet::PubRel(ack) => self.handle_pubrel(id, session, &ack),
             Packet::PubComp(ack) => self.handle_pubcomp(session, &ack, now),

@@ -467,18 +467,17 @@ impl Core {
         let _ = self.reply(id, &packet); // four or five bytes: who takes fewer gets none
     }
 
-    pub(super) fn handle_puback(&mut self, session: SessionId, ack: &Ack, now: Instant) -> Result<(), Fault> {
+    pub(super) fn handle_puback(&mut self, session: SessionId, packet_id: PacketId, now: Instant) {
         let state = &mut self.sessions[session as usize];
         // An unknown id is an echo of an earlier connection: nothing to do.
         // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        if state.ring.acknowledge(ack.packet_id) {
+        if state.ring.acknowledge(packet_id) {
             let has_backlog = state.has_backlog();
             self.touch(session);
             if has_backlog {
                 self.pump(session, now);
             }
         }
-        Ok(())
     }
 
     pub(super) fn handle_pubrec(
