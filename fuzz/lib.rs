@@ -1,6 +1,16 @@
-//! The codec's sources, compiled alone, so that fuzzing it does not build the rest of mqlink.
+//! The pure sources, compiled alone, so that fuzzing them does not build the rest of mqlink.
 //!
-//! `cargo fuzz run packet`, or without cargo-fuzz: `fuzz/run packet SECONDS`.
+//! `cargo fuzz run codec`, or without cargo-fuzz: `fuzz/run packet SECONDS`.
 
 #[path = "../src/mqtt/mod.rs"]
 pub mod mqtt;
+#[path = "../src/store/mod.rs"]
+pub mod store;
+#[path = "../src/settings/mod.rs"]
+pub mod settings;
+#[path = "."]
+pub mod broker {
+    //! The broker without its sockets.
+    #[path = "../src/broker/core/mod.rs"]
+    pub mod core;
+}

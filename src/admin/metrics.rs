@@ -23,6 +23,11 @@ pub(super) fn render(report: &NodeReport, figures: &Figures, uptime_s: u64) -> S
             "The last settings pushed are not in force.",
             report.refused.is_some().into(),
         ),
+        (
+            "mqlink_store_failed",
+            "What must be stored is refused, because the store failed.",
+            report.store_trouble.is_some().into(),
+        ),
     ];
     for (name, help, value) in levels {
         page.family(name, "gauge", help);

@@ -202,6 +202,7 @@ impl Shard {
             sessions: levels.sessions as u64,
             subscriptions: levels.subscriptions as u64,
             retained: levels.retained as u64,
+            store_trouble: self.store.as_ref().and_then(Store::trouble),
             links: self.links.reports(),
             ..self.base.clone()
         };

@@ -186,6 +186,11 @@ fn ready_message(seen: &Seen<'_>) -> State {
         let note = "Sessions and retained messages are in memory: pods have no volumes in this version.";
         notes.push(note.to_owned());
     }
+    let troubled = seen.nodes.iter().find_map(|node| {
+        let trouble = node.report.as_ref().ok()?.store_trouble.as_ref()?;
+        Some(format!("Node {} refuses what must be stored: {trouble}.", node.name))
+    });
+    notes.extend(troubled);
     State::yes("Ready", notes.join(" "))
 }
 

@@ -21,6 +21,8 @@ pub struct NodeReport {
     pub unknown_fields: Vec<String>,
     /// Sessions and retained messages outlive it.
     pub keeps_state: bool,
+    /// Why what must be stored is refused at present, if it is.
+    pub store_trouble: Option<String>,
     /// Why the last settings pushed are not the ones it runs.
     pub refused: Option<String>,
     /// The listeners it has, the link listener (named `link`) included.

@@ -5,11 +5,14 @@
 //! a second descriptor of the journal, so that nobody waits behind it.
 //!
 //! fjall refuses everything after the first failed write until it is opened again; so does this, and the writer opens it
-//! again. What a journal's end lost is dropped by fjall, down to the last whole batch.
+//! again. What a journal's end lost is dropped by fjall, down to the last whole batch; [`journal`] and
+//! [`tables`] see to it that nothing else is. Files that are damaged may make it panic: that is an error here like any other.
 
-use std::fs::{DirBuilder, File};
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -20,6 +23,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::engine::{Engine, StoreError};
 use super::layout::{SPACES, Space, Writes};
+use super::{journal, tables};
 
 /// The format of keys and values; a store with a greater one is of a later version.
 const FORMAT: u32 = 1;
@@ -27,6 +31,8 @@ const FORMAT: u32 = 1;
 const MARKER: &str = "mqlink-store";
 /// The same, before it is whole.
 const MARKER_NEXT: &str = "mqlink-store.next";
+/// Begins the name of a directory with what was damaged.
+const ASIDE: &str = "damaged-";
 /// The database's folder beside it.
 const DATABASE: &str = "data";
 /// How long what the operating system has may take to the disk.
@@ -41,7 +47,53 @@ const TRIAL_BYTES: usize = 64 * 1024;
 /// Opens the store in a directory, or makes one.
 pub(super) fn open(dir: &Path) -> Result<Box<dyn Engine>, StoreError> {
     check_marker(dir)?;
-    Ok(Box::new(Disk::open(&dir.join(DATABASE))?))
+    let database = dir.join(DATABASE);
+    if let Some(cause) = with_lock(&database, || damage(&database))? {
+        return Err(StoreError::Damaged { verb: "open", dir: database, cause });
+    }
+    let disk = guarded("open", &database, || Disk::open(&database))?;
+    Ok(Box::new(disk))
+}
+
+/// What of a database is not as it was written.
+fn damage(database: &Path) -> io::Result<Option<String>> {
+    if let Some(file) = tables::check(database)? {
+        return Ok(Some(format!("{} is not as it was written", file.display())));
+    }
+    Ok(journal::check(database)?.map(|damage| {
+        format!("{} cannot be read from byte {} on, and more was written behind it", damage.file.display(), damage.at)
+    }))
+}
+
+/// The file that fjall locks, in the database.
+const LOCK: &str = "lock";
+
+/// Looks at a database that nobody uses meanwhile.
+fn with_lock<T>(database: &Path, look: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
+    let fail = |error: io::Error| from_io("open", database, &error);
+    let lock = match File::options().create(true).truncate(false).write(true).open(database.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None, // there is no database yet
+        lock => Some(lock.map_err(fail)?),
+    };
+    match lock.as_ref().map(File::try_lock) {
+        Some(Err(TryLockError::WouldBlock)) => return Err(StoreError::InUse(database.to_owned())),
+        Some(Err(TryLockError::Error(error))) => return Err(fail(error)),
+        Some(Ok(())) | None => {}
+    }
+    look().map_err(fail)
+}
+
+/// Lets the engine at files that may hold anything.
+fn guarded<T>(
+    verb: &'static str,
+    dir: &Path,
+    f: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let cause = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the engine gave up");
+        Err(StoreError::Damaged { verb, dir: dir.to_owned(), cause: cause.to_owned() })
+    })
 }
 
 /// Makes sure that the directory is ours and of a format that we know.
@@ -54,20 +106,23 @@ fn check_marker(dir: &Path) -> Result<(), StoreError> {
             Ok(_) => {
                 Err(StoreError::Newer { dir: dir.to_owned(), found: text.trim().to_owned(), known: FORMAT })
             }
-            Err(_) => Err(StoreError::Foreign(dir.to_owned())),
+            Err(_) => {
+                let cause = format!("{} says no format", marker.display());
+                Err(StoreError::Damaged { verb: "open", dir: dir.to_owned(), cause })
+            }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail("make"))?;
             let mut entries = dir.read_dir().map_err(fail("read"))?;
-            // We may have died here the last time.
-            if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != MARKER_NEXT)) {
+            if entries.any(|entry| !entry.is_ok_and(|entry| is_left_over(&entry.file_name()))) {
                 return Err(StoreError::Foreign(dir.to_owned()));
             }
             let write = || -> io::Result<()> {
                 let next = dir.join(MARKER_NEXT);
                 std::fs::write(&next, format!("{FORMAT}\n"))?;
                 File::open(&next)?.sync_all()?;
-                std::fs::rename(&next, &marker)
+                std::fs::rename(&next, &marker)?;
+                File::open(dir)?.sync_all()
             };
             write().map_err(fail("write to"))
         }
@@ -75,19 +130,48 @@ fn check_marker(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Moves a damaged database out of the way, and says so. For a start only: under a running broker most of what is to be
-/// kept would be missing in a new one.
+/// What a directory may hold that is ours and has no marker: we died before it was whole, or set all else aside.
+fn is_left_over(name: &OsStr) -> bool {
+    name == MARKER_NEXT || name.as_encoded_bytes().starts_with(ASIDE.as_bytes())
+}
+
+/// Puts what is damaged out of the way, and says so: the end of the journals if it is they, else the database. For a start
+/// only: under a running broker most of what is to be kept would be missing then.
 pub(super) fn set_aside(dir: &Path, cause: &str) -> Result<(), StoreError> {
     let database = dir.join(DATABASE);
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let aside = dir.join(format!("damaged-{seconds}"));
-    std::fs::rename(&database, &aside).map_err(|error| from_io("set aside", &database, &error))?;
-    let (from, to) = (database.display(), aside.display());
-    tracing::error!(
-        cause,
-        "the store in {from} is damaged: it is set aside as {to}, and a new one begins empty"
-    );
+    let aside = make_aside(dir).map_err(|error| from_io("set aside what is damaged in", dir, &error))?;
+    let is_cut = with_lock(&database, || {
+        // Journals are of use with the tables that they go with only.
+        if tables::check(&database)?.is_none()
+            && let Some(damage) = journal::check(&database)? {
+            return damage.set_aside(&aside).map(|()| true);
+        }
+        let move_aside = |name: &str| match std::fs::rename(dir.join(name), aside.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        move_aside(DATABASE).and_then(|()| move_aside(MARKER)).map(|()| false)
+    })?;
+    let (from, to) = (dir.display(), aside.display());
+    let what = match is_cut {
+        true => "it goes back to what it was before the damage, and the rest is set aside",
+        false => "all of it is set aside, and a new one begins empty",
+    };
+    tracing::error!(cause, "the store in {from} is damaged: {what}, as {to}");
     Ok(())
+}
+
+/// A directory for what is set aside now.
+fn make_aside(dir: &Path) -> io::Result<PathBuf> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut attempt = 1;
+    loop {
+        let path = dir.join(format!("{ASIDE}{seconds}-{attempt}"));
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 9 => attempt += 1,
+            result => return result.map(|()| path),
+        }
+    }
 }
 
 struct Disk {
@@ -166,11 +250,13 @@ impl Engine for Disk {
     }
 
     fn read(&mut self, space: Space, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        for guard in self.keyspace(space).iter() {
-            let (key, value) = guard.into_inner().map_err(self.fail("read"))?;
-            each(&key, &value);
-        }
-        Ok(())
+        guarded("read", &self.dir, || {
+            for guard in self.keyspace(space).iter() {
+                let (key, value) = guard.into_inner().map_err(self.fail("read"))?;
+                each(&key, &value);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -256,10 +342,18 @@ fn from_io(verb: &'static str, dir: &Path, error: &io::Error) -> StoreError {
     }
 }
 
+/// What the engine says of files that are missing, cut short or in the way is damage, and no trouble of the system.
+fn is_of_files(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(error.kind(), AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof)
+}
+
 fn from_fjall(verb: &'static str, dir: &Path, error: fjall::Error) -> StoreError {
     let owned = dir.to_owned();
     match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error))
+            if !is_of_files(&error) =>
+        {
             from_io(verb, dir, &error)
         }
         fjall::Error::Locked => StoreError::InUse(owned),

@@ -15,7 +15,11 @@ mod batch;
 mod layout;
 mod engine;
 mod writer;
+mod journal;
+mod tables;
 mod disk;
+#[cfg(any(test, fuzzing))]
+mod shelf;
 #[cfg(test)]
 mod twin;
 #[cfg(test)]
@@ -27,10 +31,12 @@ pub use batch::{Batch, Handed};
 #[cfg(test)]
 pub(crate) use batch::{Waiting, Waitings};
 pub use engine::StoreError;
+#[cfg(fuzzing)]
+pub use journal::{Scan, scan};
 pub use op::{Op, SessionKey, Stored, StoredSession};
 pub use partition::{PARTITIONS, Partition, Token};
-#[cfg(test)]
-pub(crate) use twin::Shelf;
+#[cfg(any(test, fuzzing))]
+pub use shelf::Shelf;
 pub use writer::{Client, Event, Listener, Store};
 
 /// What an acknowledgement means.
@@ -62,13 +68,15 @@ impl Store {
             let dir = dir.to_owned();
             Store::start(Box::new(move || disk::open(&dir)), durability)
         };
-        let (store, stored, strange) = match start() {
-            Err(StoreError::Damaged { cause, .. }) => {
-                disk::set_aside(dir, &cause)?;
-                start()?
+        let mut begun = start();
+        // Twice: behind a journal that is damaged there may be more.
+        for _ in 0..2 {
+            if let Err(StoreError::Damaged { cause, .. }) = &begun {
+                disk::set_aside(dir, cause)?;
+                begun = start();
             }
-            result => result?,
-        };
+        }
+        let (store, stored, strange) = begun?;
         Ok((store, Found { stored, strange }))
     }
 }

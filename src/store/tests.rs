@@ -1,8 +1,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use super::twin::{Mood, Shelf, Twin};
+use super::shelf::Shelf;
+use super::twin::{Mood, Twin};
 use super::*;
+
+mod damage;
 
 #[test]
 fn a_client_id_keeps_its_partition_forever() {
@@ -129,6 +132,22 @@ fn always_means_the_disk_and_interval_means_soon() {
 }
 
 #[test]
+fn what_was_promised_under_always_survives_the_loss_of_power() {
+    for (durability, kept) in [(Durability::Always, vec![0, 1, 2]), (Durability::Interval, vec![])] {
+        let twin = Twin::default();
+        let (store, client, heard, _) = joined(&twin, durability);
+        client.persist(Token(1), vec![session()]);
+        (0..3).for_each(|at| client.persist(Token(2 + at), vec![append(at)]));
+        while heard.recv() != Ok(Event::Persisted(Token(4))) {}
+        twin.lose_power();
+        let (_store, _, _, stored) = joined(&twin, durability);
+        let found = stored.sessions.first().map(|_| ordinals(&stored)).unwrap_or_default();
+        assert_eq!(found, kept, "{durability:?}");
+        drop(store);
+    }
+}
+
+#[test]
 fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
     for mood in [Mood::Full, Mood::FailsAfter] {
         let twin = Twin::default();
@@ -141,10 +160,12 @@ fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
         assert_eq!(heard.recv(), Ok(Event::Down(vec![append(0)])));
         client.persist(Token(3), vec![append(1)].into());
         assert_eq!(heard.recv(), Ok(Event::Down(vec![append(1)])));
+        assert!(store.trouble().is_some_and(|why| why.contains("no space is left")));
         twin.set(Mood::Good);
         assert_eq!(heard.recv(), Ok(Event::Up));
         client.persist(Token(4), vec![Op::End { key: KEY }, session(), append(1)].into());
         assert_eq!(heard.recv(), Ok(Event::Persisted(Token(4))));
+        assert_eq!(store.trouble(), None);
         drop(store);
         let (_store, _, _, stored) = joined(&twin, Durability::Interval);
         assert_eq!(ordinals(&stored), [1]);
@@ -188,7 +209,7 @@ fn a_store_of_a_later_version_of_others_or_in_use_is_refused_by_name() {
     assert!(refused(&foreign).contains("files that are not ours"));
 }
 
-/// The one journal of a store.
+/// The journal of a store that is written to.
 fn journal(dir: &Path) -> std::path::PathBuf {
     let files = dir.join("data").read_dir().unwrap().map(|entry| entry.unwrap().path());
     files
@@ -213,18 +234,4 @@ fn a_torn_tail_costs_no_more_than_the_batch_that_it_tore() {
         assert_eq!(ordinals(&found.stored), [0], "torn at {torn}");
         drop(store);
     }
-}
-
-#[test]
-fn a_damaged_store_is_set_aside_and_a_new_one_begins() {
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("store");
-    on_disk(&dir, vec![session(), append(0)]);
-    let mut bytes = std::fs::read(journal(&dir)).unwrap();
-    let at = bytes.windows(3).position(|window| window == b"who").expect("the value is there");
-    bytes[at] ^= 1;
-    std::fs::write(journal(&dir), bytes).unwrap();
-    assert_eq!(on_disk(&dir, vec![session()]).stored.sessions.len(), 0);
-    let names = dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.starts_with("damaged-")).count(), 1);
 }

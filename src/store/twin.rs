@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::engine::{Engine, Opener, StoreError};
-use super::layout::{Layout, Reading, Space, Writes};
-use super::{Op, Stored};
+use super::layout::{Space, Writes};
 
 /// How commits go from now on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,9 +24,13 @@ pub(super) struct Twin {
     disk: Arc<Mutex<Disk>>,
 }
 
+type Keys = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+
 #[derive(Default)]
 struct Disk {
-    keys: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
+    keys: Keys,
+    /// What would be left without power.
+    synced: Keys,
     mood: Mood,
     syncs: usize,
 }
@@ -39,6 +42,12 @@ impl Twin {
 
     pub(super) fn syncs(&self) -> usize {
         self.disk.lock().expect("nobody panics with it").syncs
+    }
+
+    /// Whatever was not synced is gone.
+    pub(super) fn lose_power(&self) {
+        let mut disk = self.disk.lock().expect("nobody panics with it");
+        disk.keys = disk.synced.clone();
     }
 
     pub(super) fn opener(&self) -> Opener {
@@ -74,7 +83,9 @@ impl Engine for Twin {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.disk.lock().expect("nobody panics with it").syncs += 1;
+        let mut disk = self.disk.lock().expect("nobody panics with it");
+        disk.syncs += 1;
+        disk.synced = disk.keys.clone();
         Ok(())
     }
 
@@ -94,45 +105,5 @@ impl Engine for Twin {
         let disk = self.disk.lock().expect("nobody panics with it");
         disk.keys.iter().filter(|((of, _), _)| *of == space).for_each(|((_, key), value)| each(key, value));
         Ok(())
-    }
-}
-
-/// What a store would have on disk after some batches: for tests of those who fill it.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    layout: Layout,
-    keys: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
-}
-
-impl Shelf {
-    /// Writes a batch.
-    pub(crate) fn apply(&mut self, ops: &[Op]) {
-        for op in ops {
-            let below = |space: Space, prefix: &[u8]| {
-                let keys = self.keys.keys().filter(|(of, key)| *of == space && key.starts_with(prefix));
-                Ok::<_, ()>(keys.map(|(_, key)| key.clone()).collect())
-            };
-            self.layout.take(op, below).expect("it has no errors");
-        }
-        for (key, value) in self.layout.finish() {
-            match value {
-                Some(value) => drop(self.keys.insert(key, value)),
-                None => drop(self.keys.remove(&key)),
-            }
-        }
-    }
-
-    /// What a start finds there; from now on it is written as after a start.
-    pub(crate) fn read(&mut self) -> Stored {
-        let mut reading = Reading::default();
-        self.keys.iter().for_each(|((space, key), value)| reading.take(*space, key, value));
-        assert!(reading.strange.is_empty(), "{:?}", reading.strange);
-        self.layout = reading.layout;
-        reading.stored
-    }
-
-    /// How many keys it has.
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
     }
 }

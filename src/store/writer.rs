@@ -7,8 +7,8 @@
 //! The store is opened again after a pause, under the running broker; when that works and something can be written,
 //! everybody hears that it is up.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,12 @@ enum Request {
 pub struct Store {
     requests: Sender<Request>,
     clients: usize,
+    trouble: Trouble,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Why a store is down, if it is.
+type Trouble = Arc<Mutex<Option<String>>>;
 
 /// One shard's way to the store.
 #[derive(Clone, Debug)]
@@ -76,6 +80,7 @@ impl Store {
         let mut engine = opener()?;
         let Reading { layout, stored, strange } = read(&mut *engine)?;
         let (requests, taken) = channel();
+        let trouble = Trouble::default();
         let writer = Writer {
             opener,
             engine: Some(engine),
@@ -83,6 +88,7 @@ impl Store {
             durability,
             listeners: Vec::new(),
             waiting: Waitings::default(),
+            trouble: Arc::clone(&trouble),
             retry: RETRY_MIN,
             retry_at: Instant::now(),
         };
@@ -92,7 +98,7 @@ impl Store {
             dir: "the store".into(),
             cause: error.to_string(),
         })?;
-        Ok((Store { requests, clients: 0, thread: Some(thread) }, stored, strange))
+        Ok((Store { requests, clients: 0, trouble, thread: Some(thread) }, stored, strange))
     }
 
     /// A way in for one more shard.
@@ -100,6 +106,11 @@ impl Store {
         let _ = self.requests.send(Request::Join(listener));
         self.clients += 1;
         Client { number: self.clients - 1, requests: self.requests.clone() }
+    }
+
+    /// Why what must be stored is refused at present, if it is.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().expect("nobody panics with it").clone()
     }
 
     /// What an acknowledgement means from now on.
@@ -133,6 +144,7 @@ struct Writer {
     durability: Durability,
     listeners: Vec<Listener>,
     waiting: Waitings,
+    trouble: Trouble,
     retry: Duration,
     retry_at: Instant,
 }
@@ -221,6 +233,7 @@ impl Writer {
 
     fn fail(&mut self, error: &StoreError, batches: Vec<Waiting>) {
         tracing::error!(%error, "the store failed; what must be stored is refused until it is back");
+        self.note(Some(error));
         self.engine = None;
         self.layout = Layout::default();
         self.retry = RETRY_MIN;
@@ -240,14 +253,25 @@ impl Writer {
         match self.open() {
             Ok(()) => {
                 tracing::info!("the store is back");
+                self.note(None);
                 (0..self.listeners.len()).for_each(|client| self.tell(client, Event::Up));
             }
             Err(error) => {
-                tracing::debug!(%error, "the store is still down");
+                if self.note(Some(&error)) {
+                    tracing::error!(%error, "the store is still down");
+                }
                 self.retry = (self.retry * 2).min(RETRY_MAX);
                 self.retry_at = Instant::now() + self.retry;
             }
         }
+    }
+
+    /// Notes why the store is down, if it is. True if that is news.
+    fn note(&self, error: Option<&StoreError>) -> bool {
+        let now = error.map(ToString::to_string);
+        let before =
+            std::mem::replace(&mut *self.trouble.lock().expect("nobody panics with it"), now.clone());
+        before != now
     }
 
     fn open(&mut self) -> Result<(), StoreError> {

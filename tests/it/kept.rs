@@ -17,17 +17,23 @@ use crate::clients::{Kind, PATIENCE, Paho, Post, Rumqttc};
 use crate::harness::{Node, settings, until};
 
 /// A connection with a stored session.
-struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     bytes: Vec<u8>,
-    is_present: bool,
+    pub(crate) is_present: bool,
 }
 
 /// What a client hears, as far as it counts here.
 #[derive(Debug)]
-enum Heard {
-    Message { packet_id: Option<PacketId>, qos: QoS, payload: String },
+pub(crate) enum Heard {
+    Message {
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        payload: String,
+    },
     Ack(PacketId),
+    /// With this reason.
+    Refused(PacketId, u8),
     Received(PacketId),
     Release(PacketId),
     Complete(PacketId),
@@ -35,13 +41,22 @@ enum Heard {
 }
 
 impl Wire {
-    fn connect(port: u16, client_id: &str) -> Wire {
+    pub(crate) fn connect(port: u16, client_id: &str) -> Wire {
+        Wire::connect_for(port, client_id, 3_600)
+    }
+
+    /// With a session that ends with its connection.
+    pub(crate) fn connect_clean(port: u16, client_id: &str) -> Wire {
+        Wire::connect_for(port, client_id, 0)
+    }
+
+    fn connect_for(port: u16, client_id: &str, expiry_s: u32) -> Wire {
         let stream = until("the listener", || TcpStream::connect(("127.0.0.1", port)).ok());
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has timeouts");
         stream.set_nodelay(true).expect("a socket has this option");
         let mut wire = Wire { stream, bytes: Vec::new(), is_present: false };
         let mut properties = PropertiesBuf::new();
-        properties.push(Property::SessionExpiryInterval(3_600));
+        properties.push(Property::SessionExpiryInterval(expiry_s));
         let connect = Connect {
             version: Version::V5,
             is_mqisdp: false,
@@ -61,7 +76,7 @@ impl Wire {
         wire
     }
 
-    fn subscribe(&mut self, filter: &str) {
+    pub(crate) fn subscribe(&mut self, filter: &str) {
         let mut filters = SubscribeFiltersBuf::default();
         filters.push(filter, SubscribeOptions::at(QoS::ExactlyOnce)).expect("the filter is valid");
         let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
@@ -71,12 +86,22 @@ impl Wire {
     }
 
     fn publish(&mut self, packet_id: PacketId, qos: QoS, payload: &str) -> bool {
+        self.publish_to("kept/1", Some(packet_id), qos, payload)
+    }
+
+    pub(crate) fn publish_to(
+        &mut self,
+        topic: &str,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        payload: &str,
+    ) -> bool {
         self.send(&Packet::Publish(Publish {
             dup: false,
             qos,
             retain: false,
-            topic: "kept/1",
-            packet_id: Some(packet_id),
+            topic,
+            packet_id,
             properties: Properties::EMPTY,
             payload: payload.as_bytes(),
         }))
@@ -90,13 +115,14 @@ impl Wire {
     }
 
     /// The next packet; none if the broker is gone.
-    fn next(&mut self) -> Option<Heard> {
+    pub(crate) fn next(&mut self) -> Option<Heard> {
         self.next_with(|packet| match packet {
             Packet::Publish(publish) => Heard::Message {
                 packet_id: publish.packet_id,
                 qos: publish.qos,
                 payload: String::from_utf8_lossy(publish.payload).into_owned(),
             },
+            Packet::PubAck(ack) if ack.reason.is_error() => Heard::Refused(ack.packet_id, ack.reason as u8),
             Packet::PubAck(ack) => Heard::Ack(ack.packet_id),
             Packet::PubRec(ack) => Heard::Received(ack.packet_id),
             Packet::PubRel(ack) => Heard::Release(ack.packet_id),
@@ -125,16 +151,16 @@ impl Wire {
 
 /// Publishes at QoS 1 and 2 in turns, as many at once as its window has, until `acknowledged` has grown by `goal`.
 #[derive(Default)]
-struct Publisher {
+pub(crate) struct Publisher {
     next: u32,
     sending: BTreeMap<PacketId, (QoS, String, bool)>,
-    acknowledged: BTreeSet<String>,
+    pub(crate) acknowledged: BTreeSet<String>,
 }
 
 const WINDOW: u16 = 20;
 
 impl Publisher {
-    fn run(&mut self, wire: &mut Wire, goal: usize) {
+    pub(crate) fn run(&mut self, wire: &mut Wire, goal: usize) {
         for (&packet_id, (qos, payload, is_received)) in &self.sending {
             match is_received {
                 true => wire.send(&Packet::PubRel(Ack::success(packet_id))),
@@ -173,14 +199,14 @@ impl Publisher {
 }
 
 #[derive(Default)]
-struct Subscriber {
+pub(crate) struct Subscriber {
     held: BTreeSet<PacketId>,
-    heard: Vec<String>,
+    pub(crate) heard: Vec<String>,
 }
 
 impl Subscriber {
     /// Listens until the broker is gone, or until everything that is `wanted` was heard.
-    fn run(&mut self, wire: &mut Wire, wanted: Option<&BTreeSet<String>>) {
+    pub(crate) fn run(&mut self, wire: &mut Wire, wanted: Option<&BTreeSet<String>>) {
         let mut missing = wanted.cloned();
         if let Some(missing) = &mut missing {
             missing.retain(|payload| !self.heard.contains(payload));
@@ -215,7 +241,7 @@ impl Subscriber {
     }
 
     #[track_caller]
-    fn check(&self, name: &str, acknowledged: &BTreeSet<String>) {
+    pub(crate) fn check(&self, name: &str, acknowledged: &BTreeSet<String>) {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         self.heard.iter().for_each(|payload| *counts.entry(payload).or_default() += 1);
         let lost: Vec<_> = acknowledged.iter().filter(|one| !counts.contains_key(one.as_str())).collect();

@@ -277,6 +277,21 @@ fn a_directory_that_is_deleted_is_missed() {
 }
 
 #[test]
+fn what_a_cluster_with_storage_keeps_survives_a_restart() {
+    let mut manifest = Manifest::new();
+    manifest.edit("  linkListener", "  storage: {size: 1Gi}\n  linkListener");
+    let who = Who::at(manifest.ports[0]).named("sensor");
+    let data = manifest.data().display().to_string();
+    let options = ["--data", data.as_str()];
+    let first = manifest.up(&options);
+    assert!(!first.said.contains("us: everything is ephemeral"), "{}", first.said);
+    Rumqttc.publish(&who, &[Post::new("kept/a", "a", 1).retained()]);
+    drop(first);
+    let _second = manifest.up(&options);
+    assert_eq!(Paho.listen(&who, "kept/#").payloads(1), ["a"]);
+}
+
+#[test]
 fn users_and_links_change_without_a_restart() {
     let mut manifest = Manifest::new();
     let mut up = manifest.up(&[]);

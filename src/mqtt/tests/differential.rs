@@ -1,4 +1,4 @@
-//! Two codecs that others wrote, asked about the same bytes.
+//! Three codecs that others wrote, asked about the same bytes.
 //!
 //! What ours accepts they must accept and understand alike; what ours refuses they must refuse. Where they do not,
 //! they are wrong by the specification, and the lists here say so case by case: a new version of theirs that changes
@@ -12,7 +12,11 @@ use mqtt_protocol_core::mqtt::connection::{PacketBuildResult, PacketBuilder, Pac
 use mqtt_protocol_core::mqtt::packet::{v3_1_1, v5_0};
 use proptest::prelude::*;
 use rmqtt_codec::{MqttCodec, v3, v5};
+use rumqttc::mqttbytes::v4 as rumqttc_v3;
+use rumqttc::v5::mqttbytes::v5 as rumqttc_v5;
 use tokio_util::codec::{Decoder, Encoder};
+
+mod accepted;
 
 /// Another codec's verdict: nothing if it refuses or waits for more, otherwise how it would send the packet itself.
 type Verdict = Option<Vec<u8>>;
@@ -67,6 +71,22 @@ fn rmqtt(bytes: &[u8], version: Version) -> Verdict {
     Some(out.to_vec())
 }
 
+/// The verdict of rumqttc. It may panic, which is a refusal here.
+fn rumqttc(bytes: &[u8], version: Version) -> Verdict {
+    let (mut bytes, mut out) = (bytes::BytesMut::from(bytes), bytes::BytesMut::new());
+    let judge = std::panic::AssertUnwindSafe(|| match version {
+        Version::V3 => {
+            let packet = rumqttc_v3::Packet::read(&mut bytes, usize::MAX).ok()?;
+            packet.write(&mut out, usize::MAX).ok().map(|_| out.to_vec())
+        }
+        Version::V5 => {
+            let packet = rumqttc_v5::Packet::read(&mut bytes, None).ok()?;
+            packet.write(&mut out, None).ok().map(|_| out.to_vec())
+        }
+    });
+    std::panic::catch_unwind(judge).ok().flatten()
+}
+
 /// Tells whether a property says no more than its absence would; rmqtt-codec leaves these out.
 fn states_the_default(property: &Property<'_>) -> bool {
     use Property::*;
@@ -114,11 +134,16 @@ fn parts(mut packet: Packet<'_>) -> (String, Vec<String>) {
     (format!("{packet:?}"), sorted)
 }
 
+const OTHERS: [&Other; 3] = [&PROTOCOL_CORE, &RMQTT, &RUMQTTC];
+
 /// Another codec, and where it is wrong by the specification.
 struct Other {
+    name: &'static str,
     judge: fn(&[u8], Version) -> Verdict,
     /// Tells whether it refuses this packet or garbles it, wrongly.
-    fails_at: fn(&Packet<'_>) -> bool,
+    fails_at: fn(&Packet<'_>, Version) -> bool,
+    /// The same in words, with what the specification says.
+    fails: &'static [(&'static str, &'static str)],
     /// What it accepts of the table of malformed packets.
     accepts: &'static [&'static str],
 }
@@ -135,7 +160,7 @@ impl Other {
         let version = if bytes.first() == Some(&0x10) { connack_version(bytes) } else { version };
         let verdict = (self.judge)(bytes, version);
         match decode(bytes, version, &Limits::default()) {
-            Ok(Some((ours, _))) if (self.fails_at)(&ours) => {}
+            Ok(Some((ours, _))) if (self.fails_at)(&ours, version) => {}
             Ok(Some((ours, _))) => {
                 let Some(bytes) = verdict else {
                     return Err(TestCaseError::fail(format!("it refuses {ours:?}")));
@@ -154,27 +179,56 @@ impl Other {
 }
 
 const PROTOCOL_CORE: Other = Other {
+    name: "mqtt-protocol-core 0.7.9",
     judge: protocol_core,
-    fails_at: |packet| match packet {
-        // MQTT 5.0 allows a password without a user name (3.1.2.9).
+    fails_at: |packet, _| match packet {
         Packet::Connect(connect) => connect.username.is_none() && connect.password.is_some(),
-        // Table 2-6 has 0x8C in DISCONNECT, and 4.12.1 needs it there; section 3.14.2.1 forgets it.
         Packet::Disconnect(packet) => packet.reason == ReasonCode::BadAuthenticationMethod,
         _ => false,
     },
-    accepts: PROTOCOL_CORE_ACCEPTS,
+    fails: &[
+        ("refuses a password without a user name in 5.0", "3.1.2.9 allows it"),
+        (
+            "refuses DISCONNECT with 0x8C",
+            "table 2-6 has it and 4.12.1 needs it, though the table of 3.14.2.1 does not name it",
+        ),
+    ],
+    accepts: accepted::PROTOCOL_CORE,
 };
 
 const RMQTT: Other = Other {
+    name: "rmqtt-codec 0.3.1",
     judge: rmqtt,
-    fails_at: |packet| match packet {
-        // MQTT 5.0 assigns an identifier whether the start is clean or not (3.1.3.1).
+    fails_at: |packet, _| match packet {
         Packet::Connect(connect) => connect.client_id.is_empty() && !connect.clean_start,
-        // It sends an AUTH that says nothing with a property list but without the method that this must have.
         Packet::Auth(auth) => auth.properties.is_empty(),
         _ => false,
     },
-    accepts: RMQTT_ACCEPTS,
+    fails: &[
+        (
+            "refuses 5.0's CONNECT without client identifier and clean start",
+            "3.1.3.1 assigns an identifier either way",
+        ),
+        ("sends an AUTH that says nothing with properties but without a method", "3.15.2.2.2 wants one"),
+    ],
+    accepts: accepted::RMQTT,
+};
+
+const RUMQTTC: Other = Other {
+    name: "rumqttc 0.25.1",
+    judge: rumqttc,
+    fails_at: |packet, version| match packet {
+        Packet::Auth(_) => true,
+        Packet::Disconnect(packet) => {
+            version == Version::V5 && packet.reason == ReasonCode::Success && packet.properties.is_empty()
+        }
+        _ => false,
+    },
+    fails: &[
+        ("reads no AUTH", "3.15; it is a client without enhanced authentication"),
+        ("refuses 5.0's DISCONNECT of two bytes", "3.14.2.1 lets reason code and properties be left out"),
+    ],
+    accepts: accepted::RUMQTTC,
 };
 
 fn packet() -> impl Strategy<Value = (Version, Vec<u8>)> {
@@ -203,6 +257,16 @@ proptest! {
     }
 
     #[test]
+    fn rumqttc_understands_what_we_send((version, bytes) in packet()) {
+        RUMQTTC.compare(&bytes, version)?;
+    }
+
+    #[test]
+    fn rumqttc_judges_damage_as_we_do((version, bytes) in damaged()) {
+        RUMQTTC.compare(&bytes, version)?;
+    }
+
+    #[test]
     fn protocol_core_judges_damage_as_we_do((version, bytes) in damaged()) {
         PROTOCOL_CORE.compare(&bytes, version)?;
     }
@@ -213,136 +277,6 @@ proptest! {
     }
 }
 
-/// What mqtt-protocol-core 0.7.9 accepts of the table of malformed packets. It leaves flags to another layer.
-const PROTOCOL_CORE_ACCEPTS: &[&str] = &[
-    "PUBACK with flags",
-    "PUBREC with flags",
-    "PUBREL without its flags",
-    "PUBREL with QoS 2's flags",
-    "PUBCOMP with flags",
-    "SUBACK with flags",
-    "UNSUBACK with flags",
-    "PINGREQ with flags",
-    "PINGRESP with flags",
-    "DISCONNECT with flags",
-    "AUTH with flags",
-    "remaining length not minimal",
-    "remaining length not minimal, v3",
-    "PUBACK of 3.1.1 with a reason",
-    "a topic with NUL",
-    "a filter with NUL",
-    "an unsubscribed filter with NUL",
-    "a client id with NUL",
-    "a user property with NUL",
-    "a reason string with NUL",
-    "no property length",
-    "a property length not minimal",
-    "two subscription ids in SUBSCRIBE",
-    "a subscription id not minimal",
-    "a response topic with wildcard",
-    "a response topic with NUL",
-    "a response topic in the Will with wildcard",
-    "authentication data alone",
-    "the reserved connect flag",
-    "the reserved connect flag, v3",
-    "Will QoS 3",
-    "Will QoS without Will",
-    "Will Retain without Will",
-    "a Will topic with wildcard",
-    "an empty Will topic",
-    "no client id and no clean session in 3.1.1",
-    "CONNACK with reserved flags",
-    "CONNACK with reserved flags, v3",
-    "a session present on refusal",
-    "a session present on refusal, v3",
-    "DUP with QoS 0",
-    "DUP with QoS 0, v3",
-    "packet id 0 at QoS 1",
-    "packet id 0 at QoS 2, v3",
-    "an empty topic without alias",
-    "an empty topic in 3.1.1",
-    "a topic with +",
-    "a topic with # inside",
-    "a topic with #, v3",
-    "SUBSCRIBE with packet id 0",
-    "UNSUBSCRIBE with packet id 0",
-    "options of 5.0 in 3.1.1",
-    "no local on a shared subscription",
-    "an empty filter",
-    "an empty filter to unsubscribe",
-    "a filter with # inside",
-    "a filter with # after text",
-    "a filter with + after text",
-    "a filter with + to unsubscribe",
-    "a share without name, v3",
-    "a share name with wildcard, v3",
-    "a share without filter, v3",
-    "a share with an empty filter",
-    "a share with a malformed filter",
-    "a SUBSCRIBE whose second filter is malformed",
-    "SUBACK with packet id 0",
-    "UNSUBACK with packet id 0",
-];
-
-/// What rmqtt-codec 0.3.1 accepts of the table of malformed packets.
-const RMQTT_ACCEPTS: &[&str] = &[
-    "remaining length not minimal",
-    "remaining length not minimal, v3",
-    "PINGREQ with a body",
-    "PINGRESP with a body",
-    "DISCONNECT of 3.1.1 with a body",
-    "a topic with NUL",
-    "a filter with NUL",
-    "an unsubscribed filter with NUL",
-    "a client id with NUL",
-    "a user property with NUL",
-    "a reason string with NUL",
-    "no property length in AUTH",
-    "a property length not minimal",
-    "a subscription id not minimal",
-    "a response topic with wildcard",
-    "a response topic with NUL",
-    "a response topic in the Will with wildcard",
-    "maximum QoS 2",
-    "authentication data alone",
-    "AUTH without method",
-    "Will QoS without Will",
-    "Will Retain without Will",
-    "a Will topic with wildcard",
-    "an empty Will topic",
-    "a password alone in 3.1.1",
-    "CONNECT with bytes after its last field",
-    "a session present on refusal",
-    "a session present on refusal, v3",
-    "DUP with QoS 0",
-    "DUP with QoS 0, v3",
-    "an empty topic without alias",
-    "a topic with +",
-    "a topic with # inside",
-    "a topic with #, v3",
-    "options of 5.0 in 3.1.1",
-    "no local on a shared subscription",
-    "an empty filter",
-    "an empty filter to unsubscribe",
-    "a filter with # inside",
-    "a filter with # after text",
-    "a filter with + after text",
-    "a filter with + to unsubscribe",
-    "a share without name",
-    "a share without name, v3",
-    "a share name with wildcard, v3",
-    "a share without filter, v3",
-    "a share name with wildcard",
-    "a share without filter",
-    "a share with an empty filter",
-    "a share with a malformed filter",
-    "a SUBSCRIBE whose second filter is malformed",
-    "CONNACK of 3.1.1 with return code 6",
-    "SUBACK without reasons",
-    "SUBACK without reasons, v3",
-    "UNSUBACK without reasons",
-];
-
 #[track_caller]
 fn check_accepted(other: &Other) {
     let accepted = cases().into_iter().filter(|case| (other.judge)(&case.bytes, case.version).is_some());
@@ -351,11 +285,45 @@ fn check_accepted(other: &Other) {
 }
 
 #[test]
-fn protocol_core_accepts_of_the_table_what_is_listed() {
-    check_accepted(&PROTOCOL_CORE);
+fn others_accept_of_the_table_what_is_listed() {
+    OTHERS.into_iter().for_each(check_accepted);
+}
+
+/// docs/codecs.md: where others judge otherwise, and who is right.
+fn table() -> String {
+    let mut page = String::from(
+        "# Where other codecs judge otherwise\n\n\
+         The same bytes, valid, damaged and wrong on purpose, in both versions, for ours and for codecs that others wrote; made by\n\
+         `UPDATE_CODECS=1 cargo test --lib differential`, and a test fails when one of them changes its mind. Beyond these lists all\n\
+         agree on thousands of generated packets and their mutations in each run.\n\n\
+         ## Malformed packets that others accept\n\n\
+         Ours refuses each by the statement in the second column.\n\n| packet | by |",
+    );
+    OTHERS.iter().for_each(|other| page.push_str(&format!(" {} |", other.name)));
+    page.push_str("\n|---|---|---|---|---|\n");
+    for case in cases() {
+        let accepts = OTHERS.map(|other| other.accepts.contains(&case.what));
+        if accepts.contains(&true) {
+            let tag = case.violation.tag().trim_matches(['[', ']']);
+            page.push_str(&format!("| {} | {tag} |", case.what));
+            accepts.iter().for_each(|accepts| page.push_str(if *accepts { " accepts |" } else { "  |" }));
+            page.push('\n');
+        }
+    }
+    page.push_str("\n## Valid packets that others refuse or garble\n\n| codec | what it does | what the specification says |\n|---|---|---|\n");
+    for other in OTHERS {
+        for (what, why) in other.fails {
+            page.push_str(&format!("| {} | {what} | {why} |\n", other.name));
+        }
+    }
+    page
 }
 
 #[test]
-fn rmqtt_accepts_of_the_table_what_is_listed() {
-    check_accepted(&RMQTT);
+fn the_document_says_where_others_judge_otherwise() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/codecs.md");
+    if std::env::var_os("UPDATE_CODECS").is_some() {
+        std::fs::write(path, table()).expect("writable");
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), table(), "UPDATE_CODECS=1 writes it anew");
 }

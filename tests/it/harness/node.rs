@@ -14,6 +14,7 @@ use crate::clients::Who;
 pub(crate) struct Node {
     child: Child,
     settings: Settings,
+    status: Status,
     _folder: TempDir,
 }
 
@@ -62,6 +63,21 @@ impl Node {
         Node::start_with(settings, &[OsStr::new("--data"), data.as_os_str()])
     }
 
+    /// Starts a broker through a command that ends by becoming it.
+    #[track_caller]
+    pub(crate) fn start_through(settings: Settings, command: Command, data: &Path) -> Node {
+        Node::start_by(settings, command, &[OsStr::new("--data"), data.as_os_str()])
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it says of itself.
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
     /// Kills the broker with SIGKILL; what it was in the middle of stays as it is.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("our child");
@@ -70,10 +86,15 @@ impl Node {
 
     #[track_caller]
     fn start_with(settings: Settings, arguments: &[&OsStr]) -> Node {
+        Node::start_by(settings, Command::new(MQLINK), arguments)
+    }
+
+    #[track_caller]
+    fn start_by(settings: Settings, mut command: Command, arguments: &[&OsStr]) -> Node {
         let folder = TempDir::new().expect("a temporary folder");
         let (config, socket) = (folder.path().join("settings.json"), folder.path().join("admin.sock"));
         std::fs::write(&config, serde_json::to_vec(&settings).expect("settings are JSON")).expect("writable");
-        let mut child = Command::new(MQLINK)
+        let mut child = command
             .args(["broker", "--node", "solo-0", "--config"])
             .arg(&config)
             .arg("--admin-socket")
@@ -89,7 +110,7 @@ impl Node {
         status.until("open listeners", |report| {
             report.listeners.iter().filter(|listener| listener.error.is_none()).count() >= wanted
         });
-        Node { child, settings, _folder: folder }
+        Node { child, settings, status, _folder: folder }
     }
 
     /// A client of the listener with this name.

@@ -1,0 +1,177 @@
+//! Files that hold something else than what was written: the broker starts, and says what it set aside.
+
+use std::fs;
+use std::path::PathBuf;
+
+use fjall::{Database, KeyspaceCreateOptions};
+
+use super::*;
+use crate::store::journal::{Scan, scan};
+
+/// A store of a few batches, the directory and how many messages each journal position can have.
+fn written(root: &Path) -> PathBuf {
+    let dir = root.join("store");
+    let (mut store, _) = Store::open(&dir, Durability::Always).expect("it opens");
+    let (say, heard) = channel();
+    let client = store.join(Arc::new(move |event| drop(say.send(event))));
+    client.persist(Token(1), vec![session(), subscription("a", Some("1"))]);
+    assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
+    for ordinal in 0..4 {
+        client.persist(Token(2 + ordinal), vec![append(ordinal), retain("r", Some("x"))]);
+        assert_eq!(heard.recv(), Ok(Event::Persisted(Token(2 + ordinal))));
+    }
+    drop(store);
+    let (store, _) = Store::open(&dir, Durability::Always).expect("it opens"); // the journal has its true length
+    drop(store);
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for entry in from.read_dir().expect("readable").flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("known").is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("writable")),
+        }
+    }
+}
+
+fn files_below(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in dir.read_dir().expect("readable").flatten() {
+        match entry.file_type().expect("known").is_dir() {
+            true => files_below(&entry.path(), into),
+            false => into.push(entry.path()),
+        }
+    }
+}
+
+/// What was set aside, file by file.
+fn aside(dir: &Path) -> Vec<PathBuf> {
+    let names = dir.read_dir().expect("readable").flatten();
+    let mut files = Vec::new();
+    names
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("damaged-"))
+        .for_each(|entry| files_below(&entry.path(), &mut files));
+    files
+}
+
+fn messages(found: &Found) -> Vec<u64> {
+    found.stored.sessions.first().map(|_| ordinals(&found.stored)).unwrap_or_default()
+}
+
+#[test]
+fn a_journal_of_the_engine_is_whole_to_us() {
+    let root = tempfile::tempdir().expect("a folder");
+    let dir = written(root.path());
+    let bytes = fs::read(journal(&dir)).expect("readable");
+    let scanned = |bytes: &[u8]| scan(std::io::Cursor::new(bytes)).expect("memory has no errors");
+    assert!(bytes.len() > 200, "the batches are in it");
+    assert_eq!(scanned(&bytes), Scan::Whole);
+    assert_eq!(scanned(&[&bytes[..], &[0; 100_000]].concat()), Scan::Whole);
+    assert!(matches!(scanned(&bytes[..bytes.len() - 1]), Scan::Torn(_)));
+}
+
+#[test]
+fn a_byte_that_turns_over_in_a_journal_costs_what_came_after_it_and_is_told() {
+    let root = tempfile::tempdir().expect("a folder");
+    let dir = written(root.path());
+    let bytes = fs::read(journal(&dir)).expect("readable");
+    let Scan::Torn(last) = scan(std::io::Cursor::new(&bytes[..bytes.len() - 1])).expect("memory") else {
+        panic!("the last batch is torn")
+    };
+    let mut found_so_far = 0;
+    for at in (0..bytes.len()).step_by(5) {
+        let damaged = root.path().join("damaged");
+        copy(&dir, &damaged);
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x55;
+        fs::write(journal(&damaged), &bytes).expect("writable");
+        let (store, found) = Store::open(&damaged, Durability::Always).expect("it opens");
+        let messages = messages(&found);
+        // A greater number of the last batch does no harm.
+        assert!(messages.len() < 4 || (last + 5..last + 13).contains(&(at as u64)), "byte {at}");
+        assert_eq!(
+            messages,
+            (0..messages.len() as u64).collect::<Vec<_>>(),
+            "byte {at}: what was there at a moment"
+        );
+        found_so_far = found_so_far.max(messages.len());
+        let is_all = messages.len() == 4;
+        let told =
+            is_all || aside(&damaged).iter().any(|file| fs::read(file).is_ok_and(|copy| copy == bytes));
+        // Without its end, the last batch is as one that was never finished.
+        assert!(told || at as u64 >= last, "byte {at} is lost in silence");
+        drop(store);
+        fs::remove_dir_all(damaged).expect("it is there");
+    }
+    assert!(found_so_far >= 3);
+}
+
+/// A store with tables besides its journal.
+fn with_tables(root: &Path) -> PathBuf {
+    let dir = written(root);
+    let database = Database::builder(dir.join("data")).open().expect("it opens");
+    for name in ["sessions", "queues", "retained"] {
+        let keyspace = database.keyspace(name, KeyspaceCreateOptions::default).expect("it is there");
+        keyspace.rotate_memtable_and_wait().expect("it is written");
+    }
+    drop(database);
+    dir
+}
+
+#[test]
+fn whatever_happens_to_a_file_the_store_opens_and_says_what_it_set_aside() {
+    let root = tempfile::tempdir().expect("a folder");
+    let dir = with_tables(root.path());
+    let mut files = Vec::new();
+    files_below(&dir, &mut files);
+    assert!(files.len() > 10, "{files:?}");
+    let mut wrong = Vec::new();
+    for file in files {
+        let length = fs::metadata(&file).expect("it is there").len() as usize;
+        let name = file.strip_prefix(&dir).expect("it is below").to_owned();
+        let places = [0, length / 4, length / 2, length * 3 / 4, length.saturating_sub(1)];
+        let mut harms: Vec<(String, Box<dyn Fn(&Path)>)> = vec![
+            ("removed".to_owned(), Box::new(|file| fs::remove_file(file).expect("it is there"))),
+            ("emptied".to_owned(), Box::new(|file| fs::write(file, "").expect("writable"))),
+        ];
+        for at in places.into_iter().filter(|at| *at < length) {
+            let harm = move |file: &Path| {
+                let mut bytes = fs::read(file).expect("readable");
+                bytes[at] ^= 0x55;
+                fs::write(file, bytes).expect("writable");
+            };
+            harms.push((format!("changed at {at} of {length}"), Box::new(harm)));
+        }
+        for (what, harm) in harms {
+            let damaged = root.path().join("damaged");
+            copy(&dir, &damaged);
+            harm(&damaged.join(&name));
+            let comes = match Store::open(&damaged, Durability::Always) {
+                Ok((_, found)) => {
+                    let is_whole = messages(&found) == [0, 1, 2, 3] && found.stored.retained.len() == 1;
+                    match (is_whole, aside(&damaged).len()) {
+                        (true, _) => "is whole".to_owned(),
+                        (false, 0) => "is lost in silence".to_owned(),
+                        (false, count) => format!("is set aside, {count} files"),
+                    }
+                }
+                Err(error) => error.to_string(),
+            };
+            println!("{} {what}: {comes}", name.display());
+            // Without a marker nobody knows whose it is.
+            let is_refused = name == Path::new("mqlink-store") && what == "removed";
+            let is_fine = if is_refused {
+                comes.contains("not ours")
+            } else {
+                comes.starts_with("is whole") || comes.contains("aside")
+            };
+            if !is_fine {
+                wrong.push(format!("{} {what}: {comes}", name.display()));
+            }
+            fs::remove_dir_all(damaged).expect("it is there");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
