@@ -2,7 +2,7 @@
 //!
 //! It drops what arrived before (positions per actor and stream), what the half does not want and what the ACL
 //! does not accept, and counts each. What remains is handed out for the core; a position is acknowledged once the
-//! core has it. The balance `received = delivered + dropped` holds once each delivery was answered.
+//! core has it safe. The balance `received = delivered + dropped` holds once each delivery was answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

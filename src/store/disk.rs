@@ -52,6 +52,8 @@ pub(super) fn open(dir: &Path) -> Result<Box<dyn Engine>, StoreError> {
         return Err(StoreError::Damaged { verb: "open", dir: database, cause });
     }
     let disk = guarded("open", &database, || Disk::open(&database))?;
+    // The database may be new here.
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| from_io("open", dir, &error))?;
     Ok(Box::new(disk))
 }
 
@@ -60,8 +62,15 @@ fn damage(database: &Path) -> io::Result<Option<String>> {
     if let Some(file) = tables::check(database)? {
         return Ok(Some(format!("{} is not as it was written", file.display())));
     }
+    if journal::is_missing(database)? {
+        return Ok(Some(format!("{} has no journal", database.display())));
+    }
     Ok(journal::check(database)?.map(|damage| {
-        format!("{} cannot be read from byte {} on, and more was written behind it", damage.file.display(), damage.at)
+        format!(
+            "{} cannot be read from byte {} on, and more was written behind it",
+            damage.file.display(),
+            damage.at
+        )
     }))
 }
 
@@ -143,7 +152,8 @@ pub(super) fn set_aside(dir: &Path, cause: &str) -> Result<(), StoreError> {
     let is_cut = with_lock(&database, || {
         // Journals are of use with the tables that they go with only.
         if tables::check(&database)?.is_none()
-            && let Some(damage) = journal::check(&database)? {
+            && let Some(damage) = journal::check(&database)?
+        {
             return damage.set_aside(&aside).map(|()| true);
         }
         let move_aside = |name: &str| match std::fs::rename(dir.join(name), aside.join(name)) {

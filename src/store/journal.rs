@@ -28,6 +28,8 @@ const MAGIC: [u8; 4] = *b"FJL\x03";
 const END_BYTES: usize = 1 + 8 + MAGIC.len();
 /// Behind the tag of an item: type, compression, keyspace, lengths of key, value and value as it lies there.
 const ITEM_HEAD_BYTES: usize = 1 + 1 + 8 + 2 + 4 + 4;
+/// The last file that the engine writes when it makes a database.
+const VERSION: &str = "version";
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How a journal is.
@@ -66,6 +68,11 @@ pub(super) fn check(database: &Path) -> io::Result<Option<Damage>> {
         return Ok(Some(Damage { file, at, later: journals }));
     }
     Ok(None)
+}
+
+/// True if a database has no journal at all: it always has the one that it writes to, and reads nothing without.
+pub(super) fn is_missing(database: &Path) -> io::Result<bool> {
+    Ok(database.join(VERSION).exists() && journals(database)?.is_empty())
 }
 
 /// Journals, oldest first.

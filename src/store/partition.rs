@@ -26,5 +26,5 @@ impl Partition {
 }
 
 /// Names a batch of changes; greater than those before. That it is safe means that all before it are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);

@@ -42,9 +42,11 @@ pub(super) fn check(database: &Path) -> io::Result<Option<PathBuf>> {
 
 fn check_keyspace(keyspace: &Path) -> io::Result<Option<PathBuf>> {
     let current = keyspace.join(CURRENT);
-    let Some((number, sum)) = read_up_to(&current, CURRENT_BYTES as u64)?.and_then(|bytes| named(&bytes)) else {
+    let Some((number, sum)) = read_up_to(&current, CURRENT_BYTES as u64)?.and_then(|bytes| named(&bytes))
+    else {
         // One that was never finished has no tables either.
-        let is_new = !current.exists() && keyspace.join("tables").read_dir().is_ok_and(|mut all| all.next().is_none());
+        let is_new =
+            !current.exists() && keyspace.join("tables").read_dir().is_ok_and(|mut all| all.next().is_none());
         return Ok((!is_new).then_some(current));
     };
     let version = keyspace.join(format!("v{number}"));

@@ -136,8 +136,8 @@ fn what_was_promised_under_always_survives_the_loss_of_power() {
     for (durability, kept) in [(Durability::Always, vec![0, 1, 2]), (Durability::Interval, vec![])] {
         let twin = Twin::default();
         let (store, client, heard, _) = joined(&twin, durability);
-        client.persist(Token(1), vec![session()]);
-        (0..3).for_each(|at| client.persist(Token(2 + at), vec![append(at)]));
+        client.persist(Token(1), vec![session()].into());
+        (0..3).for_each(|at| client.persist(Token(2 + at), vec![append(at)].into()));
         while heard.recv() != Ok(Event::Persisted(Token(4))) {}
         twin.lose_power();
         let (_store, _, _, stored) = joined(&twin, durability);

@@ -8,9 +8,7 @@ use std::net::TcpStream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use mqlink::mqtt::{
-    Auth, Connect, Limits, Packet, PropertiesBuf, Property, ReasonCode, Version, decode,
-};
+use mqlink::mqtt::{Auth, Connect, Limits, Packet, PropertiesBuf, Property, ReasonCode, Version, decode};
 use mqlink::settings::{Authentication, Settings};
 use sha2::{Digest, Sha256};
 
@@ -43,7 +41,10 @@ fn secret(password: &str) -> String {
 
 fn with_users() -> Settings {
     let settings = settings().users(&[("ann", &secret("right"))]);
-    Settings { authentication: Authentication { anonymous: false, ..settings.authentication.clone() }, ..settings }
+    Settings {
+        authentication: Authentication { anonymous: false, ..settings.authentication.clone() },
+        ..settings
+    }
 }
 
 /// What the server says in CONNACK, AUTH or DISCONNECT.
@@ -98,7 +99,9 @@ impl Client {
 
     fn hear(&mut self) -> Said {
         loop {
-            if let Some((packet, length)) = decode(&self.bytes, Version::V5, &Limits::default()).expect("valid") {
+            if let Some((packet, length)) =
+                decode(&self.bytes, Version::V5, &Limits::default()).expect("valid")
+            {
                 let data = |properties: mqlink::mqtt::Properties| {
                     properties.authentication_data().unwrap_or_default().to_vec()
                 };
@@ -106,8 +109,12 @@ impl Client {
                     Packet::ConnAck(ack) => {
                         Said { what: "CONNACK", reason: ack.reason as u8, data: data(ack.properties) }
                     }
-                    Packet::Auth(auth) => Said { what: "AUTH", reason: auth.reason as u8, data: data(auth.properties) },
-                    Packet::Disconnect(bye) => Said { what: "DISCONNECT", reason: bye.reason as u8, data: Vec::new() },
+                    Packet::Auth(auth) => {
+                        Said { what: "AUTH", reason: auth.reason as u8, data: data(auth.properties) }
+                    }
+                    Packet::Disconnect(bye) => {
+                        Said { what: "DISCONNECT", reason: bye.reason as u8, data: Vec::new() }
+                    }
                     other => panic!("{other:?}"),
                 };
                 self.bytes.drain(..length);
@@ -153,13 +160,19 @@ fn who_proves_a_password_is_in_hears_the_servers_proof_and_may_prove_it_again() 
     let (proof, expected) = client.prove("first", "right");
     client.auth(ReasonCode::ContinueAuthentication, proof.as_bytes());
     let said = client.hear();
-    assert_eq!((said.what, said.reason, String::from_utf8_lossy(&said.data).into_owned()), ("CONNACK", 0, expected));
+    assert_eq!(
+        (said.what, said.reason, String::from_utf8_lossy(&said.data).into_owned()),
+        ("CONNACK", 0, expected)
+    );
 
     client.auth(ReasonCode::ReAuthenticate, b"n,,n=ann,r=second");
     let (proof, expected) = client.prove("second", "right");
     client.auth(ReasonCode::ContinueAuthentication, proof.as_bytes());
     let said = client.hear();
-    assert_eq!((said.what, said.reason, String::from_utf8_lossy(&said.data).into_owned()), ("AUTH", 0, expected));
+    assert_eq!(
+        (said.what, said.reason, String::from_utf8_lossy(&said.data).into_owned()),
+        ("AUTH", 0, expected)
+    );
 
     client.auth(ReasonCode::ReAuthenticate, b"n,,n=ann,r=third");
     let (proof, _) = client.prove("third", "wrong");

@@ -158,6 +158,27 @@ impl Core {
         self.mesh.take_need(); // nobody waits for an answer
     }
 
+    /// Gives what waits for a session that has left a shared group to the other members. What was sent stays with it, and so
+    /// does all if nobody else is left. [4.8.2]
+    pub(super) fn hand_on(&mut self, id: SessionId, group: GroupId, shared: SharedFilter, now: Instant) {
+        let is_elsewhere = self.mesh.elsewhere(shared.filter.as_str()).is_some();
+        if !is_elsewhere && self.routes.find_group(&shared) != Some(group) {
+            return;
+        }
+        let session = &mut self.sessions[id as usize];
+        let version = session.version;
+        let left = session.take_of_group(group);
+        if left.is_empty() {
+            return;
+        }
+        self.note_rewritten(id);
+        let away = if is_elsewhere { vec![(group, shared)] } else { Vec::new() };
+        for delivery in left {
+            self.reassign(&delivery, version, &away, now);
+        }
+        self.mesh.take_need(); // nobody waits for an answer
+    }
+
     fn reassign(
         &mut self,
         delivery: &Delivery,

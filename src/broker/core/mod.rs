@@ -462,7 +462,7 @@ impl Core {
             Packet::PubRel(ack) => self.handle_pubrel(id, session, &ack),
             Packet::PubComp(ack) => self.handle_pubcomp(session, &ack, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, &subscribe, now),
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, &unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, &unsubscribe, now),
             Packet::PingReq => {
                 self.reply(id, &Packet::PingResp) // [MQTT-3.12.4-1]
             }

@@ -14,9 +14,11 @@ use slab::Slab;
 use super::Core;
 use super::connection::PUBLISH_BYTES_MAX;
 use super::delivery::{Outgoing, with_outgoing};
+use super::mesh::Need;
 use super::publish::to_message;
 use super::recipients::Recipients;
 use crate::mqtt::{Filter, Message};
+use crate::store::Token;
 
 /// A linked cluster as a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +43,13 @@ pub enum PortEvent {
         /// It came.
         wanted: bool,
     },
+    /// All that the peer had delivered when it asked by this number is as safe as what clients publish.
+    Settled {
+        /// Who asked.
+        peer: PeerId,
+        /// By which number.
+        number: u64,
+    },
     /// A message that a peer wants: once per peer, however many of its routes match.
     Forward {
         /// Who wants it.
@@ -55,6 +64,30 @@ pub enum PortEvent {
 pub(super) struct Peers {
     names: Slab<String>,
     events: VecDeque<PortEvent>,
+    /// What everything that peers delivered so far waits for.
+    unsettled: Unsettled,
+    /// Who asked, and what for, oldest first.
+    settling: VecDeque<(PeerId, u64, Unsettled)>,
+}
+
+/// The store's and other shards' part in what peers delivered.
+#[derive(Clone, Default)]
+struct Unsettled {
+    token: Token,
+    need: Need,
+}
+
+impl Unsettled {
+    fn add(&mut self, token: Token, need: Need) {
+        self.token = self.token.max(token);
+        for (shard, lane, number) in need {
+            let known = self.need.iter_mut().find(|(other, on, _)| (*other, *on) == (shard, lane));
+            match known {
+                Some((_, _, last)) => *last = number,
+                None => self.need.push((shard, lane, number)),
+            }
+        }
+    }
 }
 
 impl Peers {
@@ -87,9 +120,14 @@ impl Core {
                 self.peer_route_delete(peer, &filter);
             }
             // The next one that is opened may get its number.
-            let is_its =
-                |event: &PortEvent| matches!(event, PortEvent::Forward { peer: other, .. } if *other == peer);
+            let is_its = |event: &PortEvent| match event {
+                PortEvent::Forward { peer: other, .. } | PortEvent::Settled { peer: other, .. } => {
+                    *other == peer
+                }
+                PortEvent::Interest { .. } => false,
+            };
             self.peers.events.retain(|event| !is_its(event));
+            self.peers.settling.retain(|(other, ..)| *other != peer);
         }
     }
 
@@ -122,13 +160,49 @@ impl Core {
             self.counters.dropped_oversize += 1;
             return 0;
         }
+        let before = self.ledger.changes();
         let recipients = self.recipients_of(&message.topic);
         with_outgoing(&message, now, |outgoing| {
             let count = self.route(&recipients, outgoing, None);
             self.mesh.publish(recipients.shards, None, outgoing);
-            self.mesh.take_need(); // nobody waits for an answer
+            let (token, need) = (self.token_of_others(before), self.mesh.take_need());
+            self.peers.unsettled.add(token, need);
             count + recipients.shards.count_ones() as usize
         })
+    }
+
+    /// Asks when all that this peer delivered so far is as safe as what clients publish: true if it is now, else
+    /// [`PortEvent::Settled`] says so. A store that is down is waited for.
+    pub fn peer_settle(&mut self, peer: PeerId, number: u64) -> bool {
+        let is_settled = self.is_settled(&self.peers.unsettled);
+        if !is_settled {
+            let all = self.peers.unsettled.clone();
+            self.peers.settling.push_back((peer, number, all));
+        }
+        is_settled
+    }
+
+    fn is_settled(&self, unsettled: &Unsettled) -> bool {
+        unsettled.token <= self.safe && self.mesh.is_met(&unsettled.need)
+    }
+
+    /// Tells peers what is safe by now.
+    pub(super) fn settle_peers(&mut self) {
+        while let Some((peer, number, all)) = self.peers.settling.front()
+            && self.is_settled(all)
+        {
+            let (peer, number) = (*peer, *number);
+            self.peers.settling.pop_front();
+            self.peers.events.push_back(PortEvent::Settled { peer, number });
+        }
+    }
+
+    /// The store failed, or is back: what was not safe has another token to wait for.
+    pub(super) fn peers_wait_again(&mut self, token: Token) {
+        let safe = self.safe;
+        let waiting = self.peers.settling.iter_mut().map(|(.., all)| all);
+        let waiting = waiting.chain(std::iter::once(&mut self.peers.unsettled));
+        waiting.filter(|all| all.token > safe).for_each(|all| all.token = token);
     }
 
     /// Hands a message of this node to the links. Returns how many peers get it.

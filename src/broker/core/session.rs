@@ -16,6 +16,7 @@ use super::ConnectionId;
 use super::access::Principal;
 use super::delivery::Delivery;
 use super::ring::Ring;
+use super::routes::GroupId;
 use crate::mqtt::{Filter, Message, PacketId, QoS, SharedFilter, Version};
 use crate::store::Partition;
 
@@ -165,6 +166,16 @@ impl Session {
     /// True if the queue has room for a message.
     pub(super) fn has_room(&self, delivery: &Delivery, messages_max: usize, bytes_max: usize) -> bool {
         self.queue.len() < messages_max && self.queue_bytes + delivery.frame.len() <= bytes_max
+    }
+
+    /// Takes out of the queue what waits for a group's sake.
+    pub(super) fn take_of_group(&mut self, group: GroupId) -> VecDeque<Delivery> {
+        let all = std::mem::take(&mut self.queue);
+        let (taken, kept): (VecDeque<_>, _) = all.into_iter().partition(|one| one.group == Some(group));
+        self.queue = kept;
+        self.queue_bytes -= taken.iter().map(|delivery| delivery.frame.len()).sum::<usize>();
+        self.tail -= taken.len() as u64;
+        taken
     }
 
     /// Puts a message at the end of the queue.

@@ -158,12 +158,13 @@ impl Core {
         id: ConnectionId,
         session: SessionId,
         unsubscribe: &Unsubscribe,
+        now: Instant,
     ) -> Result<(), Fault> {
         let before = self.ledger.changes();
         let mut reasons = Reasons::new();
         // [MQTT-3.10.4-6] [MQTT-3.11.3-1]
         for text in unsubscribe.filters.iter() {
-            reasons.push(self.unsubscribe(session, text) as u8);
+            reasons.push(self.unsubscribe(session, text, now) as u8);
         }
         let ack =
             // [MQTT-3.10.4-5]
@@ -171,13 +172,18 @@ impl Core {
         self.reply_once_safe(id, &Packet::UnsubAck(ack), before) // [MQTT-3.10.4-4]
     }
 
-    fn unsubscribe(&mut self, id: SessionId, text: &str) -> ReasonCode {
+    fn unsubscribe(&mut self, id: SessionId, text: &str, now: Instant) -> ReasonCode {
         let Ok((group, filter)) = parse_subscription(text) else { return ReasonCode::TopicFilterInvalid };
+        let key = SubscriptionKey { filter, group };
+        let group = key.shared().and_then(|shared| Some((self.routes.find_group(&shared)?, shared)));
         // [MQTT-3.10.4-1]
-        match self.remove_subscription(id, &SubscriptionKey { filter, group }) {
-            true => ReasonCode::Success,
-            false => ReasonCode::NoSubscriptionExisted,
+        if !self.remove_subscription(id, &key) {
+            return ReasonCode::NoSubscriptionExisted;
         }
+        if let Some((group, shared)) = group {
+            self.hand_on(id, group, shared, now);
+        }
+        ReasonCode::Success
     }
 
     /// Takes a subscription out of its session and the routes. False if there is none.

@@ -42,6 +42,10 @@ pub(super) struct Open {
     pub(super) congested: bool,
     pub(super) routes_ack_due: bool,
     pub(super) messages_ack_due: bool,
+    /// The position that is acknowledged once what it brought is safe, by the number of that question.
+    pub(super) settling: Option<(u64, u64)>,
+    /// The position that may be acknowledged.
+    pub(super) settled: Option<u64>,
 }
 
 impl Connection {

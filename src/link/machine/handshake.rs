@@ -135,6 +135,8 @@ impl Link {
             congested: false,
             routes_ack_due: true,
             messages_ack_due: true,
+            settling: None,
+            settled: None,
         };
         if !dialled {
             self.send_hello(conn);

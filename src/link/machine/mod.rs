@@ -69,6 +69,8 @@ pub struct Link {
     /// When a stranger's mistake was last noted.
     stranger_at: Option<Instant>,
     outputs: VecDeque<Output>,
+    /// How often it was asked whether something is safe.
+    questions: u64,
     changed: bool,
 }
 
@@ -91,6 +93,7 @@ impl Link {
             trouble: None,
             stranger_at: None,
             outputs: VecDeque::new(),
+            questions: 0,
             changed: true,
         };
         link.apply_half(now);
@@ -111,6 +114,17 @@ impl Link {
     /// The core took the message of one `Deliver` for so many recipients.
     pub fn handle_delivered(&mut self, recipients: usize) {
         self.acceptor.handle_delivered(recipients);
+    }
+
+    /// All that was delivered before `Settle` with this number is safe.
+    pub fn handle_settled(&mut self, number: u64) {
+        let open = self.connections.iter_mut().find_map(Connection::open_mut);
+        // A connection that is gone asks no more.
+        if let Some(open) = open
+            && let Some((_, position)) = open.settling.take_if(|(asked, _)| *asked == number)
+        {
+            open.settled = Some(position);
+        }
     }
 
     /// A connection to the peer is open: dialled by this side, or accepted because the other end presented what
@@ -231,10 +245,15 @@ impl Link {
             let ack = self.receiver.answer(&open.node)?;
             return Some(control(conn, &Frame::RoutesAck(frames::routes_ack(ack))));
         }
-        if std::mem::take(&mut open.messages_ack_due) {
-            let position = self.acceptor.handle_hello(&open.node, open.incarnation, 0);
+        if let Some(position) = open.settled.take() {
             let ack = native::MessagesAck { position, stream: 0 };
             return Some(control(conn, &Frame::MessagesAck(ack)));
+        }
+        if open.settling.is_none() && std::mem::take(&mut open.messages_ack_due) {
+            self.questions += 1;
+            let position = self.acceptor.handle_hello(&open.node, open.incarnation, 0);
+            open.settling = Some((self.questions, position));
+            return Some(Output::Settle { number: self.questions });
         }
         if open.congested {
             return None;

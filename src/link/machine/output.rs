@@ -42,4 +42,9 @@ pub enum Output {
     RouteDelete(Filter),
     /// Hand a message to local subscribers; the answer is `handle_delivered`.
     Deliver(Message),
+    /// Say `handle_settled` with this number once all that was delivered before is safe.
+    Settle {
+        /// Which question this is.
+        number: u64,
+    },
 }

@@ -17,6 +17,9 @@ struct Bench {
     sent: Vec<Vec<u8>>,
     closed: bool,
     delivered: Vec<Message>,
+    /// What is delivered is not safe at once.
+    is_slow: bool,
+    asked: Vec<u64>,
 }
 
 fn hello() -> Hello<'static> {
@@ -42,7 +45,15 @@ impl Bench {
         let now = Instant::now();
         let mut link = Link::new(half, own, 1 << 20, 1, now);
         link.handle_opened(CONN, false, now);
-        Bench { link, now, sent: Vec::new(), closed: false, delivered: Vec::new() }
+        Bench {
+            link,
+            now,
+            sent: Vec::new(),
+            closed: false,
+            delivered: Vec::new(),
+            is_slow: false,
+            asked: Vec::new(),
+        }
     }
 
     fn open() -> Bench {
@@ -71,9 +82,17 @@ impl Bench {
                     self.delivered.push(message);
                     self.link.handle_delivered(1);
                 }
+                Output::Settle { number } if self.is_slow => self.asked.push(number),
+                Output::Settle { number } => self.link.handle_settled(number),
                 _ => {}
             }
         }
+    }
+
+    /// The core says that what was delivered before a question is safe.
+    fn settle(&mut self, number: u64) {
+        self.link.handle_settled(number);
+        self.drain();
     }
 
     /// What ended the connection: the last frame, and what status makes of it.
@@ -171,6 +190,30 @@ fn a_gap_in_positions_is_refused_and_repetitions_are_dropped() {
     assert_eq!(bench.link.counters().received.dropped.duplicate, 1);
     assert_eq!(bench.sent.last(), Some(&vec![0x07, 0x03, 1, 1, 6]), "both are taken over");
     check_violation(&mut bench, &message(8));
+}
+
+#[test]
+fn a_position_is_acknowledged_once_what_it_brought_is_safe() {
+    let mut bench = Bench::open();
+    bench.is_slow = true;
+    let said = bench.sent.len();
+    let message = |position| [0x06, 0x03, 1, 1, position, 0x01, 0, 1, b'a', 1, position];
+    for position in 1..=3 {
+        bench.say_bytes(&message(position));
+    }
+    let asked = std::mem::take(&mut bench.asked);
+    assert_eq!(
+        (bench.delivered.len(), bench.sent.len(), asked.len()),
+        (3, said, 1),
+        "one question at a time"
+    );
+    bench.settle(asked[0] - 1);
+    assert_eq!(bench.sent.len(), said, "the answer to an earlier question says nothing");
+    bench.settle(asked[0]);
+    assert_eq!(bench.sent[said..], [vec![0x07, 0x03, 1, 1, 1]]);
+    let asked = std::mem::take(&mut bench.asked);
+    bench.settle(asked[0]);
+    assert_eq!(bench.sent[said + 1..], [vec![0x07, 0x03, 1, 1, 3]], "all that came meanwhile");
 }
 
 #[test]

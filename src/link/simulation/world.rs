@@ -488,6 +488,10 @@ impl World {
                 assert!(there, "a route that is deleted was there");
             }
             Output::Deliver(message) => self.hand_over(name, peer, &message),
+            Output::Settle { number } => {
+                let link = self.at(name).links.get_mut(peer).expect("a question comes from a link");
+                link.handle_settled(number);
+            }
         }
     }
 

@@ -321,6 +321,12 @@ impl Hub {
                         }
                     }
                 }
+                PortEvent::Settled { peer, number } => {
+                    let Some(id) = self.by_peer.get(&peer).cloned() else { continue };
+                    if let Some(slot) = self.touch(&id) {
+                        slot.link.handle_settled(number);
+                    }
+                }
                 PortEvent::Forward { peer, message } => {
                     let Some(id) = self.by_peer.get(&peer).cloned() else { continue };
                     if let Some(slot) = self.touch(&id) {
@@ -337,6 +343,11 @@ impl Hub {
             Output::Deliver(message) => {
                 let recipients = core.peer_deliver(slot.peer, message, now);
                 slot.link.handle_delivered(recipients);
+            }
+            Output::Settle { number } => {
+                if core.peer_settle(slot.peer, number) {
+                    slot.link.handle_settled(number);
+                }
             }
             Output::RouteAdd(filter) => core.peer_route_add(slot.peer, &filter),
             Output::RouteDelete(filter) => core.peer_route_delete(slot.peer, &filter),

@@ -14,10 +14,10 @@ fn written(root: &Path) -> PathBuf {
     let (mut store, _) = Store::open(&dir, Durability::Always).expect("it opens");
     let (say, heard) = channel();
     let client = store.join(Arc::new(move |event| drop(say.send(event))));
-    client.persist(Token(1), vec![session(), subscription("a", Some("1"))]);
+    client.persist(Token(1), vec![session(), subscription("a", Some("1"))].into());
     assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
     for ordinal in 0..4 {
-        client.persist(Token(2 + ordinal), vec![append(ordinal), retain("r", Some("x"))]);
+        client.persist(Token(2 + ordinal), vec![append(ordinal), retain("r", Some("x"))].into());
         assert_eq!(heard.recv(), Ok(Event::Persisted(Token(2 + ordinal))));
     }
     drop(store);

@@ -178,6 +178,25 @@ impl Core {
         }
     }
 
+    /// Messages were taken out of a session's queue: those behind them have other ordinals now.
+    pub(in crate::broker::core) fn note_rewritten(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id as usize];
+        let Some(key) = session.key() else { return };
+        session.safe_until = session.safe_until.min(session.ring.end());
+        let (serial, until) = (session.serial, session.tail);
+        let is_whole = self.ledger.state != State::Down && !session.is_stale;
+        let others = self.ledger.held.iter_mut().filter(|held| (held.session, held.serial) == (id, serial));
+        others.for_each(|held| held.until = 0);
+        let token = self.ledger.token();
+        self.ledger.held.push_back(Held { token, session: id, serial, until, is_release: false });
+        if is_whole {
+            self.ledger.push(Op::End { key });
+            self.note_whole(id);
+        } else {
+            self.record(id, Op::End { key }); // it is written as a whole later
+        }
+    }
+
     /// Writes all of a session down.
     pub(super) fn note_whole(&mut self, id: SessionId) {
         let session = &self.sessions[id as usize];

@@ -29,6 +29,7 @@ impl Core {
         self.ledger.held.iter_mut().for_each(|held| held.token = NEVER);
         self.uncompleted.iter_mut().for_each(|one| one.token = NEVER);
         self.mesh.wait_again(self.safe, NEVER);
+        self.peers_wait_again(NEVER);
         self.note_lost(lost.iter().chain(&open));
         self.refuse_unanswered(now);
         self.settle_mesh(now);
@@ -99,6 +100,7 @@ impl Core {
                 .for_each(|held| held.token = token);
             self.uncompleted_wait_for(token);
             self.mesh.wait_again(self.safe, token);
+            self.peers_wait_again(token);
             self.ledger.must_close = true;
         }
     }

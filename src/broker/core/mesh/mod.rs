@@ -470,7 +470,7 @@ impl Core {
     }
 
     /// What a message of another shard waits for here. A store that is down is waited for, too: nothing was refused yet.
-    fn token_of_others(&self, before: u64) -> Token {
+    pub(super) fn token_of_others(&self, before: u64) -> Token {
         let has_changed = self.ledger.is_on() && self.ledger.changes() != before;
         if has_changed { self.ledger.token() } else { Token(0) }
     }
@@ -482,6 +482,7 @@ impl Core {
 
     /// Does what waited for others or for the store. In this order: what is done first may be what the next waits for.
     pub(super) fn settle_mesh(&mut self, now: Instant) {
+        self.settle_peers();
         if self.mesh.is_alone() {
             return;
         }

@@ -133,3 +133,45 @@ fn a_peer_hears_nothing_that_was_meant_for_one_before_it() {
     assert_eq!(w.core.peer_open("ap"), eu);
     assert!(w.port_events().is_empty());
 }
+
+#[test]
+fn a_peer_hears_when_what_it_delivered_is_safe() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a").expiry(100));
+    w.subscribe(a, "t/#", 1);
+    let eu = w.core.peer_open("eu");
+    assert!(w.core.peer_settle(eu, 1), "nothing came yet");
+    w.unpersisted = Some(Vec::new());
+    w.core.peer_deliver(eu, message("t/1", "x", QoS::AtMostOnce, false), w.now);
+    assert!(w.core.peer_settle(eu, 2), "nobody waits for the store at QoS 0");
+    w.core.peer_deliver(eu, message("t/1", "x", QoS::AtLeastOnce, false), w.now);
+    w.heard(a);
+    assert!(!w.core.peer_settle(eu, 3));
+    assert!(w.port_events().is_empty());
+    w.persist();
+    assert_eq!(w.port_events(), ["settled 0 3"]);
+    assert!(w.core.peer_settle(eu, 4));
+}
+
+#[test]
+fn what_a_peer_delivered_waits_for_a_store_that_fails_until_it_is_back() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a").expiry(100));
+    w.subscribe(a, "t/#", 1);
+    let eu = w.core.peer_open("eu");
+    w.unpersisted = Some(Vec::new());
+    w.core.peer_deliver(eu, message("t/1", "x", QoS::AtLeastOnce, false), w.now);
+    w.heard(a);
+    assert!(!w.core.peer_settle(eu, 1));
+    w.store_down();
+    w.core.peer_deliver(eu, message("t/1", "y", QoS::AtLeastOnce, false), w.now);
+    assert!(!w.core.peer_settle(eu, 2));
+    assert!(w.port_events().is_empty());
+    w.store_up();
+    assert!(w.port_events().is_empty());
+    w.persist();
+    assert_eq!(w.port_events(), ["settled 0 1", "settled 0 2"]);
+    w.crash(1.0);
+    let a = w.hello(&v5("a").resume().expiry(100));
+    assert_eq!(w.heard(a)[1..].len(), 2);
+}

@@ -85,6 +85,55 @@ fn what_a_member_leaves_behind_goes_to_the_others() {
 }
 
 #[test]
+fn what_waits_for_a_member_that_unsubscribes_goes_to_the_others() {
+    for is_kept in [false, true] {
+        let mut w = if is_kept { World::durable() } else { World::new() };
+        let (a, b) = (member(&mut w, "a", 1), member(&mut w, "b", 1));
+        w.subscribe(a, "own", 1);
+        let p = w.connect(v5("p"));
+        for payload in ["1", "2", "3", "4"] {
+            w.publish(p, "t/x", 1, payload); // 1 to a, 2 to b, 3 and 4 wait at one each
+        }
+        w.publish(p, "own", 1, "mine");
+        assert_eq!(w.heard(a), ["t/x=1 q1 #1"]);
+        assert_eq!(w.heard(b), ["t/x=2 q1 #1"]);
+        w.unsubscribe(a, "$share/g/t/+");
+        assert_eq!(w.heard(a), ["UNSUBACK [0]"]);
+        w.puback(a, 1); // what was sent stays with it
+        assert_eq!(w.heard(a), ["own=mine q1 #2"], "and so does what it waits for by itself");
+        if is_kept {
+            w.crash(1.0);
+            let a = w.hello(&v5("a").resume().expiry(60));
+            assert_eq!(w.heard(a)[1..], ["own=mine q1 #2 dup"]);
+        }
+        let b = if is_kept { w.hello(&v5("b").resume().expiry(60)) } else { b };
+        let mut heard = w.heard(b);
+        for id in 1..=3 {
+            w.puback(b, id);
+            heard.extend(w.heard(b));
+        }
+        let mut payloads: Vec<_> =
+            heard.iter().filter(|line| line.starts_with("t/")).map(|line| &line[..5]).collect();
+        payloads.sort_unstable();
+        payloads.dedup();
+        let before: &[&str] = if is_kept { &["t/x=2"] } else { &[] };
+        assert_eq!(payloads, [before, &["t/x=3", "t/x=4"]].concat());
+    }
+}
+
+#[test]
+fn the_last_member_of_a_group_keeps_what_waits_for_it() {
+    let mut w = World::new();
+    let a = member(&mut w, "a", 1);
+    let p = w.connect(v5("p"));
+    w.publish(p, "t/x", 1, "1");
+    w.publish(p, "t/x", 1, "2");
+    w.unsubscribe(a, "$share/g/t/+");
+    w.puback(a, 1);
+    assert_eq!(w.heard(a), ["t/x=1 q1 #1", "UNSUBACK [0]", "t/x=2 q1 #2"]);
+}
+
+#[test]
 fn retained_messages_are_not_shown_to_groups() {
     let mut w = World::new();
     let a = w.connect(v5("a"));

@@ -521,6 +521,7 @@ fn render_event(event: &PortEvent) -> String {
             let group = interest.group.as_ref().map(|group| format!("{group}:")).unwrap_or_default();
             format!("{}{group}{}", if *wanted { "+" } else { "-" }, interest.filter.as_str())
         }
+        PortEvent::Settled { peer, number } => format!("settled {} {number}", peer.0),
         PortEvent::Forward { peer, message } => {
             let payload = String::from_utf8_lossy(&message.payload);
             let retain = if message.retain { " retain" } else { "" };
