@@ -115,7 +115,7 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room(
     let mut sends = Wire::connect_clean(port, "publisher");
     let mut acknowledged = Vec::new();
     let big = "x".repeat(20_000);
-    let mut publish = |sends: &mut Wire, acknowledged: &mut Vec<String>, number: usize| {
+    let publish = |sends: &mut Wire, acknowledged: &mut Vec<String>, number: usize| {
         let payload = format!("1-{number}-{big}");
         sends.publish_to("kept/1", ID, QoS::AtLeastOnce, &payload);
         match sends.next() {
@@ -123,7 +123,7 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room(
                 acknowledged.push(payload);
                 None
             }
-            Some(Heard::Refused(_, reason)) => Some(reason),
+            Some(Heard::Refused(reason)) => Some(reason),
             other => panic!("{other:?}"),
         }
     };

@@ -33,7 +33,7 @@ pub(crate) enum Heard {
     },
     Ack(PacketId),
     /// With this reason.
-    Refused(PacketId, u8),
+    Refused(u8),
     Received(PacketId),
     Release(PacketId),
     Complete(PacketId),
@@ -122,7 +122,7 @@ impl Wire {
                 qos: publish.qos,
                 payload: String::from_utf8_lossy(publish.payload).into_owned(),
             },
-            Packet::PubAck(ack) if ack.reason.is_error() => Heard::Refused(ack.packet_id, ack.reason as u8),
+            Packet::PubAck(ack) if ack.reason.is_error() => Heard::Refused(ack.reason as u8),
             Packet::PubAck(ack) => Heard::Ack(ack.packet_id),
             Packet::PubRec(ack) => Heard::Received(ack.packet_id),
             Packet::PubRel(ack) => Heard::Release(ack.packet_id),
