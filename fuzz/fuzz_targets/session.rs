@@ -224,6 +224,9 @@ impl World {
     fn settle(&mut self) {
         loop {
             let mut is_idle = true;
+            while self.core.has_work() {
+                self.core.handle_work(self.now);
+            }
             while let Some(effect) = self.core.poll_effect() {
                 is_idle = false;
                 if let (Effect::Persist(token, batch), Some(disk)) = (effect, &mut self.disk) {

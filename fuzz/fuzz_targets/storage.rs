@@ -54,6 +54,9 @@ fn read_keys(mut input: &[u8]) {
             taken.retained.push((topic, value));
         }
     }
+    while core.has_work() {
+        core.handle_work(now);
+    }
     while let Some(effect) = core.poll_effect() {
         if let Effect::Persist(token, batch) = effect {
             shelf.apply(&batch.ops);
