@@ -166,7 +166,10 @@ impl MqttClusterSpec {
     .field_path(".tls"),
     validation = Rule::new("!has(self.path) || self.protocol in ['WS', 'WSS']")
     .message("is only for WS and WSS; remove it or change the protocol")
-    .field_path(".path"))]
+    .field_path(".path"),
+    validation = Rule::new("!has(self.allowedOrigins) || self.protocol in ['WS', 'WSS']")
+    .message("is only for WS and WSS; remove it or change the protocol")
+    .field_path(".allowedOrigins"))]
 pub struct Listener {
     /// Name of the listener, unique in the cluster.
     #[schemars(schema_with = "schema::listener_name")]
@@ -183,6 +186,10 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub path: Option<String>,
+    /// Origins of web pages whose scripts may connect, such as https://app.example, for WS and WSS; absent: those of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::origins")]
+    pub allowed_origins: Option<Vec<String>>,
     /// Whether a load balancer says by the PROXY protocol whom it serves; absent: it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -469,10 +476,38 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count")]
     pub max_connections: Option<i64>,
+    /// Sessions of one node, connected or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
+    pub max_sessions: Option<i64>,
     /// Longest life of a session without a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub max_session_expiry: Option<String>,
+    /// Subscriptions of one session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
+    pub max_subscriptions: Option<i64>,
+    /// Retained messages of one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
+    pub max_retained_messages: Option<i64>,
+    /// Bytes of the retained messages of one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::byte_size")]
+    pub max_retained_bytes: Option<String>,
+    /// Topic aliases of one connection, in each direction; 0: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::topic_aliases")]
+    pub max_topic_aliases: Option<i32>,
+    /// How long a client may take to its CONNECT, in whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub connect_timeout: Option<String>,
+    /// Longest keep alive, in whole seconds: MQTT 5 clients that want a longer one, or none, are told this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub max_keep_alive: Option<String>,
 }
 
 /// Who may point a ClusterLink of another namespace here.
@@ -554,6 +589,10 @@ pub struct Monitoring {
     /// Whether a PodMonitor is made; default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_monitor: Option<bool>,
+    /// How often `$SYS` topics are published, in whole seconds; default 10s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub sys_interval: Option<String>,
 }
 
 /// What a cluster is.

@@ -79,4 +79,8 @@ pub struct Jwt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim")]
     pub audience: Option<String>,
+    /// The claim that says what a bearer may do, as EMQX has it, such as acl; absent: tokens do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::claim")]
+    pub acl_claim: Option<String>,
 }

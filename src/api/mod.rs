@@ -48,7 +48,9 @@ pub mod bounds {
     pub const LISTENERS_MAX: usize = 16;
     /// Certificates of one listener besides its first.
     pub const CERTIFICATES_MAX: usize = 16;
-    /// Characters of a WebSocket's path.
+    /// Origins of web pages that one listener may name.
+    pub const ORIGINS_MAX: usize = 32;
+    /// Characters of a WebSocket's path, or of an origin.
     pub const PATH_CHARS_MAX: usize = 256;
     /// Topic filters in one list.
     pub const FILTERS_MAX: usize = 32;

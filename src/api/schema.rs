@@ -45,6 +45,9 @@ pub(super) const CLIENT_ID_PREFIX: &str = "^[A-Za-z0-9._-]*$";
 /// An address range: an IP address with the length of its prefix.
 pub(super) const CIDR: &str = "^[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}$";
 
+/// The origin of a web page: a scheme and a host, maybe with a port.
+pub(super) const ORIGIN: &str = r"^[a-z][a-z0-9+.-]*://[!-.0->@-~]+$";
+
 /// Listener names that name other things of a cluster.
 pub(super) const LISTENER_NAMES_TAKEN: &[&str] = &["link", "admin", "nodes"];
 
@@ -258,6 +261,18 @@ pub(super) fn trusted_cidrs(generator: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
     pattern(1, PATH_CHARS_MAX, PATH)
+}
+
+/// Origins of web pages.
+pub(super) fn origins(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": ORIGINS_MAX, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "minLength": 1, "maxLength": PATH_CHARS_MAX, "pattern": ORIGIN },
+    })
+}
+
+pub(super) fn topic_aliases(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 0, "maximum": INFLIGHT_MAX })
 }
 
 /// The name of a claim in a token, or what it must say.

@@ -2,42 +2,26 @@
 //!
 //! A password that is a valid token is one; any other belongs to the user whose name it came with, or to nobody.
 //!
-//! Hashing takes milliseconds, a shard serves thousands of messages in that time: at most [`HASHING_MAX`] passwords are
-//! hashed at once, at most [`WAITING_MAX`] wait for it, and [`WAITING_HERE_MAX`] from one address; beyond that a client hears
-//! that the server is busy. A refusal takes its time, the longer the more of them an address had, and waits like the others.
-//! An unknown user is checked against the secret of another one, always the same: neither time nor answer tells who exists.
-//! Bounds, refusals and what stands for unknown users are the node's, whichever shard is asked.
+//! Hashing takes milliseconds, a shard serves thousands of messages in that time: it is done elsewhere, by turns
+//! ([`Crowd`]), and a refusal takes its time. An unknown user is checked against the secret of another one, always the same, and
+//! is challenged by SCRAM as if it were one: neither time nor answer tells who exists.
+//! Turns, refusals and what stands for unknown users are the node's, whichever shard is asked.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use tokio::sync::Semaphore;
 
 use super::core::{Answer, Proof, Verdict};
+use super::crowd::{Crowd, Place};
 use super::passwords;
 use super::scram::{self, Challenge, Proved};
 use super::tokens::{Claims, Tokens, looks_like_token};
 use crate::settings;
-
-/// How many passwords are hashed at once.
-const HASHING_MAX: usize = 2;
-/// How many clients wait for that, or for their refusal.
-const WAITING_MAX: usize = 1_000;
-/// How many of them may come from one address: many devices may share one.
-const WAITING_HERE_MAX: usize = 250;
-/// How long the first refusals of an address take; each further one doubles it.
-const DELAY_MIN: Duration = Duration::from_millis(100);
-/// The longest that a refusal takes.
-const DELAY_MAX: Duration = Duration::from_secs(3);
-/// After so long without another, an address's refusals are forgotten.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-/// How many addresses are remembered.
-const ADDRESSES_MAX: usize = 10_000;
 
 /// Those who may connect, by one version of the settings.
 #[derive(Clone, Default)]
@@ -46,14 +30,15 @@ struct Users {
     secrets: HashMap<String, Arc<str>>,
     /// All secrets, for those who name no user.
     decoys: Vec<Arc<str>>,
+    /// What a challenge shows of those that are for SCRAM.
+    faces: Vec<scram::Face>,
     jwt: Option<settings::Jwt>,
     tokens: Option<Arc<Tokens>>,
 }
 
 /// What all authenticators of a node share.
 pub(super) struct Gate {
-    hashing: Semaphore,
-    crowd: Mutex<Crowd>,
+    crowd: Arc<Crowd>,
     seed: RandomState,
     /// Makes the salts of SCRAM users who do not exist.
     salt_key: [u8; 32],
@@ -61,18 +46,7 @@ pub(super) struct Gate {
 
 impl Default for Gate {
     fn default() -> Gate {
-        Gate {
-            hashing: Semaphore::new(HASHING_MAX),
-            crowd: Mutex::default(),
-            seed: RandomState::new(),
-            salt_key: random(),
-        }
-    }
-}
-
-impl Gate {
-    fn crowd(&self) -> MutexGuard<'_, Crowd> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+        Gate { crowd: Arc::default(), seed: RandomState::new(), salt_key: random() }
     }
 }
 
@@ -87,22 +61,24 @@ impl Authenticator {
         Authenticator { users: Rc::default(), gate }
     }
 
-    /// Takes over new users. The answer tells whom that bars: users who are gone or have another secret, anonymous ones if
-    /// those may no longer connect, and bearers of tokens if others count now.
+    /// Takes over new users. The answer, if they are not those from before, tells whom that bars: users who are gone or have
+    /// another secret, anonymous ones if those may no longer connect, and bearers of tokens whose key is gone or that are asked for
+    /// something else now.
     pub(super) fn apply(
         &mut self,
         settings: &settings::Authentication,
-    ) -> impl Fn(Proof, Option<&str>) -> bool + use<> {
+    ) -> Option<impl Fn(Proof, Option<&str>) -> bool + use<>> {
         let new = Rc::new(Users::new(settings));
         let old = std::mem::replace(&mut self.users, Rc::clone(&new));
-        move |proof, username| match (proof, username) {
+        let is_same = old.is_like(&new);
+        (!is_same).then_some(move |proof, username: Option<&str>| match (proof, username) {
             (Proof::Nothing, _) | (_, None) => !new.is_anonymous_allowed,
             (Proof::Certificate, _) => false,
-            (Proof::Token, _) => old.jwt != new.jwt,
+            (Proof::Token { key }, _) => !new.takes_tokens_like(&old) || !new.has_key(key),
             (Proof::Password, Some(name)) => {
                 new.secrets.get(name).is_none_or(|secret| old.secrets.get(name) != Some(secret))
             }
-        }
+        })
     }
 
     /// Lets an authentication method look at a client's message.
@@ -113,7 +89,8 @@ impl Authenticator {
         let secret_of = |name: &str| self.users.secrets.get(name).map(|secret| secret.to_string());
         if context.is_empty() {
             let nonce = random();
-            return match scram::begin(message, &nonce, &self.gate.salt_key, secret_of) {
+            let face_of = |name: &str| self.pick(&self.users.faces, name).copied().unwrap_or_default();
+            return match scram::begin(message, &nonce, &self.gate.salt_key, secret_of, face_of) {
                 Some(Challenge { message, context }) => {
                     Answer::Continue { data: message.into(), context: context.into() }
                 }
@@ -130,30 +107,32 @@ impl Authenticator {
 
     /// Begins to check a user name and a password.
     pub(super) fn check(&self, username: &Arc<str>, password: Bytes, peer: IpAddr) -> Check {
-        let Some(place) = Place::take(&self.gate, peer) else { return Check::Done(Verdict::Busy) };
         let known = self.users.secrets.get(&**username);
         let token = self.users.tokens.clone().filter(|_| looks_like_token(&password));
         let trial = Trial {
-            secret: known.or_else(|| self.decoy(username)).cloned(),
+            secret: known.or_else(|| self.pick(&self.users.decoys, username)).cloned(),
             is_known: known.is_some(),
             tokens: token,
             username: Arc::clone(username),
             password,
         };
         if trial.is_cheap() {
-            let verdict = trial.judge();
-            if verdict != Verdict::Refused {
-                return Check::Done(verdict);
-            }
-            return Check::Wait(Waiting { trial: None, place });
+            return Check::Done(trial.judge());
         }
-        Check::Wait(Waiting { trial: Some(trial), place })
+        match self.gate.crowd.line_up(peer) {
+            Some(place) => Check::Wait(Waiting { trial, place }),
+            None => Check::Done(Verdict::Busy),
+        }
     }
 
-    /// The secret that stands for that of an unknown user.
-    fn decoy(&self, username: &str) -> Option<&Arc<str>> {
-        let count = self.users.decoys.len();
-        self.users.decoys.get((self.gate.seed.hash_one(username) % count.max(1) as u64) as usize)
+    /// Notes that a client was refused. The answer is how long that should take.
+    pub(super) fn refuse(&self, peer: IpAddr) -> Duration {
+        self.gate.crowd.refuse(peer, Instant::now())
+    }
+
+    /// What stands for an unknown user: always the same, else two tries would tell.
+    fn pick<'a, T>(&self, from: &'a [T], username: &str) -> Option<&'a T> {
+        from.get((self.gate.seed.hash_one(username) % from.len().max(1) as u64) as usize)
     }
 }
 
@@ -167,6 +146,7 @@ fn random<const N: usize>() -> [u8; N] {
 impl Users {
     fn new(settings: &settings::Authentication) -> Users {
         let mut decoys: Vec<Arc<str>> = Vec::new();
+        let faces = settings.users.iter().filter_map(|user| scram::Face::of(&user.secret)).collect();
         let secrets = settings.users.iter().map(|user| {
             let secret: Arc<str> = user.secret.as_str().into();
             decoys.push(Arc::clone(&secret));
@@ -175,11 +155,28 @@ impl Users {
         Users {
             secrets: secrets.collect(),
             decoys,
+            faces,
             is_anonymous_allowed: settings.anonymous,
             // The settings are checked; of keys that are of no use no token can be valid.
             tokens: settings.jwt.as_ref().and_then(|jwt| Tokens::new(jwt).ok()).map(Arc::new),
             jwt: settings.jwt.clone(),
         }
+    }
+
+    fn is_like(&self, other: &Users) -> bool {
+        self.is_anonymous_allowed == other.is_anonymous_allowed
+            && self.secrets == other.secrets
+            && self.jwt == other.jwt
+    }
+
+    /// True if other keys are all that changed for tokens.
+    fn takes_tokens_like(&self, old: &Users) -> bool {
+        let without_keys = |jwt: &settings::Jwt| settings::Jwt { jwks: String::new(), ..jwt.clone() };
+        self.jwt.as_ref().map(without_keys) == old.jwt.as_ref().map(without_keys)
+    }
+
+    fn has_key(&self, key: u64) -> bool {
+        self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(key))
     }
 }
 
@@ -189,27 +186,22 @@ pub(super) enum Check {
     Wait(Waiting),
 }
 
-/// A password that has to be hashed, or a refusal that takes its time.
+/// A password that has to be hashed.
 pub(super) struct Waiting {
-    /// None: it is refused already.
-    trial: Option<Trial>,
+    trial: Trial,
     place: Place,
 }
 
 impl Waiting {
-    /// Hashes on another thread, when it is its turn.
-    pub(super) async fn run(self) -> Verdict {
-        let verdict = match self.trial {
-            Some(trial) => {
-                let Ok(_turn) = self.place.gate.hashing.acquire().await else { return Verdict::Busy };
-                tokio::task::spawn_blocking(move || trial.judge()).await.unwrap_or(Verdict::Busy)
-            }
-            None => Verdict::Refused,
+    /// Hashes on another thread, when it is its turn, if its client is still there then.
+    pub(super) async fn run(self, is_here: impl FnOnce() -> bool) -> Verdict {
+        let Some(turn) = self.place.turn().await.filter(|_| is_here()) else { return Verdict::Busy };
+        let judge = move || {
+            let verdict = self.trial.judge();
+            drop(turn);
+            verdict
         };
-        if verdict == Verdict::Refused {
-            tokio::time::sleep(self.place.refuse(Instant::now())).await;
-        }
-        verdict
+        tokio::task::spawn_blocking(judge).await.unwrap_or(Verdict::Busy)
     }
 }
 
@@ -240,93 +232,13 @@ impl Trial {
 
 fn accept(claims: Claims) -> Verdict {
     let left = Duration::from_secs(claims.expires_s.saturating_sub(now_s()));
-    Verdict::Token { username: claims.username.into(), until: Instant::now().checked_add(left) }
+    let Claims { username, key, grants, .. } = claims;
+    let until = Instant::now().checked_add(left);
+    Verdict::Token { username: username.into(), until, key, grants }
 }
 
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// Those who wait, and what is remembered of where they come from.
-#[derive(Default)]
-struct Crowd {
-    waiting: usize,
-    addresses: HashMap<IpAddr, Address>,
-}
-
-#[derive(Default)]
-struct Address {
-    waiting: usize,
-    refusals: u32,
-    refused_at: Option<Instant>,
-}
-
-impl Address {
-    fn is_forgiven(&self, now: Instant) -> bool {
-        self.refused_at.is_none_or(|at| now.saturating_duration_since(at) > FORGIVEN_AFTER)
-    }
-}
-
-/// A place among those who wait.
-struct Place {
-    gate: Arc<Gate>,
-    address: IpAddr,
-}
-
-impl Place {
-    fn take(gate: &Arc<Gate>, peer: IpAddr) -> Option<Place> {
-        let address = neighbourhood(peer);
-        let mut crowd = gate.crowd();
-        let Crowd { waiting, addresses } = &mut *crowd;
-        if *waiting >= WAITING_MAX {
-            return None;
-        }
-        if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&address) {
-            let now = Instant::now();
-            addresses.retain(|_, one| one.waiting > 0 || !one.is_forgiven(now));
-            if addresses.len() >= ADDRESSES_MAX {
-                addresses.retain(|_, one| one.waiting > 0);
-            }
-        }
-        let here = addresses.entry(address).or_default();
-        if here.waiting >= WAITING_HERE_MAX {
-            return None;
-        }
-        here.waiting += 1;
-        *waiting += 1;
-        Some(Place { gate: Arc::clone(gate), address })
-    }
-
-    /// Notes a refusal. The answer is how long it should take.
-    fn refuse(&self, now: Instant) -> Duration {
-        let mut crowd = self.gate.crowd();
-        let here = crowd.addresses.entry(self.address).or_default();
-        here.refusals = if here.is_forgiven(now) { 1 } else { here.refusals.saturating_add(1) };
-        here.refused_at = Some(now);
-        (DELAY_MIN * (1_u32 << (here.refusals - 1).min(10))).min(DELAY_MAX)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut crowd = self.gate.crowd();
-        let Crowd { waiting, addresses } = &mut *crowd;
-        *waiting -= 1;
-        if let Some(here) = addresses.get_mut(&self.address) {
-            here.waiting -= 1;
-            if here.waiting == 0 && here.refused_at.is_none() {
-                addresses.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// An address, or the network that one owner of IPv6 addresses has at least.
-fn neighbourhood(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]
@@ -355,9 +267,13 @@ mod tests {
     fn an_unknown_user_costs_what_a_known_one_costs() {
         let slow = authenticator(&[("ann", "$6$AAAA$AAAA"), ("bob", "$7$1$AAAA$AAAA")]);
         for name in ["ann", "bob", "cyd", "dan", ""] {
-            assert!(matches!(check(&slow, name, "x"), Check::Wait(Waiting { trial: Some(_), .. })), "{name}");
+            let check = check(&slow, name, "x");
+            assert!(
+                matches!(check, Check::Wait(Waiting { trial: Trial { secret: Some(_), .. }, .. })),
+                "{name}"
+            );
         }
-        let of = |name: &str| slow.decoy(name).cloned();
+        let of = |name: &str| slow.pick(&slow.users.decoys, name).cloned();
         assert_eq!(of("cyd"), of("cyd"), "the same again: else two tries would tell");
         let both = (0..64).map(|n| of(&format!("user {n}"))).collect::<std::collections::HashSet<_>>();
         assert_eq!(both.len(), 2);
@@ -365,51 +281,40 @@ mod tests {
         let cheap = authenticator(&[("ann", "plain:x")]);
         assert!(matches!(check(&cheap, "ann", "x"), Check::Done(Verdict::Accepted)));
         for (name, password) in [("ann", "y"), ("cyd", "x"), ("", "")] {
-            assert!(matches!(check(&cheap, name, password), Check::Wait(Waiting { trial: None, .. })));
+            assert!(matches!(check(&cheap, name, password), Check::Done(Verdict::Refused)));
         }
-        assert!(matches!(check(&authenticator(&[]), "ann", "x"), Check::Wait(Waiting { trial: None, .. })));
+        assert!(matches!(check(&authenticator(&[]), "ann", "x"), Check::Done(Verdict::Refused)));
     }
 
     #[test]
-    fn those_who_wait_are_counted_by_address_and_together() {
-        let gate = Arc::<Gate>::default();
-        let fill =
-            |n| (0..WAITING_HERE_MAX).map(|_| Place::take(&gate, peer(n)).expect("there is room")).collect();
-        let mut all: Vec<Vec<Place>> = vec![fill(1)];
-        assert!(Place::take(&gate, peer(1)).is_none(), "the address has its share");
-        all.extend([fill(2), fill(3), fill(4)]);
-        assert!(Place::take(&gate, peer(5)).is_none(), "all places are taken");
-        all.clear();
-        assert_eq!(gate.crowd().waiting, 0);
-        assert_eq!(gate.crowd().addresses.len(), 0);
-        assert!(Place::take(&gate, peer(1)).is_some());
-    }
-
-    #[test]
-    fn refusals_take_longer_the_more_there_were() {
-        let gate = Arc::<Gate>::default();
-        let place = Place::take(&gate, peer(1)).expect("there is room");
-        let start = Instant::now();
-        let delays: Vec<u64> = (0..7).map(|_| place.refuse(start).as_millis() as u64).collect();
-        assert_eq!(delays, [100, 200, 400, 800, 1600, 3000, 3000]);
-        let other = Place::take(&gate, peer(2)).expect("there is room");
-        assert_eq!(other.refuse(start), DELAY_MIN, "others do not pay for it");
-        assert_eq!(place.refuse(start + FORGIVEN_AFTER + DELAY_MIN), DELAY_MIN);
-        drop((place, other));
-        let later = Place::take(&gate, peer(1)).expect("there is room");
-        assert_eq!(later.refuse(start + FORGIVEN_AFTER + DELAY_MIN * 2), DELAY_MIN * 2, "it is remembered");
-    }
-
-    #[test]
-    fn addresses_are_remembered_within_bounds() {
-        let gate = Arc::<Gate>::default();
-        for n in 0..ADDRESSES_MAX as u32 + 100 {
-            let place = Place::take(&gate, IpAddr::from(n.to_be_bytes())).expect("there is room");
-            place.refuse(Instant::now());
+    fn a_challenge_does_not_tell_who_exists() {
+        let one = |n: u32, salt: &str| {
+            format!(
+                "SCRAM-SHA-256${n}:{salt}$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+            )
+        };
+        let (ann, bob) = (one(10_000, "MDEyMzQ1Njc4OWFiY2RlZg=="), one(10_000, "ZmVkY2JhOTg3NjU0MzIxMA=="));
+        let all = authenticator(&[("ann", &ann), ("bob", &bob), ("cyd", "plain:x")]);
+        let face = |name: &str| match all.exchange("SCRAM-SHA-256", "", format!("n,,n={name},r=x").as_bytes())
+        {
+            Answer::Continue { data, .. } => {
+                let text = String::from_utf8(data.to_vec()).expect("text");
+                let (salt, rounds) =
+                    text.split_once(",s=").expect("a salt").1.split_once(",i=").expect("rounds");
+                (salt.len(), rounds.to_owned())
+            }
+            other => panic!("{other:?}"),
+        };
+        for name in ["bob", "cyd", "nobody", "somebody"] {
+            assert_eq!(face(name), face("ann"), "{name}");
         }
-        assert!(gate.crowd().addresses.len() <= ADDRESSES_MAX);
-        let of = |text: &str| neighbourhood(text.parse().expect("an address"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-        assert_eq!(of("::ffff:10.0.0.1"), peer(1));
+    }
+
+    #[test]
+    fn settings_that_say_the_same_bar_nobody() {
+        let settings = Authentication { anonymous: true, ..Authentication::default() };
+        let mut authenticator = Authenticator::new(Arc::default());
+        assert!(authenticator.apply(&settings).is_some());
+        assert!(authenticator.apply(&settings).is_none());
     }
 }

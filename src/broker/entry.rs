@@ -14,7 +14,7 @@ use super::core::Origin;
 use super::proxy::{self, ProxyError};
 use super::socket::Socket;
 use super::tls::{self, TlsError};
-use super::websocket::{OpenError, WebSocket};
+use super::websocket::{Site, OpenError, WebSocket};
 use super::wire::Wire;
 use crate::settings::{self, CertificateName, Cidr, ListenerLimits};
 
@@ -22,8 +22,7 @@ use crate::settings::{self, CertificateName, Cidr, ListenerLimits};
 pub(super) struct Door {
     pub(super) name: String,
     pub(super) limits: ListenerLimits,
-    is_web_socket: bool,
-    path: String,
+    web_socket: Option<Site>,
     /// Whose word on addresses counts; none: no word is expected.
     trusted: Option<Vec<Cidr>>,
     tls: Option<Tls>,
@@ -74,8 +73,10 @@ impl Door {
         let door = Door {
             name: settings.name.clone(),
             limits: settings.limits,
-            is_web_socket: settings.protocol.is_web_socket(),
-            path: settings.path.clone(),
+            web_socket: settings
+                .protocol
+                .is_web_socket()
+                .then(|| Site { path: settings.path.clone(), origins: settings.allowed_origins.clone() }),
             trusted: settings.proxy_protocol.as_ref().map(trusted),
             tls,
         };
@@ -84,7 +85,7 @@ impl Door {
 
     /// True if nothing stands between the socket and MQTT.
     pub(super) fn is_plain(&self) -> bool {
-        self.tls.is_none() && self.trusted.is_none() && !self.is_web_socket
+        self.tls.is_none() && self.trusted.is_none() && self.web_socket.is_none()
     }
 
     /// Takes a client through.
@@ -93,8 +94,8 @@ impl Door {
         let address = Some(peer.ip().to_canonical());
         let Some(tls) = &self.tls else {
             let origin = Origin { address, ..Origin::default() };
-            if self.is_web_socket {
-                let stream = WebSocket::accept(Carrier::new(stream), &self.path).await?;
+            if let Some(site) = &self.web_socket {
+                let stream = WebSocket::accept(Carrier::new(stream), site).await?;
                 let socket = Socket::Ws(Box::new(stream));
                 return Ok(Entered { socket, wire: Wire::new(None, peer), origin });
             }
@@ -103,9 +104,9 @@ impl Door {
         };
         let stream = tls.acceptor.accept(Carrier::new(stream)).await.map_err(EntryError::Handshake)?;
         let origin = tls.origin(stream.get_ref().1, address)?;
-        let socket = match self.is_web_socket {
-            true => Socket::Wss(Box::new(WebSocket::accept(stream, &self.path).await?)),
-            false => Socket::Tls(Box::new(stream)),
+        let socket = match &self.web_socket {
+            Some(site) => Socket::Wss(Box::new(WebSocket::accept(stream, site).await?)),
+            None => Socket::Tls(Box::new(stream)),
         };
         Ok(Entered { socket, wire: Wire::new(None, peer), origin })
     }

@@ -13,6 +13,7 @@ pub mod core;
 pub mod port;
 mod scram;
 mod passwords;
+mod crowd;
 mod tokens;
 mod authentication;
 mod tls;

@@ -11,14 +11,8 @@ use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
 use super::scram;
-use crate::settings::SecretKind;
+use crate::settings::{ARGON2_KIB_MAX, BCRYPT_COST_MAX, ROUNDS_MAX, SecretKind};
 
-/// More rounds than this would be an attack on ourselves.
-const ROUNDS_MAX: u32 = 10_000_000;
-/// Likewise for bcrypt, whose cost is an exponent: about a minute.
-const BCRYPT_COST_MAX: u32 = 20;
-/// Likewise for argon2: 1 GiB, in KiB.
-const ARGON2_KIB_MAX: u32 = 1 << 20;
 /// The longest hash that is derived for comparison.
 const HASH_BYTES_MAX: usize = 64;
 

@@ -4,8 +4,8 @@
 //! slow: the client does the hashing. No state is kept between its messages either: what the second step needs of the
 //! first is handed back by the caller.
 //!
-//! Who does not exist looks like one who does: an unknown name gets a salt that is its own and always the same, and fails
-//! at the end. Channel binding is not offered; names and passwords are taken as they are, without normalizing.
+//! Who does not exist looks like one who does: an unknown name gets a salt that is its own and always the same, with the
+//! rounds of somebody else's, and fails at the end. Channel binding is not offered; names and passwords are taken as they are, without normalizing.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,8 +17,9 @@ use subtle::ConstantTimeEq;
 pub(super) const METHOD: &str = "SCRAM-SHA-256";
 /// What a secret of this kind begins with.
 pub(crate) const PREFIX: &str = "SCRAM-SHA-256$";
-/// What an unknown user appears to have.
+/// What an unknown user appears to have where no other has a secret.
 const ITERATIONS: u32 = 4096;
+const SALT_BYTES: usize = 16;
 /// More rounds than this would be an attack on whoever hashes.
 const ITERATIONS_MAX: u32 = 10_000_000;
 /// The longest message that is read; a nonce and a name need little.
@@ -32,6 +33,27 @@ struct Secret {
     salt: Vec<u8>,
     stored_key: Key,
     server_key: Key,
+}
+
+/// What a challenge shows of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Face {
+    iterations: u32,
+    salt_bytes: usize,
+}
+
+impl Default for Face {
+    fn default() -> Face {
+        Face { iterations: ITERATIONS, salt_bytes: SALT_BYTES }
+    }
+}
+
+impl Face {
+    /// That of a secret, if it is one of SCRAM.
+    pub(super) fn of(secret: &str) -> Option<Face> {
+        let secret = Secret::parse(secret)?;
+        Some(Face { iterations: secret.iterations, salt_bytes: secret.salt.len() })
+    }
 }
 
 /// The server's first message, and what [`finish`] needs.
@@ -48,23 +70,33 @@ pub(super) struct Proved {
 }
 
 /// Answers a client's first message. `nonce` is random and fresh; `decoy` is random and lasting; `secret_of` finds the
-/// secret of a user. `None` if the message is not valid.
+/// secret of a user, `face_of` what one who has none appears to have. `None` if the message is not valid.
 pub(super) fn begin(
     message: &[u8],
     nonce: &[u8; 18],
     decoy: &Key,
     secret_of: impl Fn(&str) -> Option<String>,
+    face_of: impl Fn(&str) -> Face,
 ) -> Option<Challenge> {
     let first = First::parse(text(message)?)?;
     let secret = secret_of(&first.username).and_then(|secret| Secret::parse(&secret));
     let (salt, iterations) = match secret {
         Some(secret) => (secret.salt, secret.iterations),
-        None => (hmac(decoy, first.username.as_bytes())[..16].to_vec(), ITERATIONS),
+        None => {
+            let face = face_of(&first.username);
+            (decoy_salt(decoy, &first.username, face.salt_bytes), face.iterations)
+        }
     };
     let message =
         format!("r={}{},s={},i={iterations}", first.nonce, STANDARD.encode(nonce), STANDARD.encode(salt));
     let context = format!("{}\n{}\n{message}", first.header, first.bare);
     Some(Challenge { message, context })
+}
+
+/// A salt for who has none: always the same.
+fn decoy_salt(decoy: &Key, username: &str, bytes: usize) -> Vec<u8> {
+    let block = |n: usize| hmac(decoy, format!("{n}.{username}").as_bytes());
+    (0..bytes.div_ceil(size_of::<Key>())).flat_map(block).take(bytes).collect()
 }
 
 /// Checks a client's last message. `None` if it does not prove anything.
@@ -218,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_challenge_extends_the_nonce_and_looks_alike_for_who_does_not_exist() {
-        let challenge = |message: &str| begin(message.as_bytes(), &[7; 18], &[9; 32], secret_of);
+        let challenge =
+            |message: &str| begin(message.as_bytes(), &[7; 18], &[9; 32], secret_of, |_| Face::default());
         let known = challenge(CLIENT_FIRST).expect("it is valid").message;
         let stem = format!("r=rOprNGfwEbeRWgbNEkqO{},s=", STANDARD.encode([7; 18]));
         assert_eq!(known, format!("{stem}{SALT},i=4096"));
@@ -233,7 +266,10 @@ mod tests {
             ["", "n,,", "n,,n=user", "n,,r=x,n=user", "p=tls-unique,,n=user,r=x", "n,a=other,n=user,r=x"];
         let more = ["n,,n=,r=x", "n,,n=a=2,r=x", "n,,n=a=2x,r=x", "n,,n=user,r=", "n,,n=us\ner,r=x"];
         for message in wrong.into_iter().chain(more) {
-            assert!(begin(message.as_bytes(), &[7; 18], &[9; 32], secret_of).is_none(), "{message}");
+            assert!(
+                begin(message.as_bytes(), &[7; 18], &[9; 32], secret_of, |_| Face::default()).is_none(),
+                "{message}"
+            );
         }
         let first = First::parse("y,,n=a=2Cb=3Dc,r=x").expect("it is valid");
         assert_eq!(first.username, "a,b=c");

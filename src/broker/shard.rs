@@ -6,10 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::authentication::{Authenticator, Check, Gate};
-use super::core::{ConnectionId, Core, Desk, Effect, Fault};
+use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
 use super::wire::Wire;
@@ -105,9 +106,10 @@ impl Shard {
         let is_barred = self.authenticator.borrow_mut().apply(&settings.authentication);
         self.with_core(|core| {
             core.set_policy(settings.limits, settings.authentication.anonymous);
-            let takes_tokens = settings.authentication.jwt.is_some();
-            core.set_access(settings.authorization.as_ref(), takes_tokens, Instant::now());
-            core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
+            core.set_access(settings.authorization.as_ref(), settings.authentication.jwt.is_some());
+            if let Some(is_barred) = is_barred {
+                core.close_where(is_barred, Fault::NotAuthorized, Instant::now());
+            }
         });
     }
 
@@ -149,7 +151,7 @@ impl Shard {
                 Some(Effect::Close { connection, fault }) => self.close(connection, fault),
                 Some(Effect::Exchange { connection, method, context, data }) => {
                     let answer = self.authenticator.borrow().exchange(&method, &context, &data);
-                    self.core.borrow_mut().handle_exchange(connection, answer, Instant::now());
+                    self.answer(connection, answer);
                 }
                 Some(Effect::Authenticate { connection, username, password }) => {
                     self.authenticate(connection, &username, password);
@@ -280,17 +282,49 @@ impl Shard {
 
     fn authenticate(self: &Rc<Self>, id: ConnectionId, username: &Arc<str>, password: Bytes) {
         // Who is not here any more needs no answer.
-        let Some(peer) = self.wires.borrow().get(&id).map(|wire| wire.peer.ip()) else { return };
+        let Some(peer) = self.peer_of(id) else { return };
         let check = self.authenticator.borrow().check(username, password, peer);
+        let shard = Rc::clone(self);
         match check {
+            Check::Done(Verdict::Refused) => {
+                tokio::task::spawn_local(async move { shard.refuse(id, peer).await });
+            }
             Check::Done(verdict) => self.core.borrow_mut().handle_verdict(id, verdict, Instant::now()),
             Check::Wait(waiting) => {
-                let shard = Rc::clone(self);
                 tokio::task::spawn_local(async move {
-                    let verdict = waiting.run().await;
-                    shard.with_core(|core| core.handle_verdict(id, verdict, Instant::now()));
+                    match waiting.run(|| shard.peer_of(id).is_some()).await {
+                        Verdict::Refused => shard.refuse(id, peer).await,
+                        verdict => shard.with_core(|core| core.handle_verdict(id, verdict, Instant::now())),
+                    }
                 });
             }
         }
+    }
+
+    /// Brings an authentication method's answer; a refusal takes its time.
+    fn answer(self: &Rc<Self>, id: ConnectionId, answer: Answer) {
+        match (&answer, self.peer_of(id)) {
+            (Answer::Refused, Some(peer)) => {
+                let shard = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(shard.delay(peer)).await;
+                    shard.with_core(|core| core.handle_exchange(id, answer, Instant::now()));
+                });
+            }
+            _ => self.core.borrow_mut().handle_exchange(id, answer, Instant::now()),
+        }
+    }
+
+    async fn refuse(self: Rc<Self>, id: ConnectionId, peer: IpAddr) {
+        tokio::time::sleep(self.delay(peer)).await;
+        self.with_core(|core| core.handle_verdict(id, Verdict::Refused, Instant::now()));
+    }
+
+    fn delay(&self, peer: IpAddr) -> Duration {
+        self.authenticator.borrow().refuse(peer)
+    }
+
+    fn peer_of(&self, id: ConnectionId) -> Option<IpAddr> {
+        self.wires.borrow().get(&id).map(|wire| wire.peer.ip())
     }
 }

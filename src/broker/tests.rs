@@ -1,6 +1,7 @@
 //! The shell on real sockets: a broker and its clients on one thread, on free ports of the loopback.
 
 mod doors;
+mod logins;
 mod shards;
 
 use std::future::{Future, poll_fn};
@@ -386,6 +387,10 @@ struct Papers {
 
 impl Papers {
     fn new() -> Papers {
+        Papers::of("localhost")
+    }
+
+    fn of(server: &str) -> Papers {
         let mut params = CertificateParams::new(Vec::new()).expect("valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
@@ -395,7 +400,7 @@ impl Papers {
             let certificate = params.signed_by(&key, &ca).expect("a leaf");
             (certificate.pem(), key.serialize_pem())
         };
-        Papers { ca_pem: ca.pem(), server: leaf("localhost"), client: leaf("client") }
+        Papers { ca_pem: ca.pem(), server: leaf(server), client: leaf("client") }
     }
 
     fn server_tls(&self, client_auth: ClientAuth) -> ServerTls {

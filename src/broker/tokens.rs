@@ -2,7 +2,11 @@
 //!
 //! A key verifies the algorithms of its own kind only, and the one that it names if it names one, so a token cannot choose to
 //! be checked in another way. A token without an end is none. What a token says is believed only after its signature.
+//!
+//! A token may say what its bearer may do, where the settings name a claim for that, in the two forms that EMQX knows. What is
+//! not understood there could mean anything: such a token is none.
 
+use aws_lc_rs::digest;
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
 use base64::Engine;
@@ -10,7 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::settings::Jwt;
+use super::core::Grants;
+use crate::mqtt::Filter;
+use crate::settings::{AccessRule, Action, Effect, Jwt, Principals, RULES_MAX, has_known_placeholders};
 
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -36,6 +42,8 @@ pub(super) struct Tokens {
     username_claim: String,
     issuer: Option<String>,
     audience: Option<String>,
+    /// The claim that says what a bearer may do.
+    acl_claim: Option<String>,
 }
 
 /// What a valid token says.
@@ -44,6 +52,44 @@ pub(super) struct Claims {
     pub(super) username: String,
     /// When it ends, in seconds since 1970.
     pub(super) expires_s: u64,
+    /// Tells the key that signed it from others.
+    pub(super) key: u64,
+    pub(super) grants: Option<Grants>,
+}
+
+/// One rule of an access list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    permission: Permission,
+    action: Deed,
+    topic: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Permission {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Deed {
+    Publish,
+    Subscribe,
+    All,
+}
+
+/// The older form: lists of what is allowed, and nothing else is.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Lists {
+    #[serde(rename = "pub")]
+    publish: Vec<String>,
+    #[serde(rename = "sub")]
+    subscribe: Vec<String>,
+    all: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +136,13 @@ impl Tokens {
             username_claim: settings.username_claim.clone(),
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
+            acl_claim: settings.acl_claim.clone(),
         })
+    }
+
+    /// True if one of its keys is this one.
+    pub(super) fn has_key(&self, mark: u64) -> bool {
+        self.keys.iter().any(|key| key.mark == mark)
     }
 
     /// What a token says, if it is valid at this time.
@@ -100,14 +152,12 @@ impl Tokens {
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
         let signature = decode(signature)?;
         let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || header.kid == key.id;
-        let is_signed = self.keys.iter().filter(fits).any(|key| key.verify(&header.alg, message, &signature));
-        if header.crit.is_some() || !is_signed {
-            return None;
-        }
-        self.read_claims(&serde_json::from_slice(&decode(payload)?).ok()?, now_s)
+        let mut candidates = self.keys.iter().filter(fits).filter(|_| header.crit.is_none());
+        let key = candidates.find(|key| key.verify(&header.alg, message, &signature))?;
+        self.read_claims(&serde_json::from_slice(&decode(payload)?).ok()?, key.mark, now_s)
     }
 
-    fn read_claims(&self, claims: &Value, now_s: u64) -> Option<Claims> {
+    fn read_claims(&self, claims: &Value, key: u64, now_s: u64) -> Option<Claims> {
         let time_s = |name: &str| Some(claims.get(name)?.as_f64());
         let begins_s = time_s("nbf").unwrap_or(Some(0.0))?.max(0.0) as u64;
         let ends_s = (time_s("exp")??.max(0.0) as u64).saturating_add(LEEWAY_S);
@@ -120,8 +170,67 @@ impl Tokens {
         let is_ours = says("iss", &self.issuer) && says("aud", &self.audience);
         let username = claims.get(&self.username_claim)?.as_str()?;
         let is_name = !username.is_empty() && username.len() <= u16::MAX.into() && !username.contains('\0');
-        (is_now && is_ours && is_name).then(|| Claims { username: username.to_owned(), expires_s: ends_s })
+        if !(is_now && is_ours && is_name) {
+            return None;
+        }
+        let acl = self.acl_claim.as_ref().and_then(|name| claims.get(name));
+        let grants = match acl.map(read_grants).transpose() {
+            Ok(grants) => grants,
+            Err(problem) => {
+                tracing::debug!(username, problem, "a token is refused for its access list");
+                return None;
+            }
+        };
+        Some(Claims { username: username.to_owned(), expires_s: ends_s, key, grants })
     }
+}
+
+/// Reads an access list: rules in order, or lists of what is allowed.
+fn read_grants(claim: &Value) -> Result<Grants, &'static str> {
+    let (rules, is_final) = match claim {
+        Value::Array(_) => {
+            let entries = Vec::<Entry>::deserialize(claim)
+                .map_err(|_| "a rule has more or less than permission, action and topic")?;
+            (entries.into_iter().map(Entry::rule).collect::<Vec<_>>(), false)
+        }
+        Value::Object(_) => {
+            let lists = Lists::deserialize(claim).map_err(|_| "it has other lists than pub, sub and all")?;
+            let all =
+                [(Deed::Publish, lists.publish), (Deed::Subscribe, lists.subscribe), (Deed::All, lists.all)];
+            let lists = all.into_iter().filter(|(_, filters)| !filters.is_empty());
+            (lists.map(|(deed, filters)| rule(Effect::Allow, deed, filters)).collect(), true)
+        }
+        _ => return Err("it is neither a list nor an object"),
+    };
+    let is_known = |filter: &String| {
+        Filter::parse(filter).is_ok() && has_known_placeholders(filter) && !filter.starts_with("eq ")
+    };
+    if !rules.iter().flat_map(|rule| &rule.filters).all(is_known) {
+        return Err("a topic is no filter, or has `eq ` or a placeholder that is not known here");
+    }
+    if rules.len() > RULES_MAX {
+        return Err("it has more than 64 rules");
+    }
+    Ok(Grants { rules, is_final })
+}
+
+impl Entry {
+    fn rule(self) -> AccessRule {
+        let effect = match self.permission {
+            Permission::Allow => Effect::Allow,
+            Permission::Deny => Effect::Deny,
+        };
+        rule(effect, self.action, vec![self.topic])
+    }
+}
+
+fn rule(effect: Effect, deed: Deed, filters: Vec<String>) -> AccessRule {
+    let action = match deed {
+        Deed::Publish => Action::Publish,
+        Deed::Subscribe => Action::Subscribe,
+        Deed::All => Action::All,
+    };
+    AccessRule { principals: Principals::default(), action, filters, effect }
 }
 
 /// True if a password has the form of a token.
@@ -146,6 +255,8 @@ fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
 
 struct Key {
     id: Option<String>,
+    /// Tells it from keys that are made of something else.
+    mark: u64,
     /// The one algorithm that it is for; none: all of its kind.
     algorithm: Option<String>,
     kind: Kind,
@@ -170,7 +281,7 @@ impl Key {
         if jwk.alg.as_deref().is_some_and(|algorithm| !kind.algorithms().contains(&algorithm)) {
             return Err("has an alg that does not belong to its kind");
         }
-        Ok(Key { id: jwk.kid.clone(), algorithm: jwk.alg.clone(), kind })
+        Ok(Key { id: jwk.kid.clone(), mark: kind.mark(), algorithm: jwk.alg.clone(), kind })
     }
 
     fn verify(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
@@ -208,6 +319,22 @@ impl Kind {
             }
             _ => Err("is of a kind or curve that is not supported; use RSA, P-256, P-384, Ed25519 or oct"),
         }
+    }
+
+    fn mark(&self) -> u64 {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let (kind, parts): (u8, [&[u8]; 2]) = match self {
+            Kind::Rsa(key) => (0, [&key.n, &key.e]),
+            Kind::P256(point) => (1, [point, &[]]),
+            Kind::P384(point) => (2, [point, &[]]),
+            Kind::Ed25519(key) => (3, [key, &[]]),
+            Kind::Secret(secret) => (4, [secret, &[]]),
+        };
+        hash.update(&[kind]);
+        parts.iter().for_each(|part| hash.update(part));
+        let hash = hash.finish();
+        let (first, _) = hash.as_ref().split_first_chunk().expect("a hash of SHA-256 is longer than 8 bytes");
+        u64::from_be_bytes(*first)
     }
 
     const fn algorithms(&self) -> &'static [&'static str] {

@@ -222,6 +222,9 @@ fn render(
     settings.authorization = object.spec.authorization.as_ref().map(doors::render_authorization);
     settings.limits = render_limits(object);
     settings.storage.durability = render_durability(object);
+    if let Some(every) = object.spec.monitoring.as_ref().and_then(|one| one.sys_interval.as_deref()) {
+        settings.monitoring.sys_interval_s = seconds(every).unwrap_or(settings.monitoring.sys_interval_s);
+    }
     let (listener, endpoint) = render_link_listener(object, key, placement, secrets, minted, now, random)?;
     settings.link_listener = listener;
     Ok((settings, endpoint))
@@ -248,6 +251,11 @@ fn render_durability(object: &MqttCluster) -> settings::Durability {
     }
 }
 
+/// Whole seconds, at least one.
+fn seconds(text: &str) -> Option<u16> {
+    Some(u16::try_from(values::duration(text)?.as_secs()).unwrap_or(u16::MAX).max(1))
+}
+
 fn render_limits(object: &MqttCluster) -> Limits {
     let default = Limits::default();
     let Some(limits) = &object.spec.limits else { return default };
@@ -259,6 +267,7 @@ fn render_limits(object: &MqttCluster) -> Limits {
         count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
     };
     let expiry = limits.max_session_expiry.as_deref().and_then(values::duration);
+    let seconds = |text: &Option<String>, default: u16| text.as_deref().and_then(seconds).unwrap_or(default);
     Limits {
         packet_bytes_max: bytes(&limits.max_packet_bytes, default.packet_bytes_max),
         inflight_max: limits
@@ -271,6 +280,16 @@ fn render_limits(object: &MqttCluster) -> Limits {
         session_expiry_s_max: expiry.map_or(default.session_expiry_s_max, |expiry| {
             u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).max(1)
         }),
+        sessions_max: count(limits.max_sessions, default.sessions_max),
+        subscriptions_max: count(limits.max_subscriptions, default.subscriptions_max),
+        retained_messages_max: count(limits.max_retained_messages, default.retained_messages_max),
+        retained_bytes_max: bytes(&limits.max_retained_bytes, default.retained_bytes_max),
+        topic_alias_max: limits
+            .max_topic_aliases
+            .and_then(|max| u16::try_from(max).ok())
+            .unwrap_or(default.topic_alias_max),
+        connect_timeout_s: seconds(&limits.connect_timeout, default.connect_timeout_s),
+        keep_alive_s_max: seconds(&limits.max_keep_alive, default.keep_alive_s_max),
         ..default
     }
 }

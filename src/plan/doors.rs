@@ -31,6 +31,7 @@ pub(super) fn render_listener(
     if let Some(path) = &listener.path {
         rendered.path.clone_from(path);
     }
+    rendered.allowed_origins.clone_from(&listener.allowed_origins);
     let proxy = listener.proxy_protocol.as_ref();
     rendered.proxy_protocol =
         proxy.map(|proxy| settings::ProxyProtocol { trusted_cidrs: proxy.trusted_cidrs.clone() });
@@ -106,6 +107,7 @@ fn render_jwt(jwt: &Jwt, secrets: Secrets<'_>) -> Result<settings::Jwt, Finding>
         username_claim: jwt.username_claim.clone().unwrap_or_else(|| "sub".to_owned()),
         issuer: jwt.issuer.clone(),
         audience: jwt.audience.clone(),
+        acl_claim: jwt.acl_claim.clone(),
     })
 }
 

@@ -47,9 +47,9 @@ fn parse_user(line: &str) -> Result<User, String> {
     if name.is_empty() || name != name.trim() {
         return Err("has an empty name, or one with spaces around it; expected name:secret".into());
     }
-    match SecretKind::split(secret) {
-        Some(_) => Ok(User { name: name.to_owned(), secret: secret.to_owned() }),
-        None => Err(format!("has a secret of no known kind for `{name}`; {}", SecretKind::EXPECTED)),
+    match SecretKind::check(secret) {
+        Ok(()) => Ok(User { name: name.to_owned(), secret: secret.to_owned() }),
+        Err(problem) => Err(format!("has a secret for `{name}` that {problem}")),
     }
 }
 
@@ -59,10 +59,11 @@ mod tests {
 
     #[test]
     fn lines_are_users() {
-        let text = "# people\nann:$7$101$c2FsdA==$aGFzaA==\n\nbob:plain:a:b c\r\n  \ncyd:$argon2id$v=19$m=1,t=1,p=1$c$d";
-        let users = parse_users(text).unwrap();
+        const HASHED: &str = "$7$101$c2FsdA==$bGJdXfn6P9jmSY0ZCpIaCSkQ1XayfQBMBwplxxuT8e+N6cR6JaUl22kyOezT4vgFZzRNUODVbwJMCRIfFS1o8A==";
+        let text = format!("# people\nann:{HASHED}\n\nbob:plain:a:b c\r\n  \ncyd:{HASHED}");
+        let users = parse_users(&text).unwrap();
         let users: Vec<_> = users.iter().map(|user| (user.name.as_str(), user.secret.as_str())).collect();
-        assert_eq!(users[0], ("ann", "$7$101$c2FsdA==$aGFzaA=="));
+        assert_eq!(users[0], ("ann", HASHED));
         assert_eq!(users[1], ("bob", "plain:a:b c"));
         assert_eq!(users.len(), 3);
         assert_eq!(parse_users("").unwrap(), vec![]);
@@ -78,6 +79,8 @@ mod tests {
             (" ann:plain:a", 1),
             ("ann:plain:", 1),
             ("ann:", 1),
+            ("ann:plain:a\nbob:$2b$12$hunter2", 2),
+            ("ann:$7$101$c2FsdA==$hunter2A", 1),
         ] {
             let error = parse_users(text).unwrap_err();
             assert_eq!(error.line, line, "{text}");

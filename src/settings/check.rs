@@ -104,9 +104,8 @@ impl Settings {
             if !names.insert(&user.name) {
                 found.add(format!("{path}.name"), format!("`{}` is used twice", user.name));
             }
-            if SecretKind::split(&user.secret).is_none() {
-                let message = format!("is of no known kind; {}", SecretKind::EXPECTED);
-                found.add(format!("{path}.secret"), message);
+            if let Err(problem) = SecretKind::check(&user.secret) {
+                found.add(format!("{path}.secret"), problem);
             }
         }
         if let Some(jwt) = &self.authentication.jwt {
@@ -162,6 +161,20 @@ fn check_listener(listener: &Listener, path: &str, found: &mut Problems) {
     let is_path = listener.path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
     if !listener.path.starts_with('/') || !is_path {
         found.add(format!("{path}.path"), "is no path; expected one as /mqtt");
+    }
+    if listener.allowed_origins.is_some() && !listener.protocol.is_web_socket() {
+        found.add(
+            format!("{path}.allowedOrigins"),
+            "is only for WS and WSS; remove it or change the protocol",
+        );
+    }
+    for (at, origin) in listener.allowed_origins.iter().flatten().enumerate() {
+        let host = origin.split_once("://").map(|(_, host)| host);
+        if host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+            let message =
+                format!("`{origin}` is no origin of a web page; expected one as https://app.example");
+            found.add(format!("{path}.allowedOrigins[{at}]"), message);
+        }
     }
     if let Some(proxy) = &listener.proxy_protocol {
         let path = format!("{path}.proxyProtocol.trustedCidrs");

@@ -43,6 +43,9 @@ pub struct Settings {
     /// What survives a node's death.
     #[serde(default)]
     pub storage: Storage,
+    /// What a node says of itself.
+    #[serde(default)]
+    pub monitoring: Monitoring,
     /// The linked clusters.
     #[serde(default)]
     pub links: Vec<Link>,
@@ -62,6 +65,7 @@ impl Settings {
             authorization: None,
             limits: Limits::default(),
             storage: Storage::default(),
+            monitoring: Monitoring::default(),
             links: Vec::new(),
         }
     }
@@ -141,6 +145,20 @@ const MIB: usize = 1_024 * 1_024;
 pub struct Storage {
     /// What an acknowledgement means.
     pub durability: Durability,
+}
+
+/// What a node says of itself to MQTT clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Monitoring {
+    /// How often `$SYS` topics are published; 0: never.
+    pub sys_interval_s: u16,
+}
+
+impl Default for Monitoring {
+    fn default() -> Self {
+        Self { sys_interval_s: 10 }
+    }
 }
 
 /// What an acknowledgement of a message to a persistent session, or of a retained message, means.

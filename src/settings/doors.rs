@@ -22,6 +22,9 @@ pub struct Listener {
     /// Where a WebSocket is opened, from the first slash.
     #[serde(default = "path")]
     pub path: String,
+    /// The origins of web pages whose scripts may open a WebSocket; none: those of all.
+    #[serde(default)]
+    pub allowed_origins: Option<Vec<String>>,
     /// Whose word on the client's address counts; none: nobody's, and nobody says one.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -39,6 +42,7 @@ impl Listener {
             port,
             tls: None,
             path: path(),
+            allowed_origins: None,
             proxy_protocol: None,
             limits: ListenerLimits::default(),
         }
@@ -215,6 +219,9 @@ pub struct Jwt {
     /// What the claim `aud` must name.
     #[serde(default)]
     pub audience: Option<String>,
+    /// The claim that says what a bearer may do; none: tokens do not say it.
+    #[serde(default)]
+    pub acl_claim: Option<String>,
 }
 
 fn subject() -> String {

@@ -33,8 +33,8 @@ pub use access::{
 };
 pub use check::{Invalid, Problem};
 pub use document::{
-    Acl, ClientTls, Credentials, Dial, Durability, Forwarding, Inbound, Limits, Link, LinkListener, SCHEMA,
-    Settings, Storage,
+    Acl, ClientTls, Credentials, Dial, Durability, Forwarding, Inbound, Limits, Link, LinkListener,
+    Monitoring, SCHEMA, Settings, Storage,
 };
 pub use doors::{
     Authentication, CertificateName, CertificatePem, ClientAuth, Jwt, Listener, ListenerLimits, Protocol,
@@ -45,4 +45,4 @@ pub use hash::canonical_sha256;
 pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};
 pub use pieces::{Pieces, names_others, without_links};
-pub use secret::SecretKind;
+pub use secret::{ARGON2_KIB_MAX, BCRYPT_COST_MAX, ROUNDS_MAX, SecretKind};

@@ -41,6 +41,7 @@ fn full() -> Settings {
             anonymous: true,
             users: vec![User { name: "ann".into(), secret: "plain:s3cret".into() }],
             jwt: Some(Jwt {
+                acl_claim: None,
                 jwks: r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#.into(),
                 username_claim: "sub".into(),
                 issuer: Some("https://id.example".into()),

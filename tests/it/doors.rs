@@ -121,8 +121,13 @@ fn a_token_is_a_password_with_a_name_and_an_end() {
     // The secret is 32 times the letter k.
     let jwks =
         r#"{"keys": [{"kty": "oct", "alg": "HS256", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s"}]}"#;
-    settings.authentication.jwt =
-        Some(Jwt { jwks: jwks.to_owned(), username_claim: "sub".to_owned(), issuer: None, audience: None });
+    settings.authentication.jwt = Some(Jwt {
+        jwks: jwks.to_owned(),
+        username_claim: "sub".to_owned(),
+        issuer: None,
+        audience: None,
+        acl_claim: None,
+    });
     settings.authorization = Some(Authorization {
         rules: vec![rule(&["ann"], Action::Subscribe, "news"), rule(&["ann"], Action::Publish, "news")],
         ..Authorization::default()

@@ -48,6 +48,9 @@ pub fn cluster(cluster: &MqttCluster) -> Vec<Finding> {
     if let Some(allowed) = &spec.allowed_links {
         check_allowed_links(&mut found, allowed);
     }
+    if let Some(monitoring) = &spec.monitoring {
+        found.duration("spec.monitoring.sysInterval", monitoring.sys_interval.as_ref());
+    }
     if let Some(template) = &spec.pod_template {
         check_pod_template(&mut found, template);
     }
@@ -170,11 +173,18 @@ fn check_listener(found: &mut Findings, path: &str, listener: &Listener) {
 }
 
 fn check_web_socket(found: &mut Findings, path: &str, listener: &Listener) {
-    let Some(value) = &listener.path else { return };
-    found.path(format!("{path}.path"), value);
-    if !matches!(listener.protocol, Protocol::Ws | Protocol::Wss) {
-        found.add(format!("{path}.path"), "is only for WS and WSS; remove it or change the protocol");
+    let is_web_socket = matches!(listener.protocol, Protocol::Ws | Protocol::Wss);
+    for (name, is_given) in
+        [("path", listener.path.is_some()), ("allowedOrigins", listener.allowed_origins.is_some())]
+    {
+        if is_given && !is_web_socket {
+            found.add(format!("{path}.{name}"), "is only for WS and WSS; remove it or change the protocol");
+        }
     }
+    if let Some(value) = &listener.path {
+        found.path(format!("{path}.path"), value);
+    }
+    found.origins(&format!("{path}.allowedOrigins"), listener.allowed_origins.as_ref());
 }
 
 fn check_jwt(found: &mut Findings, jwt: &Jwt) {
@@ -182,6 +192,7 @@ fn check_jwt(found: &mut Findings, jwt: &Jwt) {
     found.claim("spec.authentication.jwt.usernameClaim", jwt.username_claim.as_ref());
     found.claim("spec.authentication.jwt.issuer", jwt.issuer.as_ref());
     found.claim("spec.authentication.jwt.audience", jwt.audience.as_ref());
+    found.claim("spec.authentication.jwt.aclClaim", jwt.acl_claim.as_ref());
 }
 
 fn check_link_listener(found: &mut Findings, listener: &LinkListener) {
@@ -250,16 +261,34 @@ fn check_limits(found: &mut Findings, limits: &Limits) {
     {
         found.add("spec.limits.maxPacketBytes", "must be a number of bytes from 1Ki to 256Mi, such as 1Mi");
     }
-    found.byte_size("spec.limits.maxQueuedBytes", limits.max_queued_bytes.as_ref());
-    found.duration("spec.limits.maxSessionExpiry", limits.max_session_expiry.as_ref());
+    for (name, size) in
+        [("maxQueuedBytes", &limits.max_queued_bytes), ("maxRetainedBytes", &limits.max_retained_bytes)]
+    {
+        found.byte_size(format!("spec.limits.{name}"), size.as_ref());
+    }
+    for (name, duration) in [
+        ("maxSessionExpiry", &limits.max_session_expiry),
+        ("connectTimeout", &limits.connect_timeout),
+        ("maxKeepAlive", &limits.max_keep_alive),
+    ] {
+        found.duration(format!("spec.limits.{name}"), duration.as_ref());
+    }
     if let Some(inflight) = limits.max_inflight {
         found.range("spec.limits.maxInflight", inflight, INFLIGHT_MAX);
     }
-    if let Some(messages) = limits.max_queued_messages {
-        found.range("spec.limits.maxQueuedMessages", messages, COUNT_MAX);
+    if let Some(aliases) = limits.max_topic_aliases.filter(|&aliases| aliases != 0) {
+        found.range("spec.limits.maxTopicAliases", aliases, INFLIGHT_MAX);
     }
-    if let Some(connections) = limits.max_connections {
-        found.range("spec.limits.maxConnections", connections, COUNT_MAX);
+    for (name, count) in [
+        ("maxQueuedMessages", limits.max_queued_messages),
+        ("maxConnections", limits.max_connections),
+        ("maxSessions", limits.max_sessions),
+        ("maxSubscriptions", limits.max_subscriptions),
+        ("maxRetainedMessages", limits.max_retained_messages),
+    ] {
+        if let Some(count) = count {
+            found.range(format!("spec.limits.{name}"), count, COUNT_MAX);
+        }
     }
 }
 

@@ -205,6 +205,18 @@ impl Findings {
         self.require(value.is_empty() || (value.starts_with('/') && fits), path, message);
     }
 
+    /// Origins of web pages.
+    pub(super) fn origins(&mut self, path: &str, entries: Option<&Vec<String>>) {
+        let Some(entries) = entries else { return };
+        self.items(path, entries.len(), 0, ORIGINS_MAX);
+        for (index, entry) in entries.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            self.chars(&path, entry, 1, PATH_CHARS_MAX);
+            let message = "must be the origin of a web page such as https://app.example, without a path";
+            self.require(entry.is_empty() || is_origin(entry), path, message);
+        }
+    }
+
     /// The name of a claim, or what it must say.
     pub(super) fn claim(&mut self, path: impl Display, value: Option<&String>) {
         if let Some(value) = value {
@@ -220,6 +232,14 @@ impl Findings {
             self.require(looks_like_cidr(entry), format!("{path}[{index}]"), message);
         }
     }
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let in_scheme = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+.-".contains(&b);
+    let in_host = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b'?');
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase()) && scheme.bytes().all(in_scheme);
+    is_scheme && !host.is_empty() && host.bytes().all(in_host)
 }
 
 /// What is wrong with what looks like a placeholder, if something is.

@@ -8,10 +8,12 @@
 //! and where a rule allows, without a leading `$`. With any other name a filter that allows matches nothing, and one that
 //! denies matches whatever that level is: no name widens what is allowed or narrows what is denied.
 //!
-//! Which rules concern a client is found once, when it is let in, and kept as bits.
+//! Which rules concern a client is found when they are first asked about it, and kept as bits: for those rules only, so that new
+//! ones hold at once for everybody, whoever was looked at meanwhile. Rules that a client brings with its token come first.
 
 use core::net::IpAddr;
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::mqtt::{Filter, filter_matches};
@@ -26,7 +28,10 @@ pub enum Proof {
     /// By a secret of the settings' users.
     Password,
     /// By a token.
-    Token,
+    Token {
+        /// What tells the key that signed it from others.
+        key: u64,
+    },
     /// By its certificate.
     Certificate,
 }
@@ -42,18 +47,42 @@ pub struct Origin {
     pub certificate_names: Vec<String>,
 }
 
+/// Rules that a token brings for its bearer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// In order; whom they are for is clear.
+    pub rules: Vec<AccessRule>,
+    /// What none of them matches is denied, whatever the settings' rules say.
+    pub is_final: bool,
+}
+
 /// A client as the rules see it.
 pub(super) struct Principal {
     pub(super) username: Option<Arc<str>>,
     client_id: Arc<str>,
     origin: Origin,
-    /// The rules that concern it, a bit each.
-    concerned: Cell<u64>,
+    /// Those of its token.
+    own: Option<Rc<Rules>>,
+    /// The rules that concern it, a bit each, and which rules these are.
+    concerned: Cell<(u32, u64)>,
+    /// The rules that all subscriptions of its session keep, by their generation.
+    pub(super) checked: Cell<u32>,
 }
 
 impl Principal {
-    pub(super) fn new(username: Option<Arc<str>>, client_id: Arc<str>, origin: Origin) -> Principal {
-        Principal { username, client_id, origin, concerned: Cell::new(0) }
+    pub(super) fn new(
+        username: Option<Arc<str>>,
+        client_id: Arc<str>,
+        origin: Origin,
+        own: Option<Rc<Rules>>,
+    ) -> Principal {
+        Principal { username, client_id, origin, own, concerned: Cell::default(), checked: Cell::default() }
+    }
+
+    /// True if all rules that there may be decide alike for both.
+    pub(super) fn is_like(&self, other: &Principal) -> bool {
+        let both = |one: &Principal| (one.username.clone(), one.client_id.clone(), one.origin.clone());
+        self.own.is_none() && other.own.is_none() && both(self) == both(other)
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -78,10 +107,13 @@ fn is_level_part(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '+', '#', '\0'])
 }
 
-/// All rules.
+/// All rules of one kind.
 pub(super) struct Rules {
-    is_default_allowed: bool,
+    /// What holds where none matches; none: others decide.
+    is_default_allowed: Option<bool>,
     rules: Vec<Rule>,
+    /// Tells the settings' from those before and after; 0: a client's own, which all concern it.
+    generation: u32,
 }
 
 struct Rule {
@@ -113,30 +145,41 @@ enum Placeholder {
     ClientId,
 }
 
+/// The generation of rules that a client brings.
+const OWN: u32 = 0;
+
 impl Rules {
     /// Makes settings ready. They are checked; what is not valid all the same denies everything.
-    pub(super) fn new(settings: &settings::Authorization) -> Rules {
-        let fits = settings.rules.len() <= settings::RULES_MAX;
-        match settings.rules.iter().map(Rule::new).collect::<Option<_>>().filter(|_| fits) {
-            Some(rules) => Rules { is_default_allowed: settings.default_effect == Effect::Allow, rules },
-            None => Rules { is_default_allowed: false, rules: Vec::new() },
+    pub(super) fn new(settings: &settings::Authorization, generation: u32) -> Rules {
+        Rules::make(&settings.rules, Some(settings.default_effect == Effect::Allow), generation)
+    }
+
+    /// Makes the rules of a token ready, likewise.
+    pub(super) fn of_token(grants: &Grants) -> Rules {
+        Rules::make(&grants.rules, grants.is_final.then_some(false), OWN)
+    }
+
+    fn make(rules: &[AccessRule], is_default_allowed: Option<bool>, generation: u32) -> Rules {
+        let fits = rules.len() <= settings::RULES_MAX;
+        match rules.iter().map(Rule::new).collect::<Option<_>>().filter(|_| fits) {
+            Some(rules) => Rules { is_default_allowed, rules, generation },
+            None => Rules { is_default_allowed: Some(false), rules: Vec::new(), generation },
         }
     }
 
-    /// Notes in a client which rules concern it.
-    pub(super) fn concern(&self, who: &Principal) {
-        let bit = |(at, rule): (usize, &Rule)| u64::from(rule.concerns(who)) << at;
-        who.concerned.set(self.rules.iter().enumerate().map(bit).sum());
+    /// About how much it costs to check a subscription: one filter against another is 1.
+    pub(super) fn weight(&self) -> usize {
+        1 + self.rules.iter().map(|rule| rule.filters.len()).sum::<usize>()
     }
 
-    pub(super) fn may_publish(&self, who: &Principal, topic: &str) -> bool {
+    fn may_publish(&self, who: &Principal, topic: &str) -> Option<bool> {
         let mut concerned = self.concerning(who).filter(|rule| rule.is_for_publishing);
         let first = concerned
             .find(|rule| rule.filters.iter().any(|filter| filter.matches(topic, who, rule.is_allowed)));
-        first.map_or(self.is_default_allowed, |rule| rule.is_allowed)
+        first.map_or(self.is_default_allowed, |rule| Some(rule.is_allowed))
     }
 
-    pub(super) fn may_subscribe(&self, who: &Principal, wanted: &Filter) -> bool {
+    fn may_subscribe(&self, who: &Principal, wanted: &Filter) -> Option<bool> {
         let decides = |rule: &&Rule| {
             let mut filters = rule.filters.iter().filter_map(|filter| filter.fill_in(who, rule.is_allowed));
             match rule.is_allowed {
@@ -145,12 +188,24 @@ impl Rules {
             }
         };
         let first = self.concerning(who).filter(|rule| rule.is_for_subscribing).find(decides);
-        first.map_or(self.is_default_allowed, |rule| rule.is_allowed)
+        first.map_or(self.is_default_allowed, |rule| Some(rule.is_allowed))
     }
 
     fn concerning(&self, who: &Principal) -> impl Iterator<Item = &Rule> {
-        let concerned = who.concerned.get();
+        let concerned = match (self.generation, who.concerned.get()) {
+            (OWN, _) => u64::MAX,
+            (own, (generation, bits)) if own == generation => bits,
+            _ => self.concern(who),
+        };
         self.rules.iter().enumerate().filter(move |(at, _)| concerned >> at & 1 == 1).map(|(_, rule)| rule)
+    }
+
+    /// Notes in a client which rules concern it.
+    fn concern(&self, who: &Principal) -> u64 {
+        let bit = |(at, rule): (usize, &Rule)| u64::from(rule.concerns(who)) << at;
+        let bits = self.rules.iter().enumerate().map(bit).sum();
+        who.concerned.set((self.generation, bits));
+        bits
     }
 }
 
@@ -244,27 +299,43 @@ impl Template {
 /// The rules of the settings, if there are any.
 #[derive(Default)]
 pub(super) struct Access {
-    /// None: whoever is in may do everything.
+    /// None: whoever is in may do everything that its token does not forbid.
     pub(super) rules: Option<Rules>,
     /// What they were made of.
     pub(super) settings: Option<settings::Authorization>,
+    /// Grows with each change of the rules.
+    pub(super) generation: u32,
+    /// Tokens with rules of their own have come.
+    pub(super) has_grants: bool,
     /// A password may be a token, also where no user name is given.
     pub(super) takes_tokens: bool,
 }
 
 impl Access {
-    /// Makes a client known to the rules.
-    pub(super) fn concern(&self, who: &Principal) {
-        if let Some(rules) = &self.rules {
-            rules.concern(who);
-        }
+    /// True if there is nothing to ask.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.rules.is_none() && !self.has_grants
     }
 
     pub(super) fn may_publish(&self, who: &Principal, topic: &str) -> bool {
-        self.rules.as_ref().is_none_or(|rules| rules.may_publish(who, topic))
+        self.decide(who, |rules, who| rules.may_publish(who, topic))
     }
 
     pub(super) fn may_subscribe(&self, who: &Principal, filter: &Filter) -> bool {
-        self.rules.as_ref().is_none_or(|rules| rules.may_subscribe(who, filter))
+        self.decide(who, |rules, who| rules.may_subscribe(who, filter))
+    }
+
+    /// Its token's rules, then the settings'. Who brings rules has no more than they say where the settings have none.
+    fn decide(&self, who: &Principal, ask: impl Fn(&Rules, &Principal) -> Option<bool>) -> bool {
+        let own = who.own.as_deref().and_then(|own| ask(own, who));
+        let by_settings = || self.rules.as_ref().and_then(|rules| ask(rules, who));
+        own.or_else(by_settings).unwrap_or(who.own.is_none())
+    }
+
+    /// About how much it costs to check a subscription.
+    pub(super) fn weight(&self, who: &Principal) -> usize {
+        let of = |rules: Option<&Rules>| rules.map_or(0, Rules::weight);
+        of(self.rules.as_ref()) + of(who.own.as_deref())
     }
 }

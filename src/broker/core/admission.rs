@@ -3,58 +3,114 @@
 //! A session belongs to the user who made it, as long as it lives: others are refused its client id. One that nobody in
 //! particular made (an anonymous client) is anyone's to take over.
 //!
-//! When rules change, subscriptions that they no longer allow are removed, connected or not. A connected client is told by the
-//! end of its connection; when it comes back and subscribes again, SUBACK says what it may have. What was queued before stays.
+//! When rules change, PUBLISH and SUBSCRIBE keep them from then on. What was subscribed before is looked at a part at a time
+//! ([`Core::handle_work`]): what is no longer allowed is removed, connected or not. A connected client is told by the end of its
+//! connection; when it comes back and subscribes again, SUBACK says what it may have. What was queued before stays.
 
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::access::{Access, Principal, Proof, Rules};
+use super::access::{Principal, Proof, Rules};
 use super::connection::Opening;
+use super::session::SubscriptionKey;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::settings;
 
+/// How much a part of a review may cost, in comparisons of two filters: about a millisecond.
+const REVIEW_COST: usize = 10_000;
+/// What a subscription costs that is removed.
+const REMOVAL_COST: usize = 20;
+
+/// Where a look at all subscriptions is.
+#[derive(Default)]
+pub(super) struct Review {
+    /// The session to look at next, by place.
+    next: usize,
+    /// The one that is looked at, by place and serial, …
+    session: Option<(SessionId, u32)>,
+    /// … and what is left of it.
+    keys: Vec<SubscriptionKey>,
+}
+
 impl Core {
-    /// Changes what clients may do. Those who did what they no longer may do hear of it.
-    pub fn set_access(
-        &mut self,
-        authorization: Option<&settings::Authorization>,
-        takes_tokens: bool,
-        now: Instant,
-    ) {
+    /// Changes what clients may do. What was subscribed before is [work](Core::handle_work).
+    pub fn set_access(&mut self, authorization: Option<&settings::Authorization>, takes_tokens: bool) {
         self.access.takes_tokens = takes_tokens;
         if self.access.settings.as_ref() == authorization {
             return;
         }
-        let (rules, settings) = (authorization.map(Rules::new), authorization.cloned());
-        self.access = Access { rules, settings, takes_tokens };
-        let ids: Vec<_> = self.wires.ids().collect();
-        for id in ids {
-            if let Some(connection) = self.wires.get_mut(id) {
-                connection.granted.clear();
-            }
-        }
-        let sessions: Vec<_> = self.sessions.iter().map(|(id, _)| id as SessionId).collect();
-        for session in sessions {
-            self.apply_rules(session, now);
-        }
+        let generation = self.access.generation.wrapping_add(1).max(1);
+        self.access.generation = generation;
+        self.access.rules = authorization.map(|settings| Rules::new(settings, generation));
+        self.access.settings = authorization.cloned();
+        self.review = Some(Review::default());
     }
 
-    fn apply_rules(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(id as usize) else { return };
-        let (connection, Some(who)) = (session.connection, session.who.clone()) else { return };
-        self.access.concern(&who);
-        if self.drop_denied(id, &who)
-            && let Some(connection) = connection
-        {
+    /// True while subscriptions from before the last change are looked at.
+    #[inline]
+    pub(super) fn is_in_review(&self) -> bool {
+        self.review.is_some()
+    }
+
+    /// Looks at a part of what was subscribed under other rules.
+    pub(super) fn review(&mut self, now: Instant) {
+        let Some(mut review) = self.review.take().filter(|_| !self.access.is_open()) else { return };
+        let mut cost = 0;
+        while cost < REVIEW_COST {
+            cost += match review.session {
+                Some((id, serial)) => self.review_session(&mut review, id, serial, now),
+                None if review.next >= self.sessions.capacity() => return,
+                None => self.begin_review(&mut review),
+            };
+        }
+        self.review = Some(review);
+    }
+
+    /// Takes up the next session.
+    fn begin_review(&self, review: &mut Review) -> usize {
+        let id = review.next;
+        review.next += 1;
+        let is_new = |who: &Rc<Principal>| who.checked.get() != self.access.generation;
+        let Some(session) = self.sessions.get(id).filter(|one| one.who.as_ref().is_some_and(is_new)) else {
+            return 1;
+        };
+        review.session = Some((id as SessionId, session.serial));
+        review.keys = session.subscriptions.keys().cloned().collect();
+        1 + review.keys.len()
+    }
+
+    /// Looks at one subscription.
+    fn review_session(&mut self, review: &mut Review, id: SessionId, serial: u32, now: Instant) -> usize {
+        let session = self.sessions.get(id as usize).filter(|session| session.serial == serial);
+        let Some((session, who)) = session.and_then(|one| Some((one, one.who.clone()?))) else {
+            (review.session, review.keys) = (None, Vec::new());
+            return 1;
+        };
+        let Some(key) = review.keys.pop() else {
+            who.checked.set(self.access.generation);
+            review.session = None;
+            return 1;
+        };
+        let cost = self.access.weight(&who);
+        if !session.subscriptions.contains_key(&key) || self.access.may_subscribe(&who, &key.filter) {
+            return cost;
+        }
+        let connection = session.connection;
+        self.remove_subscription(id, &key);
+        if let Some(connection) = connection {
             self.close(connection, Fault::NotAuthorized, now);
         }
+        cost + REMOVAL_COST
     }
 
-    /// Removes the subscriptions that a client may not have. True if there were any.
-    fn drop_denied(&mut self, id: SessionId, who: &Principal) -> bool {
-        if self.access.rules.is_none() {
-            return false;
+    /// Removes the subscriptions that a client may not have, where they were not checked as hers before.
+    fn drop_denied(&mut self, id: SessionId, who: &Rc<Principal>) {
+        let generation = self.access.generation;
+        let before = self.sessions[id as usize].who.as_ref();
+        let is_checked = before.is_some_and(|one| one.checked.get() == generation && one.is_like(who));
+        who.checked.set(generation);
+        if is_checked || self.access.is_open() {
+            return;
         }
         let access = &self.access;
         let all = self.sessions[id as usize].subscriptions.keys();
@@ -62,7 +118,6 @@ impl Core {
         for key in &denied {
             self.remove_subscription(id, key);
         }
-        !denied.is_empty()
     }
 
     /// Checks whether a client that showed who it is may come in under this client id, with this will.
@@ -76,8 +131,8 @@ impl Core {
         {
             return Err(Fault::ClientIdTaken);
         }
-        let who = Principal::new(username, opening.client_id.clone(), origin);
-        self.access.concern(&who);
+        self.access.has_grants |= opening.own.is_some();
+        let who = Principal::new(username, opening.client_id.clone(), origin, opening.own.clone());
         match &opening.will {
             Some(will) if !self.access.may_publish(&who, &will.message.topic) => Err(Fault::NotAuthorized),
             _ => Ok(Rc::new(who)),
@@ -99,17 +154,19 @@ impl Core {
     /// True if a client may publish to a topic. Nearly every message asks, most for the same topic as the one before.
     #[inline]
     pub(super) fn is_granted(&mut self, id: ConnectionId, topic: &str) -> bool {
-        if self.access.rules.is_none() {
+        if self.access.is_open() {
             return true;
         }
         let Some(connection) = self.wires.get_mut(id) else { return false };
-        if connection.granted == topic {
+        let generation = self.access.generation;
+        if connection.granted_in == generation && connection.granted == topic {
             return true;
         }
         let is_allowed = connection.who.as_ref().is_some_and(|who| self.access.may_publish(who, topic));
         if is_allowed {
             connection.granted.clear();
             connection.granted.push_str(topic);
+            connection.granted_in = generation;
         }
         is_allowed
     }

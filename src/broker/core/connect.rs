@@ -1,10 +1,12 @@
 //! CONNECT: checked, authenticated, and a session found or made for it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::access::Rules;
 use super::aliases::Aliases;
 use super::connection::{Opening, State, Terms};
 use super::delivery::pass_on;
@@ -86,19 +88,21 @@ impl Core {
         if !matches!(connection.state, State::AwaitVerdict(_)) {
             return;
         }
+        let mut own = None;
         match verdict {
             Verdict::Refused => return self.close(id, Fault::BadUserNameOrPassword, now),
             // [MQTT-4.8.0-2] v3
             Verdict::Busy => return self.close(id, Fault::ServerBusy, now),
             Verdict::Accepted => {}
-            Verdict::Token { username, until } => {
+            Verdict::Token { username, until, key, grants } => {
                 connection.username = Some(username);
-                connection.proof = Proof::Token;
+                connection.proof = Proof::Token { key };
                 connection.until = until;
+                own = grants.map(|grants| Rc::new(Rules::of_token(&grants)));
             }
         }
         if let State::AwaitVerdict(opening) = std::mem::replace(&mut connection.state, State::AwaitConnect)
-            && let Err(fault) = self.accept_connection(id, *opening, now)
+            && let Err(fault) = self.accept_connection(id, Opening { own, ..*opening }, now)
         {
             self.close(id, fault, now);
         }
@@ -129,6 +133,7 @@ impl Core {
             receive_max: connect.properties.receive_maximum().unwrap_or(u16::MAX),
             will: connect.will.as_ref().map(|will| Box::new(read_will(will))),
             proof: Bytes::new(),
+            own: None,
         }
     }
 

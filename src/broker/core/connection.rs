@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::SessionId;
-use super::access::{Origin, Principal, Proof};
+use super::access::{Origin, Principal, Proof, Rules};
 use super::aliases::Aliases;
 use super::exchange::Exchange;
 use super::recipients::Recipients;
@@ -46,6 +46,8 @@ pub(super) struct Opening {
     pub(super) will: Option<Box<Will>>,
     /// The last message of its authentication method.
     pub(super) proof: Bytes,
+    /// The rules of its token.
+    pub(super) own: Option<Rc<Rules>>,
 }
 
 /// The last topic that a connection published to, and who gets it.
@@ -127,6 +129,8 @@ pub(super) struct Connection {
     pub(super) until: Option<Instant>,
     /// The last topic that the rules let it publish to.
     pub(super) granted: String,
+    /// The rules that were asked for that, by their generation.
+    pub(super) granted_in: u32,
     /// What its authentication method remembers, if CONNECT named one.
     pub(super) exchange: Option<Box<Exchange>>,
     /// The topics behind the aliases that the client set, by alias less one.
@@ -168,6 +172,7 @@ impl Connection {
             who: None,
             until: None,
             granted: String::new(),
+            granted_in: 0,
             exchange: None,
             aliases: Vec::new(),
             aliases_bytes: 0,

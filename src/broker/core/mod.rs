@@ -52,7 +52,8 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use self::access::Access;
-pub use self::access::{Origin, Proof};
+pub use self::access::{Grants, Origin, Proof};
+use self::admission::Review;
 use self::connection::{State, Terms};
 use self::delivery::Encoder;
 use self::durable::Ledger;
@@ -137,6 +138,10 @@ pub enum Verdict {
         username: Arc<str>,
         /// When it ends, and the connection with it.
         until: Option<Instant>,
+        /// What tells the key that signed it from others.
+        key: u64,
+        /// What it says that its bearer may do.
+        grants: Option<Grants>,
     },
     /// They do not.
     Refused,
@@ -235,6 +240,7 @@ pub struct Core {
     limits: Limits,
     is_anonymous_allowed: bool,
     access: Access,
+    review: Option<Review>,
     redirect: Option<Redirect>,
     wires: Wires,
     sessions: Slab<Session>,
@@ -270,6 +276,7 @@ impl Core {
             limits,
             is_anonymous_allowed,
             access: Access::default(),
+            review: None,
             redirect: None,
             wires: Wires::new(),
             sessions: Slab::new(),

@@ -12,6 +12,7 @@ const NOW_S: u64 = 1_800_000_000;
 
 fn settings(keys: Value) -> Jwt {
     Jwt {
+        acl_claim: None,
         jwks: json!({ "keys": keys }).to_string(),
         username_claim: "sub".to_owned(),
         issuer: None,
@@ -198,4 +199,135 @@ fn keys_of_no_use_are_passed_over_unless_there_is_no_other() {
     ] {
         assert!(problem(keys.clone()).contains(expected), "{keys}: {}", problem(keys.clone()));
     }
+}
+
+fn grants(acl: Value) -> Option<Option<Grants>> {
+    let settings = Jwt { acl_claim: Some("acl".to_owned()), ..settings(json!([secret_jwk()])) };
+    let claims = json!({"sub": "ann", "exp": NOW_S + 60, "acl": acl});
+    let tokens = Tokens::new(&settings).expect("the keys are of use");
+    tokens.verify(hs256(&claims).as_bytes(), NOW_S).map(|claims| claims.grants)
+}
+
+#[test]
+fn a_token_may_say_what_its_bearer_may_do() {
+    let one = |action, effect, topic: &str| AccessRule {
+        principals: Principals::default(),
+        action,
+        filters: vec![topic.to_owned()],
+        effect,
+    };
+    assert_eq!(
+        grants(json!([
+            {"permission": "allow", "action": "publish", "topic": "t/${clientid}"},
+            {"permission": "deny", "action": "all", "topic": "#"},
+        ])),
+        Some(Some(Grants {
+            rules: vec![
+                one(Action::Publish, Effect::Allow, "t/${clientid}"),
+                one(Action::All, Effect::Deny, "#")
+            ],
+            is_final: false
+        }))
+    );
+    assert_eq!(
+        grants(json!({"pub": ["a"], "sub": ["b/#"], "all": []})),
+        Some(Some(Grants {
+            rules: vec![
+                one(Action::Publish, Effect::Allow, "a"),
+                one(Action::Subscribe, Effect::Allow, "b/#")
+            ],
+            is_final: true
+        }))
+    );
+    assert_eq!(grants(json!([])), Some(Some(Grants { rules: Vec::new(), is_final: false })));
+    // Nobody asked for the claim: it says nothing.
+    let claims = json!({"sub": "ann", "exp": NOW_S + 60, "acl": "whatever"});
+    assert!(user(&settings(json!([secret_jwk()])), &hs256(&claims)).is_some());
+}
+
+#[test]
+fn an_access_list_that_is_not_understood_opens_nothing() {
+    let rule = |more: Value| {
+        let mut rule = json!({"permission": "allow", "action": "publish", "topic": "t"});
+        rule.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!([rule])
+    };
+    assert!(grants(rule(json!({}))).is_some());
+    for acl in [
+        json!(null),
+        json!("#"),
+        json!(7),
+        json!([7]),
+        json!([{}]),
+        json!([{"permission": "allow", "action": "publish"}]),
+        rule(json!({"qos": [1]})),
+        rule(json!({"retain": false})),
+        rule(json!({"ipaddr": "10.0.0.0/8"})),
+        rule(json!({"permission": "maybe"})),
+        rule(json!({"action": "connect"})),
+        rule(json!({"topic": "a/#/b"})),
+        rule(json!({"topic": "eq t/#"})),
+        rule(json!({"topic": "${cert_common_name}/#"})),
+        rule(json!({"topic": ["t"]})),
+        json!({"publish": ["t"]}),
+        json!({"pub": "t"}),
+        json!({"pub": ["a/#/b"]}),
+        json!(vec![rule(json!({}))[0].clone(); RULES_MAX + 1]),
+    ] {
+        assert_eq!(grants(acl.clone()), None, "{acl}");
+    }
+}
+
+#[test]
+fn a_public_key_is_no_secret_to_sign_with() {
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let der = rsa.public_key().as_ref();
+    let (n, e) = (&der[8..265], &der[der.len() - 3..]);
+    let jwk = json!({"kty": "RSA", "n": base64(n), "e": base64(e)});
+    let claims = json!({"sub": "root", "exp": NOW_S + 60});
+    let pem = format!("-----BEGIN RSA PUBLIC KEY-----\n{}\n", base64(der));
+    let texts: [&[u8]; 6] =
+        [n, &n[1..], der, pem.as_bytes(), base64(n).leak().as_bytes(), jwk.to_string().leak().as_bytes()];
+    for secret in texts {
+        for algorithm in ["HS256", "HS384", "HS512"] {
+            let token = sign(json!({"alg": algorithm}), &claims, |message| {
+                hmac::sign(&hmac::Key::new(hash(algorithm), secret), message).as_ref().to_vec()
+            });
+            assert_eq!(user(&settings(json!([jwk])), &token), None, "{algorithm}");
+        }
+    }
+}
+
+#[test]
+fn what_a_token_costs_is_bounded_whatever_it_says() {
+    let settings = settings(json!([secret_jwk()]));
+    let exp = NOW_S + 60;
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let texts = [
+        format!(r#"{{"sub": "ann", "exp": {exp}, "x": {deep}}}"#),
+        format!(r#"{{"sub": "ann", "exp": {exp}1e400}}"#),
+        format!(r#"{{"sub": "{}", "exp": {exp}}}"#, "a".repeat(12_000)),
+    ];
+    let verdicts = texts.map(|text| {
+        let message = format!("{}.{}", base64(r#"{"alg":"HS256"}"#), base64(text));
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
+        user(&settings, &format!("{message}.{}", base64(signature.as_ref()))).map(|name| name.len())
+    });
+    assert_eq!(verdicts, [None, None, None], "too deep, no number, longer than a token may be");
+    // What would be unpacked elsewhere (RFC 7516) is no token here.
+    let packed = json!({"alg": "dir", "enc": "A256GCM", "zip": "DEF"});
+    let five_parts = format!("{}..a.b.c", base64(packed.to_string()));
+    assert_eq!(user(&settings, &five_parts), None);
+    let zip = with_secret(json!({"alg": "HS256", "zip": "DEF"}), &json!({"sub": "ann", "exp": exp}));
+    assert_eq!(user(&settings, &zip).as_deref(), Some("ann"), "it is not heeded, so nothing is unpacked");
+}
+
+#[test]
+fn keys_are_told_apart_by_what_they_are_made_of() {
+    let key = |jwk: Value| Tokens::new(&settings(json!([jwk]))).expect("a key").keys.remove(0).mark;
+    let first = key(secret_jwk());
+    assert_eq!(first, key(json!({"kty": "oct", "k": base64(SECRET), "kid": "another name"})));
+    assert_ne!(first, key(json!({"kty": "oct", "k": base64([7; 32])})));
+    let tokens = Tokens::new(&settings(json!([secret_jwk()]))).expect("a key");
+    assert!(tokens.has_key(first) && !tokens.has_key(first ^ 1));
 }

@@ -25,8 +25,16 @@ pub(super) enum Answer {
     Refused(String),
 }
 
+/// Where a WebSocket is opened, and by whom.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct Site {
+    pub(in crate::broker) path: String,
+    /// The web pages whose scripts may; none: all. Who is no browser says no origin, or any that it likes.
+    pub(in crate::broker) origins: Option<Vec<String>>,
+}
+
 /// Answers a request, as far as it came.
-pub(super) fn answer(request: &[u8], path: &str) -> Answer {
+pub(super) fn answer(request: &[u8], site: &Site) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     let length = match parsed.parse(request) {
@@ -37,21 +45,25 @@ pub(super) fn answer(request: &[u8], path: &str) -> Answer {
         }
         Err(_) => return refused("400 Bad Request", "", "this is no HTTP request"),
     };
-    match check(&parsed, path) {
+    match check(&parsed, site) {
         Ok((key, subprotocol)) => Answer::Open(opened(key, subprotocol), length),
         Err(refusal) => refusal,
     }
 }
 
 /// The client's key, and the subprotocol to speak.
-fn check<'a>(request: &httparse::Request<'_, 'a>, path: &str) -> Result<(&'a str, &'static str), Answer> {
+fn check<'a>(request: &httparse::Request<'_, 'a>, site: &Site) -> Result<(&'a str, &'static str), Answer> {
     let asked = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
-    if asked != path {
-        let text = format!("there is nothing here; MQTT over WebSocket is at {path}");
+    if asked != site.path {
+        let text = format!("there is nothing here; MQTT over WebSocket is at {}", site.path);
         return Err(refused("404 Not Found", "", &text));
     }
     if request.method != Some("GET") || request.version != Some(1) {
         return Err(refused("405 Method Not Allowed", "Allow: GET\r\n", "use GET and HTTP/1.1"));
+    }
+    if !is_invited(request, site) {
+        let text = "this web page may not connect: its origin is not in allowedOrigins";
+        return Err(refused("403 Forbidden", "", text));
     }
     if !has_token(request, "upgrade", "websocket") || !has_token(request, "connection", "upgrade") {
         let text = "this is MQTT over WebSocket: connect with an MQTT client";
@@ -73,6 +85,16 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, path: &str) -> Result<(&'a str
         return Err(refused("400 Bad Request", "", text));
     };
     Ok((key, subprotocol))
+}
+
+/// True unless a web page asks that is not named.
+fn is_invited(request: &httparse::Request<'_, '_>, site: &Site) -> bool {
+    let is_said = request.headers.iter().any(|header| header.name.eq_ignore_ascii_case("origin"));
+    match &site.origins {
+        Some(origins) if is_said => header(request, "origin")
+            .is_some_and(|origin| origins.iter().any(|one| one.eq_ignore_ascii_case(origin))),
+        _ => true,
+    }
 }
 
 /// The value of a header that is there once.
@@ -120,7 +142,12 @@ mod tests {
 
     #[track_caller]
     fn check(request: &str, status: &str) {
-        match answer(request.as_bytes(), "/mqtt") {
+        check_at(&Site { path: "/mqtt".to_owned(), origins: None }, request, status);
+    }
+
+    #[track_caller]
+    fn check_at(site: &Site, request: &str, status: &str) {
+        match answer(request.as_bytes(), site) {
             Answer::Refused(text) => {
                 assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
                 let (_, body) = text.split_once("\r\n\r\n").unwrap();
@@ -156,6 +183,29 @@ mod tests {
         for length in 1..GOOD.len() {
             check(&GOOD[..length], "more");
         }
+    }
+
+    #[test]
+    fn web_pages_are_let_in_by_their_origin() {
+        let origins = Some(vec!["https://app.example".to_owned(), "http://localhost:8080".to_owned()]);
+        let site = Site { path: "/mqtt".to_owned(), origins };
+        let from = |origin: &str| GOOD.replace("Host: a", &format!("Host: a\r\nOrigin: {origin}"));
+        check_at(&site, &from("https://app.example"), "101");
+        check_at(&site, &from("HTTPS://APP.example"), "101");
+        check_at(&site, &from("http://localhost:8080"), "101");
+        for stranger in [
+            "https://app.example.evil.example",
+            "http://app.example",
+            "https://app.example:444",
+            "null",
+            "",
+            "https://app.example\r\nOrigin: https://evil.example",
+        ] {
+            check_at(&site, &from(stranger), "403");
+        }
+        check_at(&site, GOOD, "101");
+        check(&from("https://evil.example"), "101");
+        check_at(&Site { origins: Some(Vec::new()), ..site }, &from("https://app.example"), "403");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use self::frame::{Control, Decoder};
+pub(super) use self::handshake::Site;
 use self::handshake::{Answer, REQUEST_BYTES_MAX, answer};
 
 /// The status of an orderly end (RFC 6455, 7.4.1).
@@ -53,10 +54,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     ///
     /// # Cancel safety
     /// None: drop the stream too. The caller bounds the time.
-    pub(super) async fn accept(mut stream: S, path: &str) -> Result<WebSocket<S>, OpenError> {
+    pub(super) async fn accept(mut stream: S, site: &Site) -> Result<WebSocket<S>, OpenError> {
         let mut request = Vec::new();
         loop {
-            match answer(&request, path) {
+            match answer(&request, site) {
                 Answer::Incomplete => {
                     let mut piece = [0; 1024];
                     let space = (REQUEST_BYTES_MAX - request.len()).min(piece.len());

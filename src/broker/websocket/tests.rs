@@ -53,6 +53,10 @@ async fn write(socket: &mut WebSocket<DuplexStream>, mut bytes: &[u8]) {
     poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
 }
 
+fn site() -> Site {
+    Site { path: "/mqtt".to_owned(), origins: None }
+}
+
 #[tokio::test]
 async fn a_handshake_may_come_byte_by_byte_with_data_behind_it() {
     let (ours, mut theirs) = duplex(64);
@@ -71,7 +75,7 @@ async fn a_handshake_may_come_byte_by_byte_with_data_behind_it() {
         theirs
     };
     let server = async {
-        let mut socket = WebSocket::accept(ours, "/mqtt").await.unwrap();
+        let mut socket = WebSocket::accept(ours, &site()).await.unwrap();
         let mut got = Vec::new();
         while got.len() < 5 {
             got.extend(read(&mut socket).await);
@@ -90,12 +94,13 @@ async fn a_bad_request_is_answered_and_refused() {
         theirs.read_to_string(&mut response).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 404 ") && response.ends_with("is at /mqtt\n"), "{response}");
     };
-    let (opened, ()) = tokio::join!(WebSocket::accept(ours, "/mqtt"), client);
+    let here = site();
+    let (opened, ()) = tokio::join!(WebSocket::accept(ours, &here), client);
     assert!(matches!(opened, Err(OpenError::Refused(status)) if status.contains("404")));
 
     let (ours, theirs) = duplex(64);
     drop(theirs);
-    assert!(matches!(WebSocket::accept(ours, "/mqtt").await, Err(OpenError::Left)));
+    assert!(matches!(WebSocket::accept(ours, &site()).await, Err(OpenError::Left)));
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ impl Core {
     /// True if [`Core::handle_work`] has something to do.
     #[inline]
     pub fn has_work(&self) -> bool {
-        !self.mesh.shows.running.is_empty()
+        !self.mesh.shows.running.is_empty() || self.is_in_review()
     }
 
     /// Does a part of what takes long; called again and again, it comes to an end.
@@ -99,6 +99,7 @@ impl Core {
         if self.mesh.is_congested() {
             return; // what is found has nowhere to go
         }
+        self.review(now);
         let Some(mut running) = self.mesh.shows.running.pop_front() else { return };
         if self.step(&mut running, now) {
             self.mesh.shows.running.push_front(running);

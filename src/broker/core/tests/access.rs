@@ -1,8 +1,8 @@
 //! Rules: who may do what, and what happens to those who did what they no longer may.
 
 use super::world::{World, v3, v5};
-use crate::broker::core::access::{Principal, Rules};
-use crate::broker::core::{Fault, Origin, Verdict};
+use crate::broker::core::access::{Access, Principal, Rules};
+use crate::broker::core::{Fault, Grants, Origin, Verdict};
 use crate::mqtt::{Filter, ReasonCode};
 use crate::settings::{AccessRule, Action, Authorization, Effect, Principals};
 
@@ -43,15 +43,13 @@ fn rules(rules: Vec<AccessRule>) -> Authorization {
 }
 
 /// Who asks: user, client id, certificate name, address.
-fn who(rules: &Rules, username: Option<&str>, client_id: &str) -> Principal {
+fn who(username: Option<&str>, client_id: &str) -> Principal {
     let origin = Origin {
         address: Some("10.1.2.3".parse().unwrap()),
         certificate_names: list(&["dev.example"]),
         ..Origin::default()
     };
-    let who = Principal::new(username.map(Into::into), client_id.into(), origin);
-    rules.concern(&who);
-    who
+    Principal::new(username.map(Into::into), client_id.into(), origin, None)
 }
 
 /// `publish t`, `subscribe f`: what ann, who is `c1`, may.
@@ -62,13 +60,13 @@ fn check(settings: &Authorization, table: &[(&str, bool)]) {
 
 #[track_caller]
 fn check_as(settings: &Authorization, username: Option<&str>, client_id: &str, table: &[(&str, bool)]) {
-    let rules = Rules::new(settings);
-    let who = who(&rules, username, client_id);
+    let access = Access { rules: Some(Rules::new(settings, 7)), ..Access::default() };
+    let who = who(username, client_id);
     for (line, expected) in table {
         let (verb, what) = line.split_once(' ').unwrap();
         let may = match verb {
-            "publish" => rules.may_publish(&who, what),
-            _ => rules.may_subscribe(&who, &Filter::parse(what).unwrap()),
+            "publish" => access.may_publish(&who, what),
+            _ => access.may_subscribe(&who, &Filter::parse(what).unwrap()),
         };
         assert_eq!(may, *expected, "{username:?} {client_id}: {line}");
     }
@@ -239,8 +237,13 @@ fn settings_that_were_not_checked_deny_everything() {
 
 fn world(rules: &Authorization) -> World {
     let mut world = World::new();
-    world.core.set_access(Some(rules), false, world.now);
+    change(&mut world, Some(rules));
     world
+}
+
+fn change(world: &mut World, rules: Option<&Authorization>) {
+    world.core.set_access(rules, false);
+    world.settle();
 }
 
 #[test]
@@ -288,7 +291,7 @@ fn a_will_is_checked_when_it_is_left_and_when_it_is_published() {
     let (a, b) = (w.connect(v5("a").will("w/a", "gone", 0)), w.connect(v5("b").will("w/b", "gone", 0)));
     w.lose(a);
     assert_eq!(w.heard(watcher), ["w/a=gone"]);
-    w.core.set_access(Some(&rules(vec![allow(Action::Subscribe, &["w/#"])])), false, w.now);
+    change(&mut w, Some(&rules(vec![allow(Action::Subscribe, &["w/#"])])));
     w.lose(b);
     assert_eq!(w.heard(watcher), Vec::<String>::new());
 }
@@ -310,7 +313,7 @@ fn changed_rules_hold_for_those_who_are_here_and_those_who_are_away() {
     w.heard(away);
     w.lose(away);
 
-    w.core.set_access(Some(&after), false, w.now);
+    change(&mut w, Some(&after));
     assert_eq!(w.heard(loses), ["DISCONNECT NotAuthorized"]);
     assert_eq!(w.core.levels().subscriptions, 3);
     w.publish(publisher, "b/1", 1, "after");
@@ -321,8 +324,8 @@ fn changed_rules_hold_for_those_who_are_here_and_those_who_are_away() {
     assert_eq!(w.heard(away), ["CONNACK Success present", "a/1=after q1 #1"]);
 
     // The same again changes nothing; no rules at all allow everything.
-    w.core.set_access(Some(&after), false, w.now);
-    w.core.set_access(None, false, w.now);
+    change(&mut w, Some(&after));
+    change(&mut w, None);
     w.subscribe(stays, "b/1", 1);
 }
 
@@ -407,7 +410,7 @@ fn a_token_names_the_user_and_ends_the_connection() {
     w.core.set_policy(crate::settings::Limits::default(), false);
     let id = w.hello(&v5("a").keep_alive(3).user("", "token"));
     let until = Some(w.now + std::time::Duration::from_secs(2));
-    w.verdict(id, Verdict::Token { username: "ann".into(), until });
+    w.verdict(id, Verdict::Token { username: "ann".into(), until, key: 1, grants: None });
     assert_eq!(w.heard(id), ["CONNACK Success"]);
     w.subscribe(id, "ann/x", 0);
     w.run_for(1.5);
@@ -416,4 +419,116 @@ fn a_token_names_the_user_and_ends_the_connection() {
     assert_eq!(w.closed(id), Some(Fault::TokenExpired));
     assert_eq!(w.heard(id), ["DISCONNECT MaximumConnectTime"]);
     assert!(ReasonCode::MaximumConnectTime.is_error());
+}
+
+#[test]
+fn changed_rules_are_applied_a_part_at_a_time_and_hold_at_once_for_what_is_new() {
+    let before = rules(vec![allow(Action::All, &["a/#", "b/#"])]);
+    let after = rules(vec![allow(Action::All, &["a/#"])]);
+    let mut w = world(&before);
+    const EACH: usize = 500;
+    let all: Vec<_> = (0..40).map(|n| w.connect(v5(format!("c{n}").leak()).expiry(100))).collect();
+    for &id in &all {
+        for n in 0..EACH {
+            w.subscribe(id, &format!("b/{n}"), 0);
+        }
+        w.subscribe(id, "a/stays", 0);
+    }
+    assert!(w.core.is_granted(all[0], "b/x"));
+    w.core.set_access(Some(&after), false);
+    assert!(!w.core.is_granted(all[0], "b/x"), "new rules hold at once for what is new");
+
+    let mut parts = 0;
+    let mut left = w.core.levels().subscriptions;
+    while w.core.has_work() {
+        w.core.handle_work(w.now);
+        let now = w.core.levels().subscriptions;
+        assert!(left - now <= 2 * EACH, "a part removed {}", left - now);
+        (left, parts) = (now, parts + 1);
+    }
+    assert!(parts > 10, "it took {parts} parts");
+    assert_eq!(w.core.levels().subscriptions, all.len());
+    w.settle();
+    assert!(all.iter().all(|&id| w.closed(id) == Some(Fault::NotAuthorized)));
+}
+
+#[test]
+fn who_comes_and_goes_during_a_review_keeps_nothing_that_is_denied() {
+    let mut w = world(&rules(vec![allow(Action::All, &["#"])]));
+    let [takes_over, ends, resubscribes] = ["takes-over", "ends", "resubscribes"].map(|name| {
+        let id = w.connect(v5(name).expiry(if name == "ends" { 0 } else { 100 }));
+        (0..3000).for_each(|n| w.subscribe(id, &format!("b/{n}"), 0));
+        id
+    });
+    let none = rules(vec![allow(Action::All, &["a"])]);
+    w.core.set_access(Some(&none), false);
+    w.core.handle_work(w.now);
+    for id in [takes_over, ends, resubscribes] {
+        w.core.handle_closed(id, w.now);
+    }
+    // Other rules again, in the midst of it.
+    w.core.set_access(Some(&rules(vec![allow(Action::All, &["a", "b/7"])])), false);
+    w.core.handle_work(w.now);
+    let back = w.hello(&v5("takes-over").resume().expiry(100));
+    let other = w.connect(v5("ends"));
+    w.subscribe(other, "a", 0);
+    assert!(w.core.levels().subscriptions <= 3, "{:?}", w.core.levels());
+    assert_eq!((w.closed(other), w.closed(back)), (None, None));
+}
+
+fn grants(rules: Vec<AccessRule>, is_final: bool) -> Option<Grants> {
+    Some(Grants { rules, is_final })
+}
+
+#[test]
+fn the_rules_of_a_token_come_first() {
+    let ours = rules(vec![allow(Action::All, &["ours/#"]), deny(Action::All, &["#"])]);
+    let own = vec![
+        deny(Action::Publish, &["ours/not"]),
+        allow(Action::All, &["own/${clientid}/#"]),
+        allow(Action::Subscribe, &["s"]),
+    ];
+    for (settings, is_final, ours_too) in
+        [(Some(&ours), false, true), (Some(&ours), true, false), (None, false, false), (None, true, false)]
+    {
+        let mut w = World::new();
+        change(&mut w, settings);
+        let id = w.hello(&v5("c1").user("", "token"));
+        let grants = grants(own.clone(), is_final);
+        w.verdict(id, Verdict::Token { username: "ann".into(), until: None, key: 1, grants });
+        w.heard(id);
+        let mut may = |topic: &str| {
+            w.publish(id, topic, 1, "");
+            w.heard(id) == ["PUBACK 1 NoMatchingSubscribers"]
+        };
+        let got = ["own/c1/x", "own/c2/x", "ours/x", "ours/not", "other", "s"].map(&mut may);
+        assert_eq!(got, [true, false, ours_too, false, false, false], "{settings:?} {is_final}");
+        for (filter, expected) in [("own/c1/#", 0), ("s", 0), ("own/#", 135), ("#", 135)] {
+            w.subscribe_with(id, filter, super::world::options(0), None);
+            assert_eq!(w.heard(id), [format!("SUBACK [{expected}]")], "{filter}");
+        }
+        // Who has no token is as before.
+        let other = w.connect(v5("other"));
+        w.publish(other, "other", 1, "");
+        let word = if settings.is_some() { " NotAuthorized" } else { " NoMatchingSubscribers" };
+        assert_eq!(w.heard(other), [format!("PUBACK 1{word}")]);
+    }
+}
+
+#[test]
+fn a_session_keeps_to_the_token_that_comes_back_to_it() {
+    let mut w = World::new();
+    let login = |w: &mut World, filter: &str| {
+        let id = w.hello(&v5("c1").user("", "token").resume().expiry(100));
+        let grants = grants(vec![allow(Action::Subscribe, &[filter])], true);
+        w.verdict(id, Verdict::Token { username: "ann".into(), until: None, key: 1, grants });
+        w.heard(id);
+        id
+    };
+    let first = login(&mut w, "a/#");
+    w.subscribe(first, "a/1", 0);
+    login(&mut w, "a/#");
+    assert_eq!(w.core.levels().subscriptions, 1);
+    login(&mut w, "b/#");
+    assert_eq!(w.core.levels().subscriptions, 0);
 }
