@@ -195,27 +195,23 @@ mod tests {
     fn turns_go_round_by_address() {
         let crowd = Arc::<Crowd>::default();
         let mut busy: Vec<Place> = (0..10).map(|_| crowd.line_up(peer(1)).expect("there is room")).collect();
-        let turns: Vec<Turn> = busy.iter_mut().filter_map(take).collect();
-        assert_eq!(turns.len(), HASHING_MAX);
+        let mut at_work: Vec<Turn> = busy.iter_mut().filter_map(take).collect();
+        assert_eq!((at_work.len(), crowd.waiting()), (HASHING_MAX, 8));
         let mut other = crowd.line_up(peer(2)).expect("there is room");
-        let mut last = crowd.line_up(peer(1)).expect("there is room");
-        let mut before_other = 0;
-        let mut at_work = turns;
-        let turn = loop {
+        // One of the busy address was next already; then it is the other's turn, though eight were there before.
+        for _ in 0..2 {
             at_work.remove(0);
-            if let Some(turn) = take(&mut other) {
-                break turn;
-            }
-            before_other += 1;
             at_work.extend(busy.iter_mut().filter_map(take));
-        };
-        assert!(before_other <= 1, "{before_other} of the busy address came first");
-        drop((turn, at_work));
-        while !busy.is_empty() {
-            busy.retain_mut(|place| take(place).is_none());
         }
-        assert!(take(&mut last).is_some());
+        assert!(take(&mut other).is_some());
+        assert_eq!(crowd.waiting(), 7);
+        while crowd.waiting() > 0 {
+            at_work.clear();
+            at_work.extend(busy.iter_mut().filter_map(take));
+        }
+        drop((at_work, busy));
         assert!(crowd.state().addresses.is_empty());
+        assert_eq!(crowd.state().hashing, 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::core::Origin;
 use super::proxy::{self, ProxyError};
 use super::socket::Socket;
 use super::tls::{self, TlsError};
-use super::websocket::{Site, OpenError, WebSocket};
+use super::websocket::{OpenError, Site, WebSocket};
 use super::wire::Wire;
 use crate::settings::{self, CertificateName, Cidr, ListenerLimits};
 
