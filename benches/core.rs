@@ -32,7 +32,7 @@ fn main() {
     report("fan-out to 100, QoS 1", 100, bench(QoS::AtLeastOnce, 100, 0));
     report("1:1 QoS 0, ten rules to pass", 1, {
         let mut world = World::new(QoS::AtMostOnce, 1, 0);
-        world.core.set_access(Some(&ten_rules()), false, world.now);
+        world.core.set_access(Some(&ten_rules()), false);
         world.best()
     });
     subscriptions(200_000);
