@@ -47,6 +47,9 @@ pub(super) struct Decider {
 /// what is true, and what is written there is the best that anybody knows.
 const ACQUAINT_MAX: Duration = Duration::from_secs(3);
 
+/// While more objects than these are being written, statuses wait: they would be old before it was their turn.
+const CROWD: usize = 64;
+
 /// From so many failures in a row on, one is worth a condition; before, the next try is likely to do.
 const FAILURES: u32 = 3;
 
@@ -97,7 +100,7 @@ impl Decider {
         let wanted = std::mem::take(&mut self.wanted);
         let mut writes = self.differing(&wanted, instant);
         writes.extend(self.needless(&wanted, instant));
-        if self.knows_enough(instant) {
+        if self.knows_enough(instant) && self.ledger.objects_under_way() <= CROWD {
             writes.extend(self.statuses(&plan, instant));
         }
         self.troubles.retain(|id, _| wanted.objects.contains_key(id));

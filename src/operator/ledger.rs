@@ -113,6 +113,14 @@ impl Ledger {
         ids.collect::<Vec<_>>().iter().for_each(|id| self.seen(id));
     }
 
+    /// How many objects are being written, statuses apart.
+    pub(super) fn objects_under_way(&self) -> usize {
+        let is_it = |(key, entry): &(&(ObjectId, Part), &Entry)| {
+            key.1 == Part::Object && entry.state == State::UnderWay
+        };
+        self.entries.iter().filter(is_it).count()
+    }
+
     /// When something that waits may be written; forgets what waits for nothing.
     pub(super) fn next(&mut self, now: Instant) -> Option<Instant> {
         let waits = self.entries.values().filter(|entry| entry.state != State::UnderWay);

@@ -198,6 +198,8 @@ async fn follow(
         under_way: FuturesUnordered::new(),
     };
     let mut decide_at = None;
+    // Whether something came of our own writes, which is decided on once no more of them wait.
+    let mut follows = false;
     let mut calm_until = Instant::now();
     // When a report grows old, unless something is heard before.
     let mut turn_at = None;
@@ -205,8 +207,11 @@ async fn follow(
     loop {
         tokio::select! {
             Some(sight) = sights.next() => {
-                if operator.see(sight) {
-                    decide_at = Some(calm_until);
+                let is_child = Kind::CHILDREN.contains(&sight.0.kind);
+                match operator.see(sight) {
+                    true if is_child => follows = true,
+                    true => decide_at = Some(calm_until),
+                    false => {}
                 }
             }
             Some((node, sight)) = said.recv() => {
@@ -216,7 +221,7 @@ async fn follow(
             }
             Some(ended) = operator.under_way.next() => {
                 operator.note(ended);
-                decide_at = Some(calm_until);
+                follows = true;
             }
             () = at(turn_at) => {
                 let now = Instant::now();
@@ -232,6 +237,7 @@ async fn follow(
             }
             () = at(decide_at) => {
                 let begun = Instant::now();
+                follows = false;
                 decide_at = operator.decide(begun);
                 decided_at = begun;
                 turn_at = operator.decider.heard.next_turn(begun);
@@ -242,6 +248,9 @@ async fn follow(
             }
         }
         operator.begin_writes();
+        if follows && !operator.is_writing() {
+            decide_at = Some(calm_until);
+        }
     }
 }
 
@@ -310,6 +319,11 @@ impl Operator {
             && self.open.is_empty()
             && self.under_way.is_empty()
             && self.reads.is_empty()
+    }
+
+    /// Whether writes wait for others to end.
+    fn is_writing(&self) -> bool {
+        !self.open.is_empty() && self.fence.is_open(Instant::now())
     }
 
     fn begin_reads(&mut self, now: Instant) {

@@ -17,9 +17,11 @@ const FRAME_BYTES: usize = 64;
 
 const REASON: &str = "SettingsTooLarge";
 
-/// The links of all clusters, by size.
+/// The links of clusters, by size; looked at where something is new.
 pub(super) struct Rooms<'w> {
     world: &'w World,
+    /// The ids of all halves that there are.
+    there: Option<HashSet<String>>,
     taken: BTreeMap<Key, Room>,
 }
 
@@ -31,19 +33,24 @@ struct Room {
 }
 
 impl<'w> Rooms<'w> {
-    /// The room that is taken by what runs of the links that there are.
     pub(super) fn of(world: &'w World) -> Rooms<'w> {
-        let there: HashSet<String> = world.links.iter().flat_map(|link| ids_of(&Key::of(link))).collect();
-        let mut taken: BTreeMap<Key, Room> = BTreeMap::new();
-        let placed = world.placements.iter().filter(|(_, placement)| placement.selector.is_some());
-        for (key, _) in placed {
-            let room = taken.entry(key.clone()).or_default();
-            let running = world.running.get(key).into_iter().flat_map(|running| &running.settings.links);
+        Rooms { world, there: None, taken: BTreeMap::new() }
+    }
+
+    /// The room in a cluster whose nodes read Secrets, with what runs of the links that there are.
+    fn room(&mut self, cluster: &Key) -> Option<&mut Room> {
+        let world = self.world;
+        world.placements.get(cluster)?.selector.as_ref()?;
+        let all = || world.links.iter().flat_map(|link| ids_of(&Key::of(link))).collect();
+        let there = self.there.get_or_insert_with(all);
+        Some(self.taken.entry(cluster.clone()).or_insert_with(|| {
+            let running = world.running.get(cluster).into_iter().flat_map(|running| &running.settings.links);
+            let mut room = Room::default();
             for link in running.filter(|link| there.contains(&link.id)) {
                 room.put(link.id.clone(), bytes(link));
             }
-        }
-        Rooms { world, taken }
+            room
+        }))
     }
 
     /// Takes room for all halves of a link.
@@ -57,7 +64,7 @@ impl<'w> Rooms<'w> {
             return Ok(halves);
         }
         for half in &halves {
-            let Some(room) = self.taken.get(&half.cluster) else { continue };
+            let Some(room) = self.room(&half.cluster) else { continue };
             let needed = room.with(&half.settings.id, bytes(&half.settings));
             if needed > PIECE_BYTES_MAX {
                 let finding =
@@ -66,7 +73,7 @@ impl<'w> Rooms<'w> {
             }
         }
         for half in &halves {
-            if let Some(room) = self.taken.get_mut(&half.cluster) {
+            if let Some(room) = self.room(&half.cluster) {
                 room.put(half.settings.id.clone(), bytes(&half.settings));
             }
         }
