@@ -431,6 +431,20 @@ fn each_link_costs_one_secret_and_one_status() {
 }
 
 #[test]
+fn statuses_wait_while_many_objects_are_being_written() {
+    let mut world = World::new();
+    (0..10).for_each(|number| world.cluster(&format!("region-{number}")));
+    let is_status = |write: &Write| matches!(write, Write::Status { .. });
+    let mut writes = world.decide();
+    assert!(writes.len() > 100 && !writes.iter().any(is_status), "{}", writes.len());
+    // A few that hang hold nothing up.
+    let hanging = writes.split_off(writes.len() - 10);
+    writes.into_iter().for_each(|write| world.perform(write));
+    let statuses = world.decide().into_iter().filter(is_status).count();
+    assert_eq!((statuses, hanging.len()), (10, 10));
+}
+
+#[test]
 fn a_write_that_goes_on_failing_is_a_condition_of_its_cluster() {
     let mut world = two_regions();
     world.fail("us-east-mqtt", 2);
