@@ -5,6 +5,7 @@
 # A cluster called NAME lives in $base/NAME, from its start until down.sh:
 #   lock         held by every process of the cluster: free means that nothing of it runs
 #   pid          the one process whose end ends all others
+#   network      the namespace of its network
 #   shape        the level and the number of nodes
 #   block        the first two numbers of its addresses
 #   ready        is there once the cluster can be used

@@ -71,7 +71,8 @@ step "the image, as restricted pods, over names"
 ./load.sh $one "$image"
 kubectl_in $one kubectl apply -f "$cluster_folder/selftest.yaml"
 kubectl_in $one kubectl -n selftest rollout status deployment/broker --timeout=60s
-says "" client $one by-name pub -h broker.selftest.svc.cluster.local -t greeting -m hello --retain
+greet=(pub -h broker.selftest.svc.cluster.local -t greeting -m hello --retain)
+says "" client $one by-name "${greet[@]}"
 says "greeting hello" client $one by-short-name sub -h broker -t greeting -C 1 -W 10s
 ! client $one no-such-name pub -h broker.elsewhere.svc.cluster.local -t greeting -m hello ||
     fail "a name that does not exist was found"
@@ -81,6 +82,9 @@ step "a node dies and returns"
 node_becomes $one node3 Unknown
 ./node.sh start $one 3
 node_becomes $one node3 True
+./load.sh $one "$image" # Its disk is empty, and the broker may have been there, with what it kept in memory.
+kubectl_in $one kubectl -n selftest rollout status deployment/broker --timeout=120s
+says "" client $one again "${greet[@]}"
 
 step "two clusters, joined"
 ./up.sh $two

@@ -13,6 +13,7 @@ export PATH=$bin:$PATH
 parts=$(dirname "$0")
 pki=$dir/run/pki
 mkdir -p "$dir/run/etc" "$dir/data"
+readlink /proc/self/ns/net >"$dir/network"
 
 mount -t tmpfs run /run # the nodes' namespaces are named here
 ip link set lo up

@@ -37,6 +37,10 @@ fi
 wait $root || true
 wait $root || true # again, should a signal have interrupted it
 [ -z "${watch-}" ] || kill $watch 2>/dev/null || true
+# What enter.sh runs shares the cluster's network alone; it has lost what it was for.
+for process in /proc/[0-9]*; do
+    [ "$(readlink "$process/ns/net" 2>/dev/null)" != "$(cat "$dir/network")" ] || kill "${process#/proc/}" || true
+done
 
 remove_cgroup "$cgroup"
-rm -rf "$dir/run" "$dir/data" "$dir/ready" "$dir/pid" "$base/.block-$number"
+rm -rf "$dir/run" "$dir/data" "$dir/ready" "$dir/pid" "$dir/network" "$base/.block-$number"
