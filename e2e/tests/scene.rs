@@ -106,6 +106,17 @@ async fn play_now(name: &str, scene: impl AsyncFnOnce(&Scene)) {
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
+/// The name of the cluster where it is one of this repository, whose network the tests can reach and cut. With another one the
+/// few tests that need this say that they abstain, which CI forbids.
+pub(crate) fn own_cluster() -> Option<String> {
+    let name = std::env::var("MQLINK_E2E_CLUSTER").ok();
+    if name.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "a cluster of this repository is needed");
+        eprintln!("abstains: this needs a cluster of this repository (docs/e2e.md)");
+    }
+    name
+}
+
 /// Takes the operator away: its pod is gone when this returns.
 pub(crate) async fn stop_operator(scene: &Scene) {
     let deployment = format!("deployment/{OPERATOR}");
@@ -319,6 +330,11 @@ impl Scene {
         let is_ready =
             |pod: Option<&Value>| condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True");
         self.until(Kind::Pod, &format!("{cluster}-0"), "ready", is_ready).await
+    }
+
+    /// The address of that pod.
+    pub(crate) async fn address(&self, cluster: &str) -> String {
+        self.pod(cluster).await["status"]["podIP"].as_str().expect("a ready pod has one").to_owned()
     }
 }
 

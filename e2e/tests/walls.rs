@@ -1,6 +1,4 @@
 //! A link between two pods whose packets vanish without an answer, while all else gets through.
-//!
-//! A cluster of this repository can do that to itself. With another one these tests say that they abstain, which CI forbids.
 
 use std::process::{Command, Stdio};
 
@@ -8,19 +6,9 @@ use serde_json::Value;
 
 use crate::clients::crosses;
 use crate::regions::{TWO_REGIONS, doors, two_regions};
-use crate::scene::{Kind, Scene, condition, play};
+use crate::scene::{Kind, Scene, condition, own_cluster, play};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/cluster/wall.sh");
-
-/// The cluster's name, for its script.
-fn cluster() -> Option<String> {
-    let name = std::env::var("MQLINK_E2E_CLUSTER").ok();
-    if name.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "a cluster of this repository is needed");
-        eprintln!("abstains: only a cluster of this repository drops packets (docs/e2e.md)");
-    }
-    name
-}
 
 /// Between two pods nothing gets through, until this is dropped.
 struct Wall {
@@ -30,11 +18,8 @@ struct Wall {
 
 impl Wall {
     async fn between(scene: &Scene, cluster: &str, one: &str, other: &str) -> Wall {
-        let address = async |name| {
-            let pod: Value = scene.pod(name).await;
-            pod["status"]["podIP"].as_str().expect("it runs").to_owned()
-        };
-        let wall = Wall { cluster: cluster.to_owned(), sides: [address(one).await, address(other).await] };
+        let sides = [scene.address(one).await, scene.address(other).await];
+        let wall = Wall { cluster: cluster.to_owned(), sides };
         assert!(wall.turns("up"), "{SCRIPT} fails");
         wall
     }
@@ -64,7 +49,7 @@ async fn is_cut(scene: &Scene) -> Value {
 #[test]
 fn what_is_published_behind_a_wall_arrives_when_it_falls() {
     play("wall", async |scene| {
-        let Some(cluster) = cluster() else { return };
+        let Some(cluster) = own_cluster() else { return };
         two_regions(scene).await;
         let (us, eu) = doors(scene).await;
         crosses(&us, &eu, "walled/before").await;
@@ -100,7 +85,7 @@ fn what_is_published_behind_a_wall_arrives_when_it_falls() {
 #[test]
 fn nobody_waits_for_a_peer_behind_a_wall() {
     play("wall-edits", async |scene| {
-        let Some(cluster) = cluster() else { return };
+        let Some(cluster) = own_cluster() else { return };
         two_regions(scene).await;
         let wall = Wall::between(scene, &cluster, "us-east", "eu-west").await;
         is_cut(scene).await;
