@@ -107,6 +107,9 @@ impl Authenticator {
 
     /// Begins to check a user name and a password.
     pub(super) fn check(&self, username: &Arc<str>, password: Bytes, peer: IpAddr) -> Check {
+        if self.users.is_open() {
+            return Check::Done(Verdict::Anonymous);
+        }
         let known = self.users.secrets.get(&**username);
         let token = self.users.tokens.clone().filter(|_| looks_like_token(&password));
         let trial = Trial {
@@ -177,6 +180,11 @@ impl Users {
 
     fn has_key(&self, key: u64) -> bool {
         self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(key))
+    }
+
+    /// True if there is nothing to hold a user name against, and no need to: many clients send one wherever they connect.
+    fn is_open(&self) -> bool {
+        self.is_anonymous_allowed && self.secrets.is_empty() && self.jwt.is_none()
     }
 }
 
@@ -284,6 +292,20 @@ mod tests {
             assert!(matches!(check(&cheap, name, password), Check::Done(Verdict::Refused)));
         }
         assert!(matches!(check(&authenticator(&[]), "ann", "x"), Check::Done(Verdict::Refused)));
+    }
+
+    #[test]
+    fn a_name_counts_for_nothing_only_where_nobody_is_known_and_nobody_needs_one() {
+        let judged = |users: &[(&str, &str)], anonymous| {
+            let user = |&(name, secret): &(&str, &str)| User { name: name.into(), secret: secret.into() };
+            let users = users.iter().map(user).collect();
+            let mut authenticator = Authenticator::new(Arc::default());
+            let _ = authenticator.apply(&Authentication { users, anonymous, ..Authentication::default() });
+            matches!(check(&authenticator, "cyd", "x"), Check::Done(Verdict::Anonymous))
+        };
+        assert!(judged(&[], true));
+        assert!(!judged(&[], false));
+        assert!(!judged(&[("ann", "plain:x")], true));
     }
 
     #[test]

@@ -41,17 +41,21 @@ pub enum FilterError {
     Shared,
 }
 
-impl From<FilterError> for Violation {
-    fn from(error: FilterError) -> Violation {
-        match error {
-            FilterError::Empty => Violation::FilterEmpty,
-            FilterError::TooLong => Violation::FilterTooLong,
-            FilterError::Nul => Violation::StringWithNul,
-            FilterError::HashMisplaced => Violation::FilterHashMisplaced,
-            FilterError::PlusMisplaced => Violation::FilterPlusMisplaced,
-            FilterError::ShareNameEmpty => Violation::ShareNameEmpty,
-            FilterError::ShareNameInvalid => Violation::ShareNameInvalid,
-            FilterError::ShareFilterMissing | FilterError::Shared => Violation::ShareFilterMissing,
+impl FilterError {
+    /// What is wrong with a packet that names such a filter. Nothing if only the subscription is: `$share` without a proper
+    /// name or without a filter behind it is well-formed, 3.1.1 knows nothing of sharing, and what else the packet asks for
+    /// holds. SUBACK refuses it by itself. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+    pub(super) const fn violation(self) -> Option<Violation> {
+        match self {
+            FilterError::Empty => Some(Violation::FilterEmpty),
+            FilterError::TooLong => Some(Violation::FilterTooLong),
+            FilterError::Nul => Some(Violation::StringWithNul),
+            FilterError::HashMisplaced => Some(Violation::FilterHashMisplaced),
+            FilterError::PlusMisplaced => Some(Violation::FilterPlusMisplaced),
+            FilterError::ShareNameEmpty
+            | FilterError::ShareNameInvalid
+            | FilterError::ShareFilterMissing
+            | FilterError::Shared => None,
         }
     }
 }
@@ -271,14 +275,16 @@ pub fn parse_subscription(text: &str) -> Result<(Option<Arc<str>>, Filter), Filt
     Ok((None, Filter::parse(text)?))
 }
 
-/// Checks a subscription's text without keeping it, and tells whether it is shared.
-pub(super) fn check_subscription(text: &str) -> Result<bool, FilterError> {
-    match text.strip_prefix(SHARE) {
-        Some(shared) => {
-            check_length(text)?;
-            split_shared(shared).map(|_| true)
-        }
-        None => check_filter(text).map(|()| false),
+/// Checks a filter of a SUBSCRIBE or UNSUBSCRIBE without keeping it, and tells whether it is shared.
+pub(super) fn check_requested(text: &str) -> Result<bool, Violation> {
+    let shared = text.strip_prefix(SHARE);
+    let checked = match shared {
+        Some(shared) => check_length(text).and_then(|()| split_shared(shared).map(drop)),
+        None => check_filter(text),
+    };
+    match checked.err().and_then(FilterError::violation) {
+        Some(violation) => Err(violation),
+        None => Ok(shared.is_some()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The filter lists of SUBSCRIBE and UNSUBSCRIBE: checked once, then read from the wire bytes.
 
-use super::filter::check_subscription;
+use super::filter::check_requested;
 use super::wire::{Reader, write_data};
 use super::{QoS, Version, Violation};
 use std::fmt;
@@ -79,7 +79,7 @@ impl SubscribeOptions {
     }
 }
 
-/// The filters of a SUBSCRIBE, with their options: at least one, each valid.
+/// The filters of a SUBSCRIBE, with their options: at least one, each valid, but perhaps for its share name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SubscribeFilters<'a> {
     bytes: &'a [u8],
@@ -94,7 +94,7 @@ impl<'a> SubscribeFilters<'a> {
         let mut reader = reader;
         while !reader.is_empty() {
             // [MQTT-3.8.3-1]
-            let shared = check_subscription(reader.text()?)?;
+            let shared = check_requested(reader.text()?)?;
             let options = SubscribeOptions::from_byte(reader.byte()?, version)?;
             if shared && options.no_local {
                 return Err(Violation::NoLocalShared); // [MQTT-3.8.3-4]
@@ -139,7 +139,7 @@ impl SubscribeFiltersBuf {
     /// # Errors
     /// What is wrong with the filter.
     pub fn push(&mut self, filter: &str, options: SubscribeOptions) -> Result<(), Violation> {
-        check_subscription(filter)?;
+        check_requested(filter)?;
         write_data(&mut self.bytes, filter.as_bytes());
         self.bytes.push(options.to_byte(Version::V5));
         Ok(())
@@ -151,7 +151,7 @@ impl SubscribeFiltersBuf {
     }
 }
 
-/// The filters of an UNSUBSCRIBE: at least one, each valid.
+/// The filters of an UNSUBSCRIBE: at least one, each valid, but perhaps for its share name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UnsubscribeFilters<'a> {
     bytes: &'a [u8],
@@ -166,7 +166,7 @@ impl<'a> UnsubscribeFilters<'a> {
         }
         let mut reader = reader;
         while !reader.is_empty() {
-            check_subscription(reader.text()?)?;
+            check_requested(reader.text()?)?;
         }
         Ok(filters)
     }
@@ -202,7 +202,7 @@ impl UnsubscribeFiltersBuf {
     /// # Errors
     /// What is wrong with the filter.
     pub fn push(&mut self, filter: &str) -> Result<(), Violation> {
-        check_subscription(filter)?;
+        check_requested(filter)?;
         write_data(&mut self.bytes, filter.as_bytes());
         Ok(())
     }

@@ -163,12 +163,6 @@ violations! {
         "a # in a topic filter is not a level of its own at the end";
     FilterPlusMisplaced => MalformedPacket, "[MQTT-4.7.1-2]",
         "a + in a topic filter is not a level of its own";
-    ShareNameEmpty => MalformedPacket, "[MQTT-4.8.2-1]",
-        "a shared subscription has no share name: use $share/name/filter";
-    ShareNameInvalid => MalformedPacket, "[MQTT-4.8.2-2]",
-        "a share name contains a wildcard: use $share/name/filter";
-    ShareFilterMissing => MalformedPacket, "[MQTT-4.8.2-2]",
-        "a shared subscription has no topic filter: use $share/name/filter";
     SubAckEmpty => ProtocolError, "",
         "the packet carries no reason code";
 

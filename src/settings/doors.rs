@@ -196,7 +196,7 @@ pub enum CertificateName {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Authentication {
-    /// Clients without a user name may connect.
+    /// Clients without a user name may connect; and as such, with any name, if there are neither users nor tokens.
     pub anonymous: bool,
     /// Clients with a user name must be one of these, or show a token.
     pub users: Vec<User>,

@@ -94,6 +94,11 @@ impl Core {
             // [MQTT-4.8.0-2] v3
             Verdict::Busy => return self.close(id, Fault::ServerBusy, now),
             Verdict::Accepted => {}
+            // The name is not shown to be the client's: no rule may go by it.
+            Verdict::Anonymous => {
+                connection.username = None;
+                connection.proof = Proof::Nothing;
+            }
             Verdict::Token { username, until, key, grants } => {
                 connection.username = Some(username);
                 connection.proof = Proof::Token { key };

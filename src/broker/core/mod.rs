@@ -143,6 +143,8 @@ pub enum Verdict {
         /// What it says that its bearer may do.
         grants: Option<Grants>,
     },
+    /// Nobody can tell, and nobody needs to: no user is known, and clients without a name may connect.
+    Anonymous,
     /// They do not.
     Refused,
     /// Too many wait for an answer.

@@ -75,9 +75,6 @@ fn subscribe(filter: impl AsRef<[u8]>, options: u8) -> Vec<u8> {
 }
 
 /// A SUBSCRIBE of 3.1.1 for this filter, at QoS 0.
-fn subscribe_v3(filter: &str) -> Vec<u8> {
-    packet(0x82, &[&[0, 1], &data(filter), &[0]])
-}
 
 /// An UNSUBSCRIBE of 5.0 for this filter.
 fn unsubscribe(filter: impl AsRef<[u8]>) -> Vec<u8> {
@@ -566,13 +563,6 @@ fn subscribing() -> Vec<Case> {
         case("a filter with # after text", V5, subscribe("a#", 0), Bad::FilterHashMisplaced),
         case("a filter with + after text", V5, subscribe("a+/b", 0), Bad::FilterPlusMisplaced),
         case("a filter with + to unsubscribe", V5, unsubscribe("a+"), Bad::FilterPlusMisplaced),
-        case("a share without name", V5, subscribe("$share//t", 0), Bad::ShareNameEmpty),
-        case("a share without name, v3", V3, subscribe_v3("$share//t"), Bad::ShareNameEmpty),
-        case("a share name with wildcard, v3", V3, subscribe_v3("$share/#/t"), Bad::ShareNameInvalid),
-        case("a share without filter, v3", V3, subscribe_v3("$share/g"), Bad::ShareFilterMissing),
-        case("a share name with wildcard", V5, subscribe("$share/g+/t", 0), Bad::ShareNameInvalid),
-        case("a share without filter", V5, subscribe("$share/g", 0), Bad::ShareFilterMissing),
-        case("a share with an empty filter", V5, subscribe("$share/g/", 0), Bad::ShareFilterMissing),
         case("a share with a malformed filter", V5, subscribe("$share/g/a#", 0), Bad::FilterHashMisplaced),
         case(
             "a SUBSCRIBE whose second filter is malformed",

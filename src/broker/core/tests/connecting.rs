@@ -1,7 +1,7 @@
 //! CONNECT and the ways out.
 
 use super::world::{World, v3, v5};
-use crate::broker::core::{Fault, Verdict};
+use crate::broker::core::{Fault, Proof, Verdict};
 use crate::mqtt::{
     Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Subscribe, SubscribeFiltersBuf, SubscribeOptions,
     Version, Violation,
@@ -119,6 +119,16 @@ fn a_user_is_let_in_or_not_by_the_verdict() {
             assert_eq!(w.core.reads(id), verdict == Verdict::Accepted);
         }
     }
+}
+
+#[test]
+fn where_no_user_is_known_a_name_shows_nothing() {
+    let mut w = World::new();
+    let id = w.hello(&v5("a").user("ann", "secret"));
+    w.verdict(id, Verdict::Anonymous);
+    assert_eq!(w.heard(id), ["CONNACK Success"]);
+    w.core.close_where(|proof, name| proof != Proof::Nothing || name.is_some(), Fault::NotAuthorized, w.now);
+    assert!(w.heard(id).is_empty());
 }
 
 // [MQTT-3.12.4-1]

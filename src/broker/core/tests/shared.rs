@@ -1,8 +1,11 @@
 //! Shared subscriptions: one member of each group, whoever can take it.
 
-use super::world::{World, options, v5};
+use super::world::{World, options, v3, v5};
 use crate::broker::core::ConnectionId;
-use crate::mqtt::Property;
+use crate::mqtt::{
+    Packet, PacketId, Properties, Property, Subscribe, SubscribeFiltersBuf, Unsubscribe,
+    UnsubscribeFiltersBuf,
+};
 
 fn member(w: &mut World, client_id: &'static str, window: u16) -> ConnectionId {
     let id = w.connect(v5(client_id).expiry(60).with(Property::ReceiveMaximum(window)));
@@ -184,4 +187,32 @@ fn what_a_member_leaves_behind_goes_to_the_others_also_where_it_was_moved_to() {
     there.core.import_session(&moved, there.now).expect("it is new there");
     there.run_for(61.0); // it ends
     assert_eq!(there.heard(b), ["t/x=in flight q1 #1", "t/x=queued q1 #2"]);
+}
+
+// [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+#[test]
+fn a_share_without_a_proper_name_or_filter_is_refused_alone() {
+    let wrong = ["$share/", "$share//t", "$share/g", "$share/g/", "$share/g+/t", "$share/#/t"];
+    for (hello, refused, unsubscribed) in
+        [(v5("a"), "143", "UNSUBACK [143, 143, 143, 143, 143, 143, 0]"), (v3("a"), "128", "UNSUBACK []")]
+    {
+        let mut w = World::new();
+        let (a, b) = (w.connect(hello), w.connect(v5("b")));
+        let mut filters = SubscribeFiltersBuf::default();
+        let mut to_leave = UnsubscribeFiltersBuf::default();
+        for filter in wrong.into_iter().chain(["t"]) {
+            filters.push(filter, options(1)).expect("the packet may name it");
+            to_leave.push(filter).expect("the packet may name it");
+        }
+        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+        let filters = filters.as_filters();
+        w.send(a, &Packet::Subscribe(Subscribe { packet_id, properties, filters }));
+        let refused = [refused; 6].join(", ");
+        assert_eq!(w.heard(a), [format!("SUBACK [{refused}, 1]")]);
+        w.publish(b, "t", 0, "x");
+        assert_eq!(w.heard(a), ["t=x"]);
+        let filters = to_leave.as_filters();
+        w.send(a, &Packet::Unsubscribe(Unsubscribe { packet_id, properties, filters }));
+        assert_eq!(w.heard(a), [unsubscribed]);
+    }
 }
