@@ -68,6 +68,7 @@ use self::mesh::Mesh;
 pub use self::mesh::{Bag, Desk, Exchanged, Office, Place, SHARDS_MAX, ShardMask, ShardNumber, shards_in};
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
+use self::pressure::PART_BYTES;
 pub use self::pressure::Pressure;
 use self::publish::{Unanswered, Uncompleted};
 use self::retained::Retained;
@@ -353,7 +354,13 @@ impl Core {
                         self.close(id, fault, now);
                     }
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    if self.pressure == Pressure::Closed && bytes.len() - used > PART_BYTES {
+                        self.counters.shed_new += 1;
+                        self.close(id, Fault::QuotaExceeded, now);
+                    }
+                    break;
+                }
                 // [MQTT-4.13.1-1] [MQTT-3.1.4-1]
                 Err(violation) => {
                     self.introduce(id, mqtt::connack_version(&bytes[used..]));

@@ -7,6 +7,8 @@
 pub(super) const SLOW_BYTES: usize = 64 * 1024;
 /// What may wait in the queue of one session while queues are kept short.
 pub(super) const SHORT_QUEUE_BYTES: usize = 64 * 1024;
+/// The bytes of a packet that is not whole yet above which its connection ends while nothing is taken in.
+pub(super) const PART_BYTES: usize = 64 * 1024;
 
 /// How short memory is. Each step gives up what those before it do, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +20,7 @@ pub enum Pressure {
     Slow,
     /// From 90 % on: the queue of a session grows no further than to 64 KiB.
     Queues,
-    /// From the mark on: no connection, subscription or retained message is taken in that was not there before.
+    /// From the mark on: no connection, subscription, retained message or large packet is taken in that was not there before.
     Closed,
 }
 

@@ -299,6 +299,9 @@ fn a_client_without_a_receive_maximum_waits_while_the_store_is_slow() {
     assert_eq!(w.closed(a), Some(Fault::KeepAliveTimeout));
 }
 
+/// How it begins.
+const PUBLISH_OF_A_MEGABYTE: &[u8] = b"\x30\x80\x80\x40\0\x01t\0";
+
 #[test]
 fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
     let mut world = World::new();
@@ -331,6 +334,14 @@ fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
     assert_eq!(world.heard(publisher), ["SUBACK [151]"]);
     world.publish_with(publisher, "retained", 0, "x", true, &[]);
     assert_eq!((world.core.levels().retained, world.core.counters().shed_new), (0, 3));
+
+    // A packet that is not whole yet: half of a megabyte, of thousands of clients, is memory too.
+    let sender = PUBLISH_OF_A_MEGABYTE;
+    let (small, large) = ([sender, &[0; 60_000]].concat(), [sender, &[0; 70_000]].concat());
+    assert_eq!(world.send_bytes(publisher, &small), 0);
+    assert!(world.heard(publisher).is_empty());
+    world.send_bytes(publisher, &large);
+    assert_eq!(world.heard(publisher), ["DISCONNECT QuotaExceeded"]);
 
     // What is there stays, and comes when the client does.
     world.core.set_pressure(Pressure::None);
