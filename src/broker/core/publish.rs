@@ -262,7 +262,7 @@ impl Core {
         let mut keeper = None;
         // [MQTT-3.3.1-5] [MQTT-3.3.1-8]
         if outgoing.publish.retain {
-            self.mesh.shows.note(outgoing.publish.topic);
+            self.mesh.note_retained(outgoing.publish.topic);
             keeper = self.mesh.elsewhere(outgoing.publish.topic);
             if keeper.is_none() {
                 self.retain(outgoing, now);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::mesh::Wanted;
 use super::pressure::Pressure;
 use super::recipients::Subscriber;
 use super::session::{Subscription, SubscriptionKey};
@@ -34,6 +35,8 @@ pub(super) struct Subscribed {
     identifier: Option<NonZeroU32>,
     /// The store's count of changes before it.
     pub(super) before: u64,
+    /// The searches' moment before it.
+    since: u64,
 }
 
 impl Core {
@@ -45,7 +48,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         let identifier = subscribe.properties.subscription_identifiers().next().and_then(NonZeroU32::new);
-        let before = self.ledger.changes();
+        let (before, since) = (self.ledger.changes(), self.mesh.shows.moment());
         let mut reasons = Reasons::new();
         let mut to_show = Vec::new();
         // [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1]
@@ -60,15 +63,36 @@ impl Core {
         }
         let serial = self.sessions[session as usize].serial;
         let packet_id = subscribe.packet_id;
-        let done =
-            Subscribed { connection: id, session, serial, packet_id, reasons, to_show, identifier, before };
-        self.subscribed(done, now)
+        let connection = id;
+        self.subscribed(
+            Subscribed {
+                connection,
+                session,
+                serial,
+                packet_id,
+                reasons,
+                to_show,
+                identifier,
+                before,
+                since,
+            },
+            now,
+        )
     }
 
     /// Answers a SUBSCRIBE, now that its interest is held everywhere, and sends what is retained.
     pub(super) fn finish_subscribe(&mut self, subscribed: Subscribed, now: Instant) -> Result<(), Fault> {
-        let Subscribed { connection, session, serial, packet_id, reasons, to_show, identifier, before } =
-            subscribed;
+        let Subscribed {
+            connection,
+            session,
+            serial,
+            packet_id,
+            reasons,
+            to_show,
+            identifier,
+            before,
+            since,
+        } = subscribed;
         // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
         let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_suback(connection, ack, before)?; // [MQTT-3.8.4-1]
@@ -76,7 +100,8 @@ impl Core {
             let key = SubscriptionKey { filter, group: None };
             let session_now = self.sessions.get(session as usize).filter(|session| session.serial == serial);
             let is_there = session_now.is_some_and(|session| session.subscriptions.contains_key(&key));
-            if is_there && !self.show_retained(session, &key.filter, options, identifier, now) {
+            let wanted = Wanted { filter: key.filter, options, identifier, since };
+            if is_there && !self.show_retained(session, wanted, now) {
                 break;
             }
         }

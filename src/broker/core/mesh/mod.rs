@@ -28,7 +28,7 @@ pub(super) use self::bag::Away;
 pub use self::bag::Bag;
 use self::bag::{Confirm, Item, Rare};
 pub use self::office::{Desk, Exchanged, Office};
-pub(super) use self::shows::Shows;
+pub(super) use self::shows::{Shows, Wanted};
 use super::delivery::Outgoing;
 use super::subscribe::Subscribed;
 use super::{Core, Effect, Fault};
@@ -417,7 +417,7 @@ impl Core {
         let before = self.ledger.changes();
         let recipients = self.recipients_of(outgoing.publish.topic);
         if outgoing.publish.retain {
-            self.mesh.shows.note(outgoing.publish.topic);
+            self.mesh.note_retained(outgoing.publish.topic);
         }
         if keeps {
             self.retain(outgoing, now);

@@ -4,8 +4,8 @@
 //! [`Core::handle_work`], so that `#` over a million topics stalls nobody. Other shards are asked after SUBACK, when all of
 //! them hold the interest: whatever is retained later reaches the subscriber as it is published.
 //!
-//! While a search is under way, newer messages overtake it: topics of retained messages that pass by are noted, and what a
-//! search brings for them is dropped. The note is bounded by [`SEEN_MAX`]; beyond it a client may see an old message late.
+//! From SUBSCRIBE until its search is over, newer messages overtake it: topics of retained messages that pass by are noted,
+//! and what a search brings for them is dropped. The note is bounded by [`SEEN_MAX`]; beyond it a client may see an old message late.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -15,29 +15,55 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use super::bag::{Item, Rare, ShowId};
-use super::{Core, ShardMask, ShardNumber};
+use super::{Core, Mesh, ShardMask, ShardNumber};
 use crate::broker::core::SessionId;
 use crate::broker::core::delivery::{Outgoing, with_outgoing};
 use crate::broker::core::recipients::Grant;
 use crate::broker::core::retained::{Step, Walk};
+use crate::broker::core::session::SubscriptionKey;
 use crate::mqtt::{Filter, QoS, SubscribeOptions};
 
 /// How many topic levels one step of a search looks at.
 const STEP_NODES: usize = 1_000;
 /// How many searches may wait for their next step; one more is not begun.
-const WAITING_MAX: usize = 1_000;
+const WAITING_MAX: usize = 10_000;
+/// How many searches one session may have under way: its further ones wait, not those of others.
+const UNDER_WAY_MAX: usize = 4;
+/// How many may wait for that; one more is not made. A SUBSCRIBE may name a filter a million times.
+const LATER_MAX: usize = 10_000;
+/// How many of them begin at once.
+const BEGIN_MAX: usize = 8;
 /// How many topics are noted.
 const SEEN_MAX: usize = 65_536;
 
+/// A session, and its serial number.
+type Asker = (SessionId, u32);
+
+/// A search to be made.
+pub(in super::super) struct Wanted {
+    pub(in super::super) filter: Filter,
+    pub(in super::super) options: SubscribeOptions,
+    pub(in super::super) identifier: Option<NonZeroU32>,
+    /// Notes from here on are newer than what it brings.
+    pub(in super::super) since: u64,
+}
+
+/// What a session has under way, and what waits for that.
+#[derive(Default)]
+struct Turn {
+    under_way: usize,
+    later: VecDeque<Wanted>,
+}
+
 /// A session's search.
 struct Asked {
-    session: SessionId,
-    serial: u32,
+    asker: Asker,
     grant: Grant,
-    /// Notes from here on are newer than what it brings.
     since: u64,
     /// Who is not done.
     awaited: ShardMask,
+    /// It is in its session's [`Turn`]; most are over before that.
+    is_under_way: bool,
 }
 
 /// A search in what this shard retains, for itself or for another.
@@ -55,19 +81,24 @@ pub(in super::super) struct Shows {
     last_refused: Option<ShowId>,
     asked: HashMap<ShowId, Asked>,
     running: VecDeque<Running>,
+    turns: HashMap<Asker, Turn, foldhash::fast::RandomState>,
+    /// Sessions that have something to begin.
+    free: Vec<Asker>,
     seen: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
     moment: u64,
 }
 
 impl Shows {
-    /// A retained message passes by.
-    #[inline]
-    pub(in super::super) fn note(&mut self, topic: &str) {
-        if self.asked.is_empty() || self.seen.len() >= SEEN_MAX {
-            return;
+    fn note(&mut self, topic: &str) {
+        if self.seen.len() < SEEN_MAX {
+            self.moment += 1;
+            self.seen.insert(topic.into(), self.moment);
         }
-        self.moment += 1;
-        self.seen.insert(topic.into(), self.moment);
+    }
+
+    /// What passes by from now on is newer than what a search brings that is begun for a SUBSCRIBE of now.
+    pub(in super::super) fn moment(&self) -> u64 {
+        self.moment
     }
 
     /// A shard has no more for a search.
@@ -80,9 +111,45 @@ impl Shows {
     }
 
     fn forget(&mut self, show: ShowId) {
-        self.asked.remove(&show);
-        if self.asked.is_empty() {
-            self.seen.clear();
+        let Some(asked) = self.asked.remove(&show).filter(|asked| asked.is_under_way) else { return };
+        let Some(turn) = self.turns.get_mut(&asked.asker) else { return };
+        turn.under_way -= 1;
+        if !turn.later.is_empty() {
+            self.free.push(asked.asker);
+        } else if turn.under_way == 0 {
+            self.turns.remove(&asked.asker);
+        }
+    }
+
+    /// The next search that a session may begin.
+    fn next(&mut self, asker: Asker) -> Option<Wanted> {
+        let turn = self.turns.get_mut(&asker).filter(|turn| turn.under_way < UNDER_WAY_MAX)?;
+        let next = turn.later.pop_front();
+        if next.is_none() && turn.under_way == 0 {
+            self.turns.remove(&asker);
+        }
+        next
+    }
+
+    /// A session wants no more than what it has under way.
+    fn drop_later(&mut self, asker: Asker) {
+        if let Some(turn) = self.turns.get_mut(&asker) {
+            turn.later = VecDeque::new();
+            if turn.under_way == 0 {
+                self.turns.remove(&asker);
+            }
+        }
+    }
+}
+
+impl Mesh {
+    /// A retained message passes by.
+    #[inline]
+    pub(in super::super) fn note_retained(&mut self, topic: &str) {
+        if !self.subscribed.is_empty() || !self.shows.asked.is_empty() {
+            self.shows.note(topic);
+        } else if !self.shows.seen.is_empty() {
+            self.shows.seen.clear();
         }
     }
 }
@@ -91,7 +158,8 @@ impl Core {
     /// True if [`Core::handle_work`] has something to do.
     #[inline]
     pub fn has_work(&self) -> bool {
-        !self.mesh.shows.running.is_empty() || self.is_in_review()
+        let shows = &self.mesh.shows;
+        !shows.running.is_empty() || !shows.free.is_empty() || self.is_in_review()
     }
 
     /// Does a part of what takes long; called again and again, it comes to an end.
@@ -100,24 +168,54 @@ impl Core {
             return; // what is found has nowhere to go
         }
         self.review(now);
+        if let Some(asker) = self.mesh.shows.free.pop() {
+            self.begin_later(asker, now);
+        }
         let Some(mut running) = self.mesh.shows.running.pop_front() else { return };
         if self.step(&mut running, now) {
-            self.mesh.shows.running.push_front(running);
+            self.mesh.shows.running.push_back(running); // others have their turn
         } else if self.mesh.shows.running.is_empty() {
             self.retained.let_go();
         }
     }
 
-    /// Sends a session what is retained, here and elsewhere. False if it has no room for all that is here: a search that
-    /// brings nothing any more must not go on, for a filter costs its client nothing and us all that is retained.
+    /// Sends a session what is retained, here and elsewhere, now or when its searches before are over. False if it has no
+    /// room for all that is here: a search that brings nothing any more must not go on, for a filter costs its client
+    /// nothing and us all that is retained.
     pub(in super::super) fn show_retained(
         &mut self,
         session: SessionId,
-        filter: &Filter,
-        options: SubscribeOptions,
-        identifier: Option<NonZeroU32>,
+        wanted: Wanted,
         now: Instant,
     ) -> bool {
+        let asker = (session, self.sessions[session as usize].serial);
+        match self.mesh.shows.turns.get_mut(&asker) {
+            Some(turn) if turn.under_way >= UNDER_WAY_MAX || !turn.later.is_empty() => {
+                if turn.later.len() < LATER_MAX {
+                    turn.later.push_back(wanted);
+                }
+                true
+            }
+            _ => self.search(asker, &wanted, now),
+        }
+    }
+
+    /// Begins what waited for a session's turn.
+    fn begin_later(&mut self, asker: Asker, now: Instant) {
+        for _ in 0..BEGIN_MAX {
+            let Some(wanted) = self.mesh.shows.next(asker) else { return };
+            let key = SubscriptionKey { filter: wanted.filter.clone(), group: None };
+            let session = self.sessions.get(asker.0 as usize).filter(|session| session.serial == asker.1);
+            let Some(session) = session else { return self.mesh.shows.drop_later(asker) };
+            if session.subscriptions.contains_key(&key) && !self.search(asker, &wanted, now) {
+                return self.mesh.shows.drop_later(asker);
+            }
+        }
+        self.mesh.shows.free.push(asker);
+    }
+
+    fn search(&mut self, asker: Asker, wanted: &Wanted, now: Instant) -> bool {
+        let Wanted { filter, options, identifier, since } = wanted;
         let grant = Grant {
             qos: options.qos,
             retain_as_published: true,
@@ -125,21 +223,26 @@ impl Core {
         };
         let shows = &mut self.mesh.shows;
         shows.last += 1;
-        let (show, since) = (ShowId(shows.last), shows.moment);
-        let serial = self.sessions[session as usize].serial;
+        let show = ShowId(shows.last);
         let place = self.mesh.place;
         let awaited = match filter.has_wildcard() {
             true => u64::MAX >> (64 - place.count()),
             false => 1 << place.home_of(filter.as_str()),
         };
-        self.mesh.shows.asked.insert(show, Asked { session, serial, grant, since, awaited });
+        let asked = Asked { asker, grant, since: *since, awaited, is_under_way: false };
+        self.mesh.shows.asked.insert(show, asked);
         for shard in super::shards_in(awaited).filter(|&shard| shard != place.own) {
             self.mesh.say(shard, Rare::Show { show, filter: filter.clone() });
         }
         if awaited & (1 << place.own) != 0 {
             self.begin_show(place.own, show, filter, now);
         }
-        self.mesh.shows.last_refused != Some(show)
+        let shows = &mut self.mesh.shows;
+        if let Some(asked) = shows.asked.get_mut(&show) {
+            asked.is_under_way = true;
+            shows.turns.entry(asker).or_default().under_way += 1;
+        }
+        shows.last_refused != Some(show)
     }
 
     pub(super) fn begin_show(&mut self, asker: ShardNumber, show: ShowId, filter: &Filter, now: Instant) {
@@ -204,7 +307,7 @@ impl Core {
         if self.mesh.shows.seen.get(topic).is_some_and(|&moment| moment > asked.since) {
             return true; // it has a newer one
         }
-        let (session, serial, grant) = (asked.session, asked.serial, asked.grant.clone());
+        let ((session, serial), grant) = (asked.asker, asked.grant.clone());
         let is_here = self.sessions.get(session as usize).is_some_and(|session| session.serial == serial);
         self.encoder.begin();
         if is_here && self.deliver_patiently(session, &grant, outgoing) {

@@ -189,6 +189,8 @@ fn whoever_subscribes_ends_up_with_the_last_retained_message() {
                 if *last > 0 {
                     assert_eq!(got.last(), Some(&last.to_string().as_str()), "seed {seed}: {got:?}");
                 }
+                let got: Vec<i32> = got.iter().map(|text| text.parse().expect("a number")).collect();
+                assert!(got.is_sorted_by(|one, next| one < next), "seed {seed}: twice or too late: {got:?}");
             }
         }
     }
@@ -282,6 +284,35 @@ fn a_wide_filter_over_many_retained_messages_is_served_in_parts() {
         let shown = got.iter().filter(|line| line.ends_with("=xr")).count();
         assert!((6_000 - 6_000 / 7 - 1..=6_000).contains(&shown), "{shown} shown");
         assert_eq!(node.cores.iter().map(|core| core.levels().retained).sum::<usize>(), 6_000);
+    }
+}
+
+#[test]
+fn one_sessions_many_searches_wait_for_each_other_and_not_others_for_them() {
+    for shards in [1, 2] {
+        let mut node = Node::new(shards, 3);
+        let (publisher, greedy, modest) =
+            (node.connect("publisher"), node.connect("greedy"), node.connect("modest"));
+        for n in 0..6_000 {
+            node.publish(publisher, &format!("r/{}/{n}", n % 3), "x", 0, true);
+            if n % 500 == 0 {
+                node.settle();
+            }
+        }
+        node.settle();
+        for n in 0..500 {
+            node.subscribe(greedy, &format!("+/+/none-{n}"), 0);
+            node.subscribe(greedy, &format!("r/0/{}", n * 3), 0);
+        }
+        node.subscribe(modest, "r/1/#", 0);
+        let mut turns = 0;
+        while node.clients[modest].got.len() < 2_000 {
+            node.stir(1);
+            turns += 1;
+            assert!(turns < 2_000, "it waits for all of the others");
+        }
+        node.settle();
+        assert_eq!(node.clients[greedy].got.len(), 500, "each of its own comes, too");
     }
 }
 
