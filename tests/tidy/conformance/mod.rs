@@ -139,6 +139,7 @@ fn document(tags: &Tags) -> String {
     table(&mut out, tags, v5::STATEMENTS, "");
     out.push_str("\n## MQTT 3.1.1\n\nWhere a statement is 5.0's too, one line enforces both, and its number there is given.\n\n");
     table(&mut out, tags, v3::STATEMENTS, " v3");
+    out.push_str(TAIL);
     out
 }
 
@@ -176,4 +177,28 @@ Every normative statement of MQTT 5.0 and 3.1.1, what it says in a few words of 
 test that shows it. Made from the tags in the source by `UPDATE_CONFORMANCE=1 cargo test --test tidy conformance`; the test
 fails when a statement that binds a server has no line or no test. MQTT 3.1 clients (`MQIsdp`) are served by the rules of
 3.1.1, except that what is sent again may have DUP in SUBSCRIBE, UNSUBSCRIBE and PUBREL, and CONNACK has no Session Present.
+";
+
+const TAIL: &str = "
+## What others' suites find
+
+What was run against a broker with anonymous clients allowed, with 1, 2 and 4 shards; nothing of it is in this repository.
+
+| suite | from | result |
+|---|---|---|
+| paho.mqtt.golang 1.5.1, all tests | Go | all pass |
+| gmqtt 0.8.0, tests of MQTT 5 and session expiry | PyPI | 33 of 35; one wants TLS on port 8883, in one the client names itself and expects an assigned name |
+| paho-mqtt 2.2.0, tests of MQTT 5 (those of Eclipse's interoperability suite) | PyPI | 20 of 24; three restart the suite's own broker, one wants 0x80 for a filter of its own |
+| packets of mochi-mqtt 2.7.9, 101 | Go | as labelled, but for 18 that are a part of a packet only, 5 that MQTT forbids a client, an authentication method that is not ours, and a message to $SYS, which is dropped without a word |
+| what the suites of Eclipse (paho.mqtt.testing), bromq-dev (testmqtt), LabOverWire (mqtt5-conformance) and EMQX expect, as 145 probes of ours | read | all pass, but for the list below |
+
+Where suites and brokers differ and MQTT allows both, or a suite wants what MQTT does not say:
+
+- Overlapping subscriptions bring one copy with all identifiers (Eclipse wants that; mqtt5-conformance wants one copy each).
+- A QoS 2 message goes on to its subscribers when PUBLISH comes, as figure 4.3 has it (mqtt5-conformance: not before PUBREL).
+- A `$share` without a proper name or filter is refused by SUBACK 0x8F; a misplaced `+` or `#`, also in a topic or a response
+  topic, is malformed: 0x81 (EMQX: 0x90, 0x82).
+- A session without expiry ends when it is taken over, and the newcomer finds none (EMQX: it does).
+- A topic that is shorter than an alias gets none.
+- A client that sends more than our Receive Maximum at once is disconnected, even if it would have been answered in time.
 ";
