@@ -72,7 +72,7 @@ impl Image {
     }
 
     /// Takes the power from the machine: the node ends, and what it has written and not synced is gone.
-    fn lose_power(&mut self, node: Node) {
+    fn lose_power(&self, node: Node) {
         signal(node.pid(), Signal::SIGSTOP);
         until("a node that stands still", || is_still(node.pid()).then_some(()));
         let left = self.folder.path().join("left");
@@ -159,7 +159,7 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room(
 
 #[test]
 fn what_was_acknowledged_under_always_survives_the_loss_of_power() {
-    let Some(mut image) = Image::new(32) else { return };
+    let Some(image) = Image::new(32) else { return };
     let mut settings = settings();
     settings.storage.durability = Durability::Always;
     let port = settings.listeners[0].port;

@@ -178,12 +178,19 @@ impl Other {
     }
 }
 
+/// A shared subscription whose name or filter is missing or not one: the broker refuses it alone.
+fn is_badly_shared(filter: &str) -> bool {
+    filter.starts_with("$share/") && SharedFilter::parse(filter).is_err()
+}
+
 const PROTOCOL_CORE: Other = Other {
     name: "mqtt-protocol-core 0.7.9",
     judge: protocol_core,
     fails_at: |packet, _| match packet {
         Packet::Connect(connect) => connect.username.is_none() && connect.password.is_some(),
         Packet::Disconnect(packet) => packet.reason == ReasonCode::BadAuthenticationMethod,
+        Packet::Subscribe(packet) => packet.filters.iter().any(|(filter, _)| is_badly_shared(filter)),
+        Packet::Unsubscribe(packet) => packet.filters.iter().any(is_badly_shared),
         _ => false,
     },
     fails: &[
@@ -191,6 +198,10 @@ const PROTOCOL_CORE: Other = Other {
         (
             "refuses DISCONNECT with 0x8C",
             "table 2-6 has it and 4.12.1 needs it, though the table of 3.14.2.1 does not name it",
+        ),
+        (
+            "refuses all of a SUBSCRIBE for the share name of one filter",
+            "3.9.3: each filter has a code of its own, 0x8F for this one",
         ),
     ],
     accepts: accepted::PROTOCOL_CORE,

@@ -74,8 +74,6 @@ fn subscribe(filter: impl AsRef<[u8]>, options: u8) -> Vec<u8> {
     packet(0x82, &[&[0, 1, 0], &data(filter), &[options]])
 }
 
-/// A SUBSCRIBE of 3.1.1 for this filter, at QoS 0.
-
 /// An UNSUBSCRIBE of 5.0 for this filter.
 fn unsubscribe(filter: impl AsRef<[u8]>) -> Vec<u8> {
     packet(0xa2, &[&[0, 1, 0], &data(filter)])
