@@ -53,7 +53,7 @@ impl Shelf {
 
     /// How many keys it has.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn key_count(&self) -> usize {
         self.keys.len()
     }
 }

@@ -90,16 +90,16 @@ fn what_is_written_is_read() {
 fn a_queue_is_written_by_the_batch_and_truncated_by_the_chunk() {
     let mut shelf = Shelf::default();
     shelf.apply(&[session(), progress(0)]);
-    let keys = shelf.len();
+    let keys = shelf.key_count();
     shelf.apply(&(0..100).map(append).collect::<Vec<_>>());
     shelf.apply(&(100..200).map(append).collect::<Vec<_>>());
-    assert_eq!(shelf.len(), keys + 2);
+    assert_eq!(shelf.key_count(), keys + 2);
     shelf.apply(&[progress(99)]);
-    assert_eq!(shelf.len(), keys + 2);
+    assert_eq!(shelf.key_count(), keys + 2);
     shelf.apply(&[progress(150)]);
     assert_eq!(ordinals(&shelf.read()), (100..200).collect::<Vec<_>>());
     shelf.apply(&[append(200), progress(201)]); // the last one is never written
-    assert_eq!(shelf.len(), keys);
+    assert_eq!(shelf.key_count(), keys);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_session_that_ends_leaves_nothing_and_may_begin_again_in_the_same_batch() {
     let stored = shelf.read();
     assert_eq!((ordinals(&stored), stored.sessions[0].subscriptions.len()), (vec![1], 0));
     shelf.apply(&[Op::End { key: KEY }]);
-    assert_eq!(shelf.len(), 0);
+    assert_eq!(shelf.key_count(), 0);
 }
 
 fn joined(twin: &Twin, durability: Durability) -> (Store, Client, Receiver<Event>, Stored) {

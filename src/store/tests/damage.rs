@@ -120,6 +120,9 @@ fn with_tables(root: &Path) -> PathBuf {
     dir
 }
 
+/// What is done to a file, in words and in deed.
+type Harm = (String, Box<dyn Fn(&Path)>);
+
 #[test]
 fn whatever_happens_to_a_file_the_store_opens_and_says_what_it_set_aside() {
     let root = tempfile::tempdir().expect("a folder");
@@ -132,7 +135,7 @@ fn whatever_happens_to_a_file_the_store_opens_and_says_what_it_set_aside() {
         let length = fs::metadata(&file).expect("it is there").len() as usize;
         let name = file.strip_prefix(&dir).expect("it is below").to_owned();
         let places = [0, length / 4, length / 2, length * 3 / 4, length.saturating_sub(1)];
-        let mut harms: Vec<(String, Box<dyn Fn(&Path)>)> = vec![
+        let mut harms: Vec<Harm> = vec![
             ("removed".to_owned(), Box::new(|file| fs::remove_file(file).expect("it is there"))),
             ("emptied".to_owned(), Box::new(|file| fs::write(file, "").expect("writable"))),
         ];
