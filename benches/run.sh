@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures mqlink beside Debian's mosquitto and its bridge, and rumqttd, in the same run, and writes docs/performance.md.
+# Measures mqlink beside Debian's mosquitto and its bridge, and rumqttd, in the same run, then against itself with more to do
+# (variants.sh), and writes docs/performance.md.
 # Brokers run on one core, the generator on another. Needs Linux, two cores, taskset; `tests/setup.sh broker`.
 # Options go to `mqlink bench`, for example: benches/run.sh --rounds 1 --seconds 1 --only link
 set -euo pipefail
@@ -12,7 +13,9 @@ RUMQTTD=0.20.0
 root=${XDG_CACHE_HOME:-$HOME/.cache}/mqlink/tools
 if ! grep -q "^\"rumqttd $RUMQTTD " "$root/.crates.toml" 2>/dev/null; then
     echo "building rumqttd $RUMQTTD into $root"
-    env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$root" --version "$RUMQTTD" rumqttd
+    # Its own lockfile names a version of `metrics` that Rust 1.95 refuses: the newest that fit, then.
+    env -u CARGO_TARGET_DIR cargo install --quiet --root "$root" --version "$RUMQTTD" rumqttd ||
+        echo "rumqttd $RUMQTTD cannot be built here: its column stays out" >&2
 fi
 
 work=$(mktemp -d)
@@ -73,10 +76,13 @@ max_payload_size = 2000000
 max_inflight_count = 1000
 dynamic_filters = true
 END
-$BROKERS "$root/bin/rumqttd" --config "$work/rumqttd.toml" --quiet &
-rumqttd=$!
-started+=("$rumqttd")
-wait_for 25883
+rumqttd=()
+if [ -x "$root/bin/rumqttd" ]; then
+    $BROKERS "$root/bin/rumqttd" --config "$work/rumqttd.toml" --quiet &
+    started+=($!)
+    rumqttd=(--target "rumqttd=127.0.0.1:25883@$!")
+    wait_for 25883
+fi
 
 $BROKERS "$mqlink" bench --serve-floor 26883 &
 floor=$!
@@ -89,18 +95,23 @@ $BROKERS "$mqlink" up -f benches/clusters.yaml --wait 60s --run "$GENERATOR $mql
     --json $work/runs.json --markdown $work/table.md \
     --target mqlink=\$MQLINK_US_EAST_MQTT@\$MQLINK_US_EAST_PID,\$MQLINK_EU_WEST_MQTT@\$MQLINK_EU_WEST_PID \
     --target mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b \
-    --target rumqttd=127.0.0.1:25883@$rumqttd \
+    ${rumqttd[*]} \
     --target floor=127.0.0.1:26883@$floor $options"
 
+others=$(/usr/sbin/mosquitto -h | head -n 1)
+[ ${#rumqttd[@]} = 0 ] || others+=", rumqttd $RUMQTTD"
 model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
 {
     echo '# Performance'
     echo
     echo "Written by \`make bench\` on $(date -u +%Y-%m-%d): $model, $(nproc) cores, Linux $(uname -r);"
-    echo "mqlink $(git rev-parse --short HEAD), $(rustc --version | cut -d ' ' -f 1-2), $(/usr/sbin/mosquitto -h | head -n 1), rumqttd $RUMQTTD."
+    echo "mqlink $(git rev-parse --short HEAD), $(rustc --version | cut -d ' ' -f 1-2), $others."
     echo
     cat "$work/table.md"
     echo
+    echo '## Variants'
+    echo
+    benches/variants.sh "$mqlink" --rounds 3 --seconds 2
     sed -n '/^# Performance/,$p' benches/method.md | tail -n +3
 } >docs/performance.md
 cp "$work/runs.json" "${CARGO_TARGET_DIR:-target}/bench.json"

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Sets hostile crowds on a broker of this machine's and prints what a bystander feels meanwhile. Not a test: it takes all
-# of the machine. Options go to `mqlink bench`, for example: benches/soak.sh --connections 20000 --seconds 10
+# Sets hostile crowds on a broker of this machine's and prints what a bystander feels meanwhile. Not a test: it takes all of
+# the machine, and more open files than a user has: run it as root, or raise `ulimit -Hn`. In a network namespace of its own it
+# stays out of a firewall's tables: unshare -n sh -c 'ip link set lo up; benches/soak.sh'.
+# Options go to `mqlink bench`, for example: benches/soak.sh --connections 20000 --seconds 10
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +14,7 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
-ulimit -n "$(ulimit -Hn)"
+ulimit -n 500000 2>/dev/null || ulimit -n "$(ulimit -Hn)" # root may have more than the limit says
 
 cat >"$work/settings.json" <<'JSON'
 { "cluster": "soak", "listeners": [ { "name": "mqtt", "protocol": "MQTT", "port": 27884 } ],
@@ -26,6 +28,7 @@ for _ in $(seq 300); do
 done
 resident() { awk '/^VmRSS/ { print $2 * 1024 }' "/proc/$broker/status"; }
 before=$(resident)
-"$mqlink" bench --soak "127.0.0.1:27884@$broker" --seconds 20 "$@"
+case " $* " in *' --seconds '*) ;; *) set -- --seconds 20 "$@" ;; esac
+"$mqlink" bench --soak "127.0.0.1:27884@$broker" "$@"
 echo "resident: $before bytes before, $(resident) after, $(awk '/^VmHWM/ { print $2 * 1024 }' "/proc/$broker/status") at most"
 grep -c 'load shedding' "$work/log" | sed 's/$/ changes of memory pressure/' || true

@@ -95,4 +95,4 @@ bench --cafile "$work/ca.pem" "${one_to_one[@]}" --scenario pairs=50,qos=1,windo
 echo 'A message for a session on disk whose client is away, 64 bytes, durability `Interval`:'
 echo
 start kept 26906 1 --data "$work/kept"
-bench --scenario offline=1,qos=1,window=1000 --scenario offline=50,qos=1,window=100 "$@" --seconds 2 --rounds 3
+bench --scenario offline=1,qos=1,window=1000 --scenario offline=50,qos=1,window=100 "$@"

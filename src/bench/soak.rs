@@ -3,7 +3,8 @@
 //! The bystander publishes to itself at QoS 1, 200 messages a second, all the time; each phase adds a kind of crowd, from
 //! many loopback addresses: idle connections, readers that do not read, sockets that say nothing, everybody coming back at
 //! once, giant topics and filters. A figure is the time from the moment when a message was due to the moment when it arrived,
-//! so a broker that stalls is charged for all that waited (no coordinated omission).
+//! so a broker that stalls is charged for all that waited (no coordinated omission). The bystander has a thread of its own: how
+//! busy the crowds keep the generator is not the broker's fault.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +15,7 @@ use futures::stream::{self, StreamExt};
 use hdrhistogram::Histogram;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::client::{Client, Login, open_from};
@@ -101,6 +102,21 @@ fn allow_files() {
 
 /// Lets the bystander go on for a while, and says how it was.
 async fn observe(name: &'static str, broker: &Endpoint, phase: Duration) -> Result<Phase, BenchError> {
+    let broker = broker.clone();
+    let run = move || -> Result<Phase, BenchError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| BenchError::io("start", "the bystander's runtime", source))?;
+        LocalSet::new().block_on(&runtime, stand_by(name, &broker, phase))
+    };
+    match tokio::task::spawn_blocking(run).await {
+        Ok(phase) => phase,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+async fn stand_by(name: &'static str, broker: &Endpoint, phase: Duration) -> Result<Phase, BenchError> {
     let topic = format!("bystander/{}/{}", std::process::id(), name.len());
     let mut client = Client::connect(&broker.address, &topic, &Login::default()).await?;
     client.subscribe(&topic, QoS::AtLeastOnce).await?;

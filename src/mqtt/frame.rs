@@ -1,18 +1,19 @@
 //! A PUBLISH encoded once, for all recipients of its class.
 
+use std::ops::Range;
+use std::rc::Rc;
+
 use super::encode::write_publish;
 use super::wire::{Varint, read_varint, varint_len, write_varint};
 use super::{PacketId, Publish, QoS, Version};
 
 /// A PUBLISH encoded once for a class (version, QoS, RETAIN, properties).
 ///
-/// What differs from one recipient to the next, the packet id and DUP, is patched in the copy.
+/// What differs from one recipient to the next, the packet id and DUP, is patched in the copy. Clones are the same bytes: one
+/// allocation for all recipients, because at QoS 1 and 2 that is a good part of what a message costs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    bytes: Box<[u8]>,
-    /// Where the packet id lies; meaningful at QoS 1 and 2 only.
-    id_at: usize,
-    qos: QoS,
+    bytes: Rc<[u8]>,
 }
 
 impl Frame {
@@ -21,10 +22,17 @@ impl Frame {
     /// # Panics
     /// As [`encode_publish`](super::encode_publish).
     pub fn publish(packet: &Publish<'_>, version: Version) -> Frame {
-        let mut bytes = Vec::new();
-        let packet = Publish { dup: false, packet_id: Some(PacketId::MIN), ..*packet };
-        let id_at = write_publish(&packet, version, &mut bytes);
-        Frame { bytes: bytes.into_boxed_slice(), id_at, qos: packet.qos }
+        Frame::publish_in(&mut Vec::new(), packet, version)
+    }
+
+    /// As [`Frame::publish`], with room to encode in that is used again.
+    ///
+    /// # Panics
+    /// As [`encode_publish`](super::encode_publish).
+    pub fn publish_in(room: &mut Vec<u8>, packet: &Publish<'_>, version: Version) -> Frame {
+        room.clear();
+        write_publish(&Publish { dup: false, packet_id: Some(PacketId::MIN), ..*packet }, version, room);
+        Frame { bytes: Rc::from(&room[..]) }
     }
 
     /// Appends the frame to `out` with this packet id, which QoS 0 ignores, and this DUP flag.
@@ -35,12 +43,13 @@ impl Frame {
     pub fn append_to(&self, out: &mut Vec<u8>, id: Option<PacketId>, dup: bool) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
-        if self.qos == QoS::AtMostOnce {
+        if self.qos() == QoS::AtMostOnce {
             return;
         }
         let id = id.expect("a PUBLISH of QoS 1 or 2 has a packet id");
         let frame = &mut out[start..];
-        frame[self.id_at..self.id_at + 2].copy_from_slice(&id.get().to_be_bytes());
+        let id_at = topic_in(frame).end;
+        frame[id_at..id_at + 2].copy_from_slice(&id.get().to_be_bytes());
         frame[0] |= (dup as u8) << 3;
     }
 
@@ -51,7 +60,7 @@ impl Frame {
     pub fn append_aliased(&self, alias: TopicAlias, out: &mut Vec<u8>, id: Option<PacketId>, dup: bool) {
         let start = out.len();
         alias.append(&self.bytes, out);
-        if self.qos == QoS::AtMostOnce {
+        if self.qos() == QoS::AtMostOnce {
             return;
         }
         let id = id.expect("a PUBLISH of QoS 1 or 2 has a packet id");
@@ -68,13 +77,14 @@ impl Frame {
 
     /// The number of bytes, which recipients compare with their Maximum Packet Size.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// The QoS that the frame is encoded for.
-    pub const fn qos(&self) -> QoS {
-        self.qos
+    #[inline]
+    pub fn qos(&self) -> QoS {
+        QoS::from_u8(self.bytes[0] >> 1 & 0b11).expect("we encoded one of three")
     }
 }
 
@@ -117,7 +127,15 @@ impl TopicAlias {
 
 /// The topic of an encoded PUBLISH.
 pub fn topic_of(publish: &[u8]) -> &str {
-    std::str::from_utf8(Parts::of(publish).topic).expect("we encoded it from a string")
+    std::str::from_utf8(&publish[topic_in(publish)]).expect("we encoded it from a string")
+}
+
+/// Where the topic of a PUBLISH lies that we encoded ourselves; at QoS 1 and 2 the packet id follows.
+#[inline]
+fn topic_in(publish: &[u8]) -> Range<usize> {
+    let length = publish[1..].iter().take_while(|&byte| byte & 0x80 != 0).count() + 1;
+    let at = 1 + length + 2;
+    at..at + usize::from(u16::from_be_bytes([publish[at - 2], publish[at - 1]]))
 }
 
 /// Where the fields of a PUBLISH of version 5 lie that we encoded ourselves.
@@ -137,11 +155,10 @@ impl Parts<'_> {
             Varint::Whole(value, len) => (value as usize, at + len),
             other => unreachable!("we encoded a length, not {other:?}"),
         };
-        let (_, topic_at) = varint(1);
-        let topic_len = usize::from(u16::from_be_bytes([publish[topic_at], publish[topic_at + 1]]));
-        let rest_at = topic_at + 2 + topic_len;
+        let topic = topic_in(publish);
+        let rest_at = topic.end;
         let id_len = if publish[0] & 0b110 == 0 { 0 } else { 2 };
         let (properties, properties_at) = varint(rest_at + id_len);
-        Parts { topic: &publish[topic_at + 2..rest_at], rest_at, id_len, properties, properties_at }
+        Parts { topic: &publish[topic], rest_at, id_len, properties, properties_at }
     }
 }

@@ -1,6 +1,5 @@
 //! A message to its recipients: routing, each session's window, queue and buffer, and what waits there.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use super::delivery::{Delivery, Outgoing};
@@ -205,7 +204,7 @@ impl Core {
     fn send(&mut self, to: SessionId, delivery: Delivery) {
         let session = &mut self.sessions[to as usize];
         let Some(id) = session.connection else { return };
-        let frame = Rc::clone(&delivery.frame);
+        let frame = delivery.frame.clone();
         if self.wires.get(id).is_none_or(|connection| frame.len() > connection.packet_bytes_max) {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
             return self.pass_over(to, frame.qos());

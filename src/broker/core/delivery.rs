@@ -4,7 +4,6 @@
 //! allocation; QoS 1 and 2 need a frame that lives until the client answers, shared by all recipients of the class.
 //! Recipients with subscription identifiers get a frame of their own.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use super::recipients::Grant;
@@ -17,7 +16,7 @@ use crate::mqtt::{
 /// A message for one session, until it is answered for.
 #[derive(Clone)]
 pub(super) struct Delivery {
-    pub(super) frame: Rc<Frame>,
+    pub(super) frame: Frame,
     pub(super) expires_at: Option<Instant>,
     /// The shared group that chose this session.
     pub(super) group: Option<GroupId>,
@@ -31,13 +30,17 @@ pub(super) struct Outgoing<'a> {
 }
 
 const CLASSES: usize = 4;
+/// How much room for encoding is kept from one message to the next.
+const ROOM_BYTES: usize = 64 * 1024;
 
 /// The encodings of the message at hand.
 #[derive(Default)]
 pub(super) struct Encoder {
     bytes: [Vec<u8>; CLASSES],
     is_encoded: [bool; CLASSES],
-    frames: [[Option<Rc<Frame>>; CLASSES]; 2],
+    frames: [[Option<Frame>; CLASSES]; 2],
+    /// What frames are encoded in.
+    room: Vec<u8>,
     has_frames: bool,
 }
 
@@ -48,6 +51,8 @@ impl Encoder {
         if self.has_frames {
             self.frames = Default::default();
             self.has_frames = false;
+            self.room.clear();
+            self.room.shrink_to(ROOM_BYTES);
         }
     }
 
@@ -71,16 +76,17 @@ impl Encoder {
         qos: QoS,
         retain: bool,
         grant: &Grant,
-    ) -> Rc<Frame> {
+    ) -> Frame {
         let publish = at(&outgoing.publish, qos, retain);
         match (&grant.identifiers, version, qos) {
-            (Some(identifiers), Version::V5, _) => Rc::new(frame_with_identifiers(&publish, identifiers)),
-            (_, _, QoS::AtMostOnce) => Rc::new(Frame::publish(&publish, version)),
+            (Some(identifiers), Version::V5, _) => frame_with_identifiers(&publish, identifiers),
+            (_, _, QoS::AtMostOnce) => Frame::publish_in(&mut self.room, &publish, version),
             (_, _, qos) => {
                 self.has_frames = true;
                 let of_qos = &mut self.frames[usize::from(qos == QoS::ExactlyOnce)];
                 let frame = &mut of_qos[class(version, retain)];
-                Rc::clone(frame.get_or_insert_with(|| Rc::new(Frame::publish(&publish, version))))
+                let room = &mut self.room;
+                frame.get_or_insert_with(|| Frame::publish_in(room, &publish, version)).clone()
             }
         }
     }
@@ -145,26 +151,25 @@ pub(super) fn with_publish<T>(frame: &Frame, version: Version, then: impl FnOnce
 
 impl Delivery {
     /// The same message with the expiry that is left; `None` if it is over.
-    pub(super) fn aged(&self, version: Version, now: Instant) -> Option<Rc<Frame>> {
-        let Some(expires_at) = self.expires_at else { return Some(Rc::clone(&self.frame)) };
+    pub(super) fn aged(&self, version: Version, now: Instant) -> Option<Frame> {
+        let Some(expires_at) = self.expires_at else { return Some(self.frame.clone()) };
         let left = expires_at.checked_duration_since(now).filter(|left| !left.is_zero())?;
         // Rounded up: what has time left is sent with at least one second of it.
         let left = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-        let aged = with_publish(&self.frame, version, |publish| {
+        Some(with_publish(&self.frame, version, |publish| {
             let mut properties = PropertiesBuf::default();
             publish.properties.iter().for_each(|property| match property {
                 Property::MessageExpiryInterval(_) => properties.push(Property::MessageExpiryInterval(left)),
                 other => properties.push(other),
             });
             Frame::publish(&Publish { properties: properties.as_properties(), ..publish }, version)
-        });
-        Some(Rc::new(aged))
+        }))
     }
 
     /// Encodes the message again, for a client that came back with another version.
     pub(super) fn translate(&mut self, from: Version, to: Version) {
         if from != to {
-            self.frame = Rc::new(with_publish(&self.frame, from, |publish| Frame::publish(&publish, to)));
+            self.frame = with_publish(&self.frame, from, |publish| Frame::publish(&publish, to));
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -298,7 +297,7 @@ fn import_message(exported: &ExportedMessage, now: Instant) -> Option<Arrived> {
         Some(text) => Some(SharedFilter::parse(text).ok()?),
         None => None,
     };
-    Some(Arrived { delivery: Delivery { frame: Rc::new(frame), expires_at, group: None }, shared })
+    Some(Arrived { delivery: Delivery { frame, expires_at, group: None }, shared })
 }
 
 fn import_in_flight(exported: &ExportedInFlight, now: Instant) -> Option<(PacketId, Option<Arrived>)> {
