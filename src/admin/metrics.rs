@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::settings::inventory::Figures;
+use crate::settings::inventory::{Figures, ListenerFigures};
 use crate::settings::report::{LinkReport, NodeReport, VerdictStatus};
 
 /// The text exposition format, version 0.0.4.
@@ -54,8 +54,40 @@ fn render_figures(figures: &Figures, uptime_s: u64, page: &mut Page) {
         "counter",
         "Messages that a client missed or was refused, by reason.",
     );
-    for (reason, value) in &figures.dropped {
-        page.sample(&[("reason", reason)], *value);
+    page.by_reason(&figures.dropped);
+    page.family("mqlink_connections_opened_total", "counter", "Connections let in: CONNECT was accepted.");
+    page.sample(&[], figures.opened);
+    page.family("mqlink_connections_ended_total", "counter", "Connections that ended, by reason.");
+    page.by_reason(&figures.ended);
+    page.family("mqlink_subscriptions_refused_total", "counter", "Subscriptions refused, by reason.");
+    page.by_reason(&figures.subscriptions_refused);
+    page.family("mqlink_logins_waiting", "gauge", "Clients that wait for their password to be hashed.");
+    page.sample(&[], figures.logins_waiting);
+    render_listeners(&figures.listeners, page);
+}
+
+fn render_listeners(listeners: &[ListenerFigures], page: &mut Page) {
+    type Read = fn(&ListenerFigures) -> u64;
+    let families: &[(&str, &str, &str, Read)] = &[
+        ("mqlink_listener_connections", "gauge", "Connections open, handshakes included.", |one| {
+            one.connections
+        }),
+        ("mqlink_listener_accepted_total", "counter", "Connections accepted.", |one| one.accepted),
+        ("mqlink_listener_paced_total", "counter", "Times that the next one waited for the rate.", |one| {
+            one.paced
+        }),
+    ];
+    for (name, kind, help, read) in families {
+        page.family(name, kind, help);
+        for one in listeners {
+            page.sample(&[("listener", &one.name)], read(one));
+        }
+    }
+    page.family("mqlink_listener_refused_total", "counter", "Connections closed before MQTT, by reason.");
+    for one in listeners {
+        for (reason, value) in &one.refused {
+            page.sample(&[("listener", &one.name), ("reason", reason)], *value);
+        }
     }
 }
 
@@ -149,6 +181,12 @@ impl Page {
         let family = std::mem::take(&mut self.family);
         self.write(format_args!("{family}{labels} {value}\n"));
         self.family = family;
+    }
+
+    fn by_reason(&mut self, values: &[(&'static str, u64)]) {
+        for (reason, value) in values {
+            self.sample(&[("reason", reason)], *value);
+        }
     }
 
     fn write(&mut self, what: std::fmt::Arguments<'_>) {

@@ -128,6 +128,11 @@ impl Authenticator {
         }
     }
 
+    /// How many wait for their password to be hashed.
+    pub(super) fn waiting(&self) -> usize {
+        self.gate.crowd.waiting()
+    }
+
     /// Notes that a client was refused. The answer is how long that should take.
     pub(super) fn refuse(&self, peer: IpAddr) -> Duration {
         self.gate.crowd.refuse(peer, Instant::now())

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-use super::core::{Origin, ShardNumber};
+use super::core::{Fault, Origin, ShardNumber};
 use super::seats::Seat;
 use super::shard::{READ_BUDGET, Shard};
 use super::siblings::Mesh;
@@ -42,14 +42,18 @@ pub(super) async fn settle(shard: Rc<Shard>, mut guest: Guest) {
     };
     mesh.clients_may_come().await;
     let (place, patience) = (mesh.place, Duration::from_secs(shard.connect_timeout_s.get().into()));
+    let peer = guest.wire.peer;
     match tokio::time::timeout(patience, greet(&shard, &mut guest, mesh)).await {
         Ok(Ok(home)) if home != place.number() => match pack(guest) {
             Ok(arrival) => mesh.send(home, arrival),
             Err(error) => tracing::debug!(%error, "failed to hand a connection over"),
         },
         Ok(Ok(_)) => serve(shard, guest).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended before CONNECT"),
-        Err(_) => tracing::debug!("no CONNECT in time"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before CONNECT"),
+        Err(_) => {
+            tracing::debug!(%peer, "no CONNECT in time");
+            shard.core.borrow_mut().note_ended(Fault::ConnectTimeout);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::seats::{Seat, Seats};
 use super::shard::Shard;
 use super::socket::{Guest, Socket};
 use super::wire::Wire;
+use crate::settings::inventory::ListenerFigures;
 use crate::settings::report::ListenerReport;
 use crate::settings::{self, bind_everywhere};
 
@@ -52,12 +53,31 @@ struct State {
     door: RefCell<Option<Rc<Door>>>,
     /// Connections that came in here and are not closed.
     seats: Arc<Seats>,
+    counts: Counts,
     /// When the next connection would come, if they came as fast as they may.
     next: Cell<Option<Instant>>,
     /// Why the last TLS settings are of no use.
     tls_error: RefCell<Option<String>>,
     /// The address it has, or why it has none.
     address: RefCell<Result<SocketAddr, String>>,
+}
+
+/// What a listener counts.
+#[derive(Default)]
+struct Counts {
+    accepted: Cell<u64>,
+    /// No place was free, in the node or here.
+    full: Cell<u64>,
+    /// TLS, the PROXY header or the WebSocket was not right.
+    handshake: Cell<u64>,
+    /// They took too long.
+    timeout: Cell<u64>,
+    /// The next had to wait for the rate.
+    paced: Cell<u64>,
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
 }
 
 impl Listeners {
@@ -84,6 +104,10 @@ impl Listeners {
         self.open.drain(..).for_each(|listener| listener.task.abort());
     }
 
+    pub(super) fn figures(&self) -> Vec<ListenerFigures> {
+        self.open.iter().map(Listener::figures).collect()
+    }
+
     pub(super) fn reports(&self) -> Vec<ListenerReport> {
         self.open.iter().map(Listener::report).collect()
     }
@@ -94,6 +118,7 @@ impl Listener {
         let state = Rc::new(State {
             door: RefCell::new(None),
             seats: Arc::default(),
+            counts: Counts::default(),
             next: Cell::new(None),
             tls_error: RefCell::new(None),
             address: RefCell::new(Err("is opening".to_owned())),
@@ -115,6 +140,21 @@ impl Listener {
             prepare(&self.state, new);
         }
         self.settings = new.clone();
+    }
+
+    fn figures(&self) -> ListenerFigures {
+        let counts = &self.state.counts;
+        ListenerFigures {
+            name: self.settings.name.clone(),
+            connections: self.state.seats.taken() as u64,
+            accepted: counts.accepted.get(),
+            refused: vec![
+                ("full", counts.full.get()),
+                ("handshake", counts.handshake.get()),
+                ("timeout", counts.timeout.get()),
+            ],
+            paced: counts.paced.get(),
+        }
     }
 
     fn report(&self) -> ListenerReport {
@@ -192,7 +232,12 @@ async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
         Ok((stream, peer)) => {
             let Some(door) = state.door.borrow().clone() else { return }; // dropping the stream closes it
             state.seats.set_max(door.limits.connections_max.unwrap_or(usize::MAX));
-            let Some(seat) = Seat::take(&shard.seats, &state.seats) else { return };
+            count(&state.counts.accepted);
+            let Some(seat) = Seat::take(&shard.seats, &state.seats) else {
+                tracing::debug!(listener = door.name, %peer, "all places are taken");
+                return count(&state.counts.full);
+            };
+            tracing::debug!(listener = door.name, %peer, "a connection comes in");
             // A socket that refuses the option is closed already; reading finds that out.
             let _ = stream.set_nodelay(true);
             if door.is_plain() {
@@ -202,7 +247,8 @@ async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
                 let guest = Guest { socket: Socket::Plain(read), wire, origin, unread: Vec::new(), seat };
                 tokio::task::spawn_local(settle(Rc::clone(shard), guest));
             } else {
-                tokio::task::spawn_local(open(Rc::clone(shard), seat, stream, peer, Rc::clone(&door)));
+                let state = Rc::clone(state);
+                tokio::task::spawn_local(open(Rc::clone(shard), state, seat, stream, peer, Rc::clone(&door)));
             }
             state.pace(door.limits.connects_per_s_max).await;
         }
@@ -224,13 +270,21 @@ impl State {
         self.next.set(Some(next));
         let ahead = next.saturating_duration_since(now);
         if let Some(wait) = ahead.checked_sub(Duration::from_secs(1)) {
+            count(&self.counts.paced);
             tokio::time::sleep(wait).await;
         }
     }
 }
 
 /// Lets a client through a door that takes time, and serves it in a task of its own: what the handshake took is free then.
-async fn open(shard: Rc<Shard>, seat: Seat, stream: TcpStream, peer: SocketAddr, door: Rc<Door>) {
+async fn open(
+    shard: Rc<Shard>,
+    state: Rc<State>,
+    seat: Seat,
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: Rc<Door>,
+) {
     let patience_s = door.limits.handshake_s_max.unwrap_or(shard.connect_timeout_s.get());
     let entering = Box::pin(door.enter(stream, peer));
     match tokio::time::timeout(Duration::from_secs(patience_s.into()), entering).await {
@@ -238,8 +292,14 @@ async fn open(shard: Rc<Shard>, seat: Seat, stream: TcpStream, peer: SocketAddr,
             let guest = Guest { socket, wire, origin, unread: Vec::new(), seat };
             tokio::task::spawn_local(settle(shard, guest));
         }
-        Ok(Err(error)) => tracing::debug!(listener = door.name, %peer, %error, "a client did not get in"),
-        Err(_) => tracing::debug!(listener = door.name, %peer, "a client took too long to get in"),
+        Ok(Err(error)) => {
+            count(&state.counts.handshake);
+            tracing::debug!(listener = door.name, %peer, %error, "a client did not get in");
+        }
+        Err(_) => {
+            count(&state.counts.timeout);
+            tracing::debug!(listener = door.name, %peer, "a client took too long to get in");
+        }
     }
 }
 

@@ -48,6 +48,7 @@ use self::core::{Core, Counters, Fault, Levels, Place, Pressure, Redirect, SHARD
 use self::listeners::Listeners;
 use self::shard::{Common, Shard};
 use self::siblings::{Mesh, Siblings};
+use crate::settings::inventory::ListenerFigures;
 use crate::settings::report::ListenerReport;
 use crate::settings::{Invalid, Problem, Settings};
 use crate::store::{Found, Store};
@@ -215,6 +216,12 @@ impl Broker {
         self.noted().fold(own, |sum, (counters, _)| sum + counters)
     }
 
+    /// What it counted at its doors so far.
+    pub fn door_figures(&self) -> (Vec<ListenerFigures>, usize) {
+        let waiting = self.inner.shard.authenticator.borrow().waiting();
+        (self.inner.listeners.borrow().figures(), waiting)
+    }
+
     /// How much it holds now, other shards as of when they were last [asked](Broker::refresh).
     pub fn levels(&self) -> Levels {
         let own = self.inner.shard.core.borrow().levels();
@@ -319,6 +326,22 @@ pub fn check(settings: &Settings) -> Result<(), Invalid> {
     };
     let (path, message) = ("authentication.jwt.jwks".to_owned(), error.to_string());
     Err(Invalid(vec![Problem { path, message }]))
+}
+
+/// Checks the certificates of all listeners. A running node keeps what it served where new ones are of no use, and reports it;
+/// who only checks wants to know.
+///
+/// # Errors
+/// Every listener whose certificate, key or client CAs are of no use.
+pub fn check_certificates(settings: &Settings) -> Result<(), Invalid> {
+    let listeners = settings.listeners.iter().enumerate();
+    let problems = listeners.filter_map(|(index, listener)| {
+        let error = tls::acceptor(listener.tls.as_ref()?).err()?;
+        let message = format!("is of no use: {error}; give a chain and its own private key, both PEM");
+        Some(Problem { path: format!("listeners[{index}].tls"), message })
+    });
+    let problems: Vec<_> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
 }
 
 /// Lets clients in as far as this shard goes: when all others hold the interest of what it took back.

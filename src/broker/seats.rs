@@ -22,6 +22,10 @@ impl Seats {
         self.max.store(max, Ordering::Relaxed);
     }
 
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     fn enter(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
         let next = |taken: usize| (taken < max).then_some(taken + 1);

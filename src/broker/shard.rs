@@ -271,13 +271,21 @@ impl Shard {
     fn close(&self, id: ConnectionId, fault: Fault) {
         if let Some(wire) = self.wires.borrow().get(&id) {
             let core = self.core.borrow();
-            let client = core.client_of(id);
-            tracing::debug!(client, peer = %wire.peer, reason = %fault, "closing a connection");
+            let (client, user) = (core.client_of(id), core.user_of(id));
+            tracing::debug!(client, user, peer = %wire.peer, reason = %fault, "a connection ends");
             wire.is_closing.set(true);
             wire.lingers.set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded));
             wire.must_write.set(true);
             wire.wake();
         }
+    }
+
+    /// Tells the log who came in, once.
+    pub(super) fn name(&self, id: ConnectionId, wire: &Wire) {
+        let core = self.core.borrow();
+        let Some(client) = core.client_of(id) else { return };
+        wire.is_named.set(true);
+        tracing::debug!(client, user = core.user_of(id), peer = %wire.peer, "a client is in");
     }
 
     fn authenticate(self: &Rc<Self>, id: ConnectionId, username: &Arc<str>, password: Bytes) {

@@ -74,6 +74,10 @@ impl Drop for Task {
     /// However the task ends, the core hears that the connection is gone.
     fn drop(&mut self) {
         self.shard.wires.borrow_mut().remove(&self.id);
+        if !self.wire.is_closing.get() {
+            let core = self.shard.core.borrow();
+            tracing::debug!(client = core.client_of(self.id), peer = %self.wire.peer, "a connection is lost");
+        }
         self.shard.with_core(|core| core.handle_closed(self.id, Instant::now()));
     }
 }
@@ -97,6 +101,9 @@ impl Task {
             if self.wire.is_paused.replace(false) {
                 self.handle_unread();
                 continue;
+            }
+            if !self.wire.is_named.get() {
+                self.shard.name(self.id, &self.wire);
             }
             match ready!(self.poll_read(cx, budget)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),

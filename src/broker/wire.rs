@@ -22,6 +22,8 @@ pub(super) struct Wire {
     pub(super) lingers: Cell<bool>,
     /// The socket failed.
     pub(super) is_broken: Cell<bool>,
+    /// The log has its client's name.
+    pub(super) is_named: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -35,6 +37,7 @@ impl Wire {
             is_closing: Cell::new(false),
             lingers: Cell::new(false),
             is_broken: Cell::new(false),
+            is_named: Cell::new(false),
             waker: RefCell::new(None),
         }
     }

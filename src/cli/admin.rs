@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Failure;
 use crate::admin::{Client, ClientError, Drain, Kick, Log};
 use crate::local;
-use crate::settings::inventory::{RetainedQuery, SessionEntry, SessionQuery};
+use crate::settings::inventory::{RetainedEntry, RetainedQuery, SessionEntry, SessionQuery};
 
 /// Ask a running node, or change what it does: sessions, kick, retained messages, log, drain, metrics.
 #[derive(Args, Debug)]
@@ -102,20 +102,7 @@ impl AdminArgs {
                 let kick = Kick { client_id: client_id.clone(), forget: *forget };
                 client.kick(kick).await.map(|done| self.say(&done, || format!("{}\n", done.done)))
             }
-            AdminCommand::Retained { filter, limit } => {
-                let query = RetainedQuery { filter: filter.clone(), limit: *limit };
-                client.retained(query).await.map(|page| {
-                    self.say(&page, || {
-                        let rows = page.items.iter().map(|entry| {
-                            let expires = entry.expires_in_s.map_or("-".to_owned(), |s| format!("{s}s"));
-                            [entry.topic.clone(), entry.qos.to_string(), entry.bytes.to_string(), expires]
-                        });
-                        let table = table(["TOPIC", "QOS", "BYTES", "EXPIRES"], rows);
-                        let more = "there are more: name a narrower filter, or a higher --limit\n";
-                        table + if page.is_cut { more } else { "" }
-                    })
-                })
-            }
+            AdminCommand::Retained { filter, limit } => self.list_retained(&client, filter, *limit).await,
             AdminCommand::Log { filter } => {
                 let log = client.log(Log { filter: filter.clone() }).await;
                 log.map(|log| self.say(&log, || format!("{}\n", log.filter.as_deref().unwrap_or_default())))
@@ -205,6 +192,36 @@ impl AdminArgs {
             ];
             let more = if is_cut { "there may be more: name a higher --limit\n" } else { "" };
             table(head, rows) + more
+        }))
+    }
+
+    /// As many pages as it takes.
+    async fn list_retained(
+        &self,
+        client: &Client,
+        filter: &str,
+        limit: usize,
+    ) -> Result<String, ClientError> {
+        let mut query = RetainedQuery { filter: filter.to_owned(), ..RetainedQuery::default() };
+        let mut items: Vec<RetainedEntry> = Vec::new();
+        let is_cut = loop {
+            query.limit = limit - items.len();
+            let page = client.retained(query.clone()).await?;
+            items.extend(page.items);
+            match page.next {
+                None => break false,
+                Some(_) if items.len() >= limit => break true,
+                next => query.cursor = next,
+            }
+        };
+        items.sort_by(|a, b| a.topic.cmp(&b.topic));
+        Ok(self.say(&items, || {
+            let rows = items.iter().map(|entry| {
+                let expires = entry.expires_in_s.map_or("-".to_owned(), |s| format!("{s}s"));
+                [entry.topic.clone(), entry.qos.to_string(), entry.bytes.to_string(), expires]
+            });
+            let more = "there may be more: name a narrower filter, or a higher --limit\n";
+            table(["TOPIC", "QOS", "BYTES", "EXPIRES"], rows) + if is_cut { more } else { "" }
         }))
     }
 

@@ -10,7 +10,7 @@ use super::shard::Shard;
 use crate::admin::{Done, Drain, Kick, Log, Question, Vitals};
 use crate::broker::core::{Core, Kicked, ShardNumber};
 use crate::mqtt::Filter;
-use crate::settings::inventory::{Listing, PAGE_MAX, RetainedQuery, SessionQuery};
+use crate::settings::inventory::{Listing, RetainedQuery, SessionQuery};
 
 /// What is answered while the broker's threads end.
 const GONE: &str = "the node is ending";
@@ -40,24 +40,19 @@ impl Shard {
         let is_one = query.client_id.is_some();
         let page = move |core: &mut Core| core.sessions_from(place, &query, Instant::now());
         let (items, next) = self.broker.with_core_of(shard, page).await.ok_or(GONE)?;
-        let next = match next {
-            Some(place) => Some((shard, place)),
-            None => Some((shard + 1, 0)).filter(|&(shard, _)| !is_one && usize::from(shard) < shards),
-        };
-        let next = next.map(|(shard, place)| format!("{shard}.{place}"));
-        Ok(to_json(&Listing { items, next, is_cut: false }))
+        let next = if is_one { None } else { cursor(shard, next, shards) };
+        Ok(to_json(&Listing { items, next }))
     }
 
+    /// Shard by shard, likewise.
     async fn list_retained(&self, query: RetainedQuery) -> Result<Value, String> {
-        let (filter, limit) = (&query.filter, query.limit.clamp(1, PAGE_MAX));
+        let filter = &query.filter;
         Filter::parse(filter).map_err(|error| format!("`{filter}` is no topic filter: {error}"))?;
-        let page = move |core: &mut Core| core.retained_matching(&query, Instant::now());
-        let pages = self.broker.with_each_core(page).await;
-        let mut is_cut = pages.iter().any(|(_, is_cut)| *is_cut);
-        let mut items: Vec<_> = pages.into_iter().flat_map(|(items, _)| items).collect();
-        is_cut |= items.len() > limit;
-        items.truncate(limit);
-        Ok(to_json(&Listing { items, next: None, is_cut }))
+        let shards = self.broker.shards();
+        let (shard, place) = query.cursor.as_deref().map_or(Ok((0, 0)), |one| parse_cursor(one, shards))?;
+        let page = move |core: &mut Core| core.retained_from(place, &query, Instant::now());
+        let (items, next) = self.broker.with_core_of(shard, page).await.ok_or(GONE)?;
+        Ok(to_json(&Listing { items, next: cursor(shard, next, shards) }))
     }
 
     async fn kick(&self, kick: Kick) -> Result<Value, String> {
@@ -85,6 +80,14 @@ impl Shard {
         to_json(&Done {
             done: "no more clients come in, and those that are here are sent elsewhere".to_owned(),
         })
+    }
+}
+
+/// Where to go on: in this shard, or in the next.
+fn cursor(shard: ShardNumber, place: Option<usize>, shards: usize) -> Option<String> {
+    match place {
+        Some(place) => Some(format!("{shard}.{place}")),
+        None => Some(shard + 1).filter(|&next| usize::from(next) < shards).map(|next| format!("{next}.0")),
     }
 }
 

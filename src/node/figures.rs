@@ -1,20 +1,17 @@
 //! What a node counts, as metrics and as `$SYS` topics.
 //!
 //! `$SYS/broker/…` is the node that a client is connected to: each of a cluster's nodes has its own. The values are retained,
-//! looked at every [`EVERY`], and published where they changed.
+//! looked at as often as the settings say, and published where they changed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
-use crate::broker::core::Counters;
 use crate::settings::inventory::Figures;
 
-/// The time between two looks.
-const EVERY: Duration = Duration::from_secs(10);
-
 /// What the broker counted, by name: a counter that is new there is wanted here.
-pub(super) fn figures(counters: &Counters) -> Figures {
+pub(super) fn figures(broker: &Broker) -> Figures {
+    let counters = broker.counters();
     let dropped = vec![
         ("slow", counters.dropped_slow),
         ("queue_full", counters.dropped_queue_full),
@@ -28,24 +25,38 @@ pub(super) fn figures(counters: &Counters) -> Figures {
         ("shed_queued", counters.shed_queued),
         ("shed_new", counters.shed_new),
     ];
-    Figures { received: counters.received, sent: counters.sent, dropped }
+    let (listeners, waiting) = broker.door_figures();
+    Figures {
+        received: counters.received,
+        sent: counters.sent,
+        dropped,
+        opened: counters.opened,
+        ended: counters.ended.iter().collect(),
+        subscriptions_refused: vec![
+            ("quota", counters.subscriptions_over_quota),
+            ("not_authorized", counters.subscriptions_not_authorized),
+        ],
+        logins_waiting: waiting as u64,
+        listeners,
+    }
 }
 
 /// The `$SYS` topics.
 #[derive(Default)]
 pub(super) struct System {
     born: Option<Instant>,
-    due: Option<Instant>,
+    last_at: Option<Instant>,
     last: HashMap<&'static str, String>,
 }
 
 impl System {
     /// Publishes what changed, when it is time.
-    pub(super) fn publish(&mut self, broker: &Broker, now: Instant) {
-        if self.due.is_some_and(|due| now < due) {
+    pub(super) fn publish(&mut self, broker: &Broker, every_s: u16, now: Instant) {
+        let every = Duration::from_secs(every_s.into());
+        if every.is_zero() || self.last_at.is_some_and(|at| now < at + every) {
             return;
         }
-        self.due = Some(now + EVERY);
+        self.last_at = Some(now);
         let uptime = now.duration_since(*self.born.get_or_insert(now));
         for (topic, value) in values(broker, uptime) {
             if self.last.get(topic) != Some(&value) {
@@ -57,7 +68,7 @@ impl System {
 }
 
 fn values(broker: &Broker, uptime: Duration) -> [(&'static str, String); 9] {
-    let (levels, figures) = (broker.levels(), figures(&broker.counters()));
+    let (levels, figures) = (broker.levels(), figures(broker));
     let dropped: u64 = figures.dropped.iter().map(|(_, count)| count).sum();
     [
         ("$SYS/broker/version", format!("mqlink {}", env!("CARGO_PKG_VERSION"))),

@@ -65,6 +65,7 @@ pub(super) struct Shard {
     pub(super) broker: Broker,
     links: Links,
     system: System,
+    sys_interval_s: u16,
     /// What does not change by itself; the rest is filled in for each report.
     base: NodeReport,
     cluster: String,
@@ -86,7 +87,8 @@ impl Shard {
         let base = NodeReport { keeps_state: store.is_some(), ..base_report(&node, incarnation) };
         let cluster = document.settings.cluster.clone();
         let system = System::default();
-        let mut shard = Self { store, broker, links, system, base, cluster, reports };
+        let sys_interval_s = document.settings.monitoring.sys_interval_s;
+        let mut shard = Self { store, broker, links, system, sys_interval_s, base, cluster, reports };
         shard.note(&document);
         shard.publish();
         shard
@@ -122,8 +124,8 @@ impl Shard {
                 _ = tick.tick() => {
                     vitals.turn();
                     self.broker.refresh().await;
-                    vitals.count(figures::figures(&self.broker.counters()));
-                    self.system.publish(&self.broker, Instant::now().into_std());
+                    vitals.count(figures::figures(&self.broker));
+                    self.system.publish(&self.broker, self.sys_interval_s, Instant::now().into_std());
                     self.publish();
                 }
             }
@@ -188,6 +190,7 @@ impl Shard {
         if !document.unknown_fields.is_empty() {
             tracing::warn!(fields = ?document.unknown_fields, "the settings have fields that this version ignores");
         }
+        self.sys_interval_s = document.settings.monitoring.sys_interval_s;
         self.base.settings_hash = document.settings.hash();
         self.base.unknown_fields.clone_from(&document.unknown_fields);
     }

@@ -288,6 +288,7 @@ fn render_limits(object: &MqttCluster) -> Limits {
             .max_topic_aliases
             .and_then(|max| u16::try_from(max).ok())
             .unwrap_or(default.topic_alias_max),
+        memory_bytes_max: bytes(&limits.max_memory, default.memory_bytes_max),
         connect_timeout_s: seconds(&limits.connect_timeout, default.connect_timeout_s),
         keep_alive_s_max: seconds(&limits.max_keep_alive, default.keep_alive_s_max),
         ..default

@@ -217,7 +217,8 @@ fn check_link(link: &Link, path: &str, found: &mut Problems) {
             found.add(format!("{path}.server"), "is missing; expected host:port, or dial: In");
         }
         (Some(server), _) if !is_host_port(server) => {
-            found.add(format!("{path}.server"), format!("`{server}` is no host:port"));
+            let message = format!("`{server}` is no host:port; expected one as eu.example:8883");
+            found.add(format!("{path}.server"), message);
         }
         _ => {}
     }
@@ -262,6 +263,13 @@ fn check_limits(limits: &Limits, found: &mut Problems) {
     }
     if limits.inflight_max == 0 {
         found.add("limits.inflightMax", "is 0; expected at least 1");
+    }
+    for (name, is_zero) in
+        [("connectionsMax", limits.connections_max == 0), ("sessionsMax", limits.sessions_max == 0)]
+    {
+        if is_zero {
+            found.add(format!("limits.{name}"), "is 0, so nobody could connect; expected at least 1");
+        }
     }
     if limits.connect_timeout_s == 0 {
         found.add("limits.connectTimeoutS", "is 0; expected at least 1");

@@ -1,7 +1,7 @@
 //! What a node holds, asked for a page at a time: sessions and retained messages; and what it counted.
 //!
-//! A page costs the node a bounded amount of work, whatever it holds. So a listing is no picture of one moment; but a session
-//! that is there from its first page to its last is in it exactly once.
+//! A page costs the node a bounded amount of work, whatever it holds. So a listing is no picture of one moment; but a session,
+//! or a topic's message, that is there from its first page to its last is in it exactly once.
 //!
 //! No payloads, no passwords: who may ask is who runs the broker, and that is no right to read messages.
 
@@ -36,13 +36,15 @@ impl Default for SessionQuery {
 pub struct RetainedQuery {
     /// The topic filter that they match.
     pub filter: String,
-    /// At most so many, and [`PAGE_MAX`]; a narrower filter shows others.
+    /// Where the last page ended; none: from the beginning.
+    pub cursor: Option<String>,
+    /// Entries of a page, at most [`PAGE_MAX`].
     pub limit: usize,
 }
 
 impl Default for RetainedQuery {
     fn default() -> Self {
-        Self { filter: "#".to_owned(), limit: 100 }
+        Self { filter: "#".to_owned(), cursor: None, limit: 100 }
     }
 }
 
@@ -54,8 +56,6 @@ pub struct Listing<T> {
     pub items: Vec<T>,
     /// Where the next page begins; none: this was the last.
     pub next: Option<String>,
-    /// Something was left out that no next page shows.
-    pub is_cut: bool,
 }
 
 /// One session.
@@ -113,4 +113,29 @@ pub struct Figures {
     pub sent: u64,
     /// Messages given up, by the reason, a word as `queue_full`.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Connections let in.
+    pub opened: u64,
+    /// Connections that ended, by the reason.
+    pub ended: Vec<(&'static str, u64)>,
+    /// Subscriptions refused, by the reason.
+    pub subscriptions_refused: Vec<(&'static str, u64)>,
+    /// Clients that wait for their password to be hashed, now.
+    pub logins_waiting: u64,
+    /// What each listener counted.
+    pub listeners: Vec<ListenerFigures>,
+}
+
+/// What a listener counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerFigures {
+    /// The name in the settings.
+    pub name: String,
+    /// Connections that came in there and are open, handshakes included.
+    pub connections: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed before MQTT, by the reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Times that the next connection had to wait for the rate.
+    pub paced: u64,
 }

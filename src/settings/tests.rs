@@ -68,6 +68,13 @@ fn check(change: impl FnOnce(&mut Settings), expected: &str) {
     change(&mut settings);
     let found = settings.check().err().map(|invalid| invalid.to_string()).unwrap_or_default();
     assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found:?}");
+    // What is wrong, and what to do about it.
+    let is_helpful = |one: &str| {
+        ["expected", "needs", "; ", "twice", "empty", "itself", "only", "one is", "PEM"]
+            .iter()
+            .any(|word| one.contains(word))
+    };
+    assert!(expected.is_empty() || is_helpful(&found), "no remedy: {found}");
 }
 
 #[test]
@@ -95,6 +102,10 @@ fn every_mistake_is_named_with_its_path() {
     check(|s| s.authentication.users[0].name = String::new(), "authentication.users[0].name: is empty");
     check(|s| s.limits.packet_bytes_max = 1, "limits.packetBytesMax: is out of range");
     check(|s| s.limits.inflight_max = 0, "limits.inflightMax: is 0");
+    check(|s| s.limits.connections_max = 0, "limits.connectionsMax: is 0, so nobody could connect");
+    check(|s| s.limits.sessions_max = 0, "limits.sessionsMax: is 0, so nobody could connect");
+    check(|s| s.limits.connect_timeout_s = 0, "limits.connectTimeoutS: is 0");
+    check(|s| s.limits.keep_alive_s_max = 0, "limits.keepAliveSMax: is 0");
     check(|s| s.links[0].peer = "cluster-us".into(), "links[0].peer: is this cluster itself");
     check(|s| s.links[0].server = None, "links[0].server: is missing; expected host:port, or dial: In");
     check(
@@ -122,6 +133,19 @@ fn every_mistake_at_the_doors_is_named_with_its_path() {
         "trustedCidrs[0]: `10.0.0.1` is no network; expected an address and the",
     );
     check(|s| s.listeners[0].limits.connections_max = Some(0), "listeners[0].limits.connectionsMax: is 0");
+    check(|s| s.listeners[0].limits.connects_per_s_max = Some(0), "limits.connectsPerSMax: is 0");
+    check(|s| s.listeners[0].limits.handshake_s_max = Some(0), "limits.handshakeSMax: is 0");
+    check(
+        |s| s.listeners[0].allowed_origins = Some(Vec::new()),
+        "listeners[0].allowedOrigins: is only for WS",
+    );
+    let origin =
+        |s: &mut Settings, origin: &str| s.listeners[2].allowed_origins = Some(vec![origin.to_owned()]);
+    check(|s| origin(s, "https://app.example"), "");
+    for wrong in ["app.example", "https://", "https://app.example/page"] {
+        check(|s| origin(s, wrong), "listeners[2].allowedOrigins[0]: `");
+    }
+    check(|s| s.authentication.users[0].secret = "$2b$12$short".into(), "users[0].secret: is cut short");
     check(|s| tls_of(s).more[0].key_pem = CERT.into(), "tls.more[0].keyPem: holds no PEM block");
     check(|s| tls_of(s).client_auth = ClientAuth::None, "tls.usernameFrom: needs client certificates");
     for jwks in ["", "{}", r#"{"keys": []}"#] {
@@ -346,4 +370,61 @@ fn a_document_in_pieces_is_the_same_document() {
     let error = whole(&pieces[..2]).unwrap_err().to_string();
     assert!(error.starts_with(mixed), "one is missing: {error}");
     assert!(names_others(&pieces[0].1) && !names_others(&pieces[1].1));
+}
+
+const CRD: &str = include_str!("../../crds/mqlink.dev_mqttclusters.yaml");
+const LIMITS_PAGE: &str = include_str!("../../docs/limits.md");
+const METRICS_PAGE: &str = include_str!("../../docs/metrics.md");
+
+/// A default as the page says it.
+fn default_as_text(key: &str, value: u64) -> String {
+    let digits = value.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    let is_time = key.ends_with("TimeoutS") || key.ends_with("SMax");
+    match key {
+        _ if key.ends_with("BytesMax") && value > 0 => default_as_text("", value >> 20) + " MiB",
+        _ if is_time => groups.join(",") + " s",
+        _ => groups.join(","),
+    }
+}
+
+#[test]
+fn the_documentation_names_every_limit_with_its_default_and_what_counts_it() {
+    let rows = |key: &str| {
+        let begin = format!("| `{key}` | `");
+        let rows: Vec<Vec<&str>> = LIMITS_PAGE
+            .lines()
+            .filter(|line| line.starts_with(&begin))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        rows
+    };
+    let check_row = |key: &str, row: &[&str]| {
+        let name = row[1].trim_matches('`');
+        assert!(CRD.contains(&format!(" {name}:")), "{key}: the spec has no {name}");
+        let counted = row[row.len() - 1];
+        let metric = counted.split('`').nth(1).unwrap_or_default();
+        let is_known = METRICS_PAGE.contains(&format!("| `{metric}` |"));
+        assert!(is_known || counted.starts_with("nothing: "), "{key}: {counted}");
+    };
+    let Ok(serde_json::Value::Object(limits)) = serde_json::to_value(Limits::default()) else {
+        unreachable!()
+    };
+    for (key, value) in &limits {
+        let all = rows(key);
+        let row =
+            all.iter().find(|row| row.len() == 5).unwrap_or_else(|| panic!("docs/limits.md lacks {key}"));
+        check_row(key, row);
+        assert_eq!(row[2], default_as_text(key, value.as_u64().unwrap()), "{key}");
+    }
+    let Ok(serde_json::Value::Object(limits)) = serde_json::to_value(ListenerLimits::default()) else {
+        unreachable!()
+    };
+    for key in limits.keys() {
+        let all = rows(key);
+        let row =
+            all.iter().find(|row| row.len() == 4).unwrap_or_else(|| panic!("docs/limits.md lacks {key}"));
+        check_row(key, row);
+    }
 }

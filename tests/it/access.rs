@@ -1,7 +1,12 @@
 //! Who may connect, and what nobody may touch.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use mqlink::settings::{Credentials, Dial, Link, LinkListener};
+
 use crate::clients::{Kind, Mosquitto, Paho, Post, Rumqttc, Who, refused_publish};
-use crate::harness::{Node, SettingsExt, settings};
+use crate::harness::{Node, SettingsExt, free_port, settings};
 
 /// CONNACK's codes for a bad user name or password, and for not authorised: 4 and 5 in 3.1.1, which paho translates
 /// to those of 5.0.
@@ -51,5 +56,39 @@ fn link_topics_are_for_links() {
         let mut client = Paho.listen(&who, "fine");
         Mosquitto.publish(&who, &[Post::new("fine", "yes", 1)]);
         assert_eq!(client.next().payload, "yes");
+    }
+}
+
+/// What a listener answers to a CONNECT of MQTT 5 with this user: the reason, or nothing if it closes.
+fn knock(port: u16, client_id: &str, user: &str, password: &str) -> Option<u8> {
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
+    let body = [&b"\0\x04MQTT\x05\xc2\0\x3c\0"[..], &text(client_id), &text(user), &text(password)].concat();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.write_all(&[&[0x10, body.len() as u8][..], &body].concat()).expect("it is open");
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).ok().map(|()| answer[3])
+}
+
+#[test]
+fn clients_and_links_have_doors_of_their_own() {
+    let mut settings = settings().users(&[("alice", "plain:for-clients")]);
+    settings.link_listener = Some(LinkListener { port: free_port(), tls: None });
+    let mut link = Link { dial: Dial::In, ..Link::new("mqtt/us-eu", "eu") };
+    link.inbound.credentials =
+        Some(Credentials { username: "peer".to_owned(), password: "for-links".to_owned() });
+    settings.links = vec![link];
+    let (clients, links) =
+        (settings.listeners[0].port, settings.link_listener.as_ref().expect("set above").port);
+    let _node = Node::start(settings);
+    assert_eq!(knock(clients, "c", "alice", "for-clients"), Some(0));
+    for (user, password) in [("peer", "for-links"), ("alice", "for-links"), ("peer", "for-clients")] {
+        assert_eq!(knock(clients, "c", user, password), Some(0x86), "{user} {password}");
+    }
+    for client_id in ["c", "eu", "mqlink/eu/node-0"] {
+        for (user, password) in
+            [("alice", "for-clients"), ("alice", "for-links"), ("peer", "for-clients"), ("", "")]
+        {
+            assert_ne!(knock(links, client_id, user, password), Some(0), "{client_id} {user} {password}");
+        }
     }
 }

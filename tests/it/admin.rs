@@ -1,19 +1,24 @@
 //! A running node seen by who runs it: sessions, kick, retained messages, log, metrics, `$SYS`; and no secret in any of it.
+//! The pages of docs/ that list metrics and `$SYS` topics are held to what a node serves.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 
+use mqlink::settings::{Credentials, Dial, Jwt, Link, LinkListener, Listener, Protocol, Settings};
 use tempfile::TempDir;
 
 use crate::clients::{Kind, Mosquitto, Paho, Post, Rumqttc, Who};
-use crate::harness::{MQLINK, SettingsExt, settings, until};
+use crate::harness::{Certificates, Clusters, MQLINK, SettingsExt, Up, free_port, settings, until};
 
 /// A node that logs everything into a file.
 struct Node {
     child: Child,
     folder: TempDir,
     port: u16,
+    probes: u16,
 }
 
 const PASSWORD: &str = "s3cret-of-alice";
@@ -22,8 +27,12 @@ const PAYLOAD: &str = "s3cret-in-a-message";
 
 impl Node {
     fn start() -> Node {
+        Node::start_with(settings().users(&[("alice", &format!("plain:{PASSWORD}"))]))
+    }
+
+    fn start_with(settings: Settings) -> Node {
         let folder = TempDir::new().expect("a temporary folder");
-        let settings = settings().users(&[("alice", &format!("plain:{PASSWORD}"))]);
+        let probes = free_port();
         let port = settings.listeners[0].port;
         let config = folder.path().join("settings.json");
         std::fs::write(&config, serde_json::to_vec(&settings).expect("settings are JSON")).expect("writable");
@@ -33,10 +42,11 @@ impl Node {
             .arg(&config)
             .arg("--admin-socket")
             .arg(folder.path().join("admin.sock"))
+            .args(["--probe-listen", &format!("127.0.0.1:{probes}")])
             .stderr(log)
             .spawn()
             .expect("the binary is built");
-        let node = Node { child, folder, port };
+        let node = Node { child, folder, port, probes };
         until("the listener", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
         node
     }
@@ -60,6 +70,15 @@ impl Node {
         let output = self.ask(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("output is text")
+    }
+
+    /// What a scraper gets.
+    fn scrape(&self) -> String {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.probes)).expect("it listens");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: node\r\n\r\n").expect("it is open");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("text");
+        page.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
     }
 
     fn log(&self) -> String {
@@ -155,4 +174,243 @@ fn nothing_that_a_node_says_of_itself_holds_a_secret() {
         assert!(!log.contains(secret), "the log holds {secret}");
     }
     assert!(log.contains("watcher"), "the log names clients");
+}
+
+#[test]
+fn the_metrics_page_lists_what_a_node_serves() {
+    let mut settings = settings().users(&[("alice", &format!("plain:{PASSWORD}"))]);
+    settings.link_listener = Some(LinkListener { port: free_port(), tls: None });
+    settings.links = vec![Link { dial: Dial::In, ..Link::new("mqtt/us-eu", "eu") }];
+    let node = Node::start_with(settings);
+    Paho.publish(&node.who("p"), &[Post::new("t", "x", 1)]);
+    let page = until("counted figures", || {
+        Some(node.scrape()).filter(|page| page.contains("mqlink_messages_received_total 1\n"))
+    });
+    assert!(page.contains("mqlink_listener_accepted_total{listener=\"mqtt\"} "), "{page}");
+    assert!(page.contains("mqlink_connections_opened_total 1\n"), "{page}");
+    let mut served = BTreeSet::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').expect("a name and a type");
+        let mut samples = page.lines().filter_map(|line| line.strip_prefix(name));
+        let sample = samples.find(|rest| rest.starts_with(['{', ' '])).unwrap_or_else(|| panic!("no {name}"));
+        let labels = sample.split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
+        let labels: Vec<_> = labels.map(|label| label.trim_start_matches(['{', ','])).collect();
+        served.insert(format!("| `{name}` | {kind} | {} |", labels.join(", ")));
+    }
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).expect("docs");
+    let rows = text.lines().filter(|line| line.starts_with("| `mqlink_"));
+    let listed: BTreeSet<String> =
+        rows.map(|row| row.split_inclusive('|').take(4).collect::<String>().trim().to_owned()).collect();
+    assert_eq!(served, listed);
+}
+
+#[test]
+fn the_metrics_page_lists_the_sys_topics_and_they_come_as_often_as_the_settings_say() {
+    let mut settings = settings().users(&[("alice", &format!("plain:{PASSWORD}"))]);
+    settings.monitoring.sys_interval_s = 1;
+    let node = Node::start_with(settings);
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).expect("docs");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `$SYS/"));
+    let mut listed: BTreeSet<String> =
+        rows.map(|row| format!("$SYS/{}", row.split('`').next().expect("a topic"))).collect();
+    assert!(listed.len() > 5);
+    let mut sub = Rumqttc.subscribe(&node.who("s"), "$SYS/#", 0);
+    let mut uptimes = 0;
+    while !listed.is_empty() || uptimes < 4 {
+        let heard = sub.next();
+        uptimes += usize::from(heard.topic == "$SYS/broker/uptime");
+        assert!(listed.remove(&heard.topic) || !heard.retain || uptimes > 0, "{} is not listed", heard.topic);
+    }
+}
+
+#[test]
+fn all_retained_messages_are_listed_page_by_page() {
+    let node = Node::start();
+    let posts: Vec<Post> = (0..2_500).map(|n| Post::new(&format!("many/{n}"), "x", 1).retained()).collect();
+    Rumqttc.publish(&node.who("p"), &posts);
+    let table = node.answer(&["retained", "many/#", "--limit", "5000"]);
+    let topics: BTreeSet<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(topics.len(), 2_501, "each once, and the head");
+    assert!(node.answer(&["retained", "--limit", "7"]).ends_with("or a higher --limit\n"));
+    assert_eq!(node.answer(&["retained", "many/77"]).lines().count(), 2);
+    let output = node.ask(&["retained", "many/#/x"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is no topic filter"));
+}
+
+#[test]
+fn clients_are_logged_with_id_and_peer() {
+    let node = Node::start();
+    let (code, connection) = Paho.connect(&node.who("visitor"));
+    assert_eq!(code, 0);
+    drop(connection);
+    let _refused = Paho.connect(&Who::at(node.port).named("intruder").login("alice", WRONG));
+    let find = |message: &str, field: &str, value: &str| {
+        // A connection that the client does not end in order is lost; both say whose it was.
+        let is_meant = |fields: &serde_json::Value| {
+            fields["message"].as_str().is_some_and(|said| said.starts_with(message))
+        };
+        until(message, || {
+            let log = node.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let mut fields = lines.map(|line| line["fields"].clone());
+            fields.find(|fields| is_meant(fields) && fields[field] == value)
+        })
+    };
+    let entry = find("a client is in", "client", "visitor");
+    assert!(entry["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{entry}");
+    assert_eq!(entry["user"], "alice");
+    find("a connection ", "client", "visitor");
+    let refused = find("a connection ends", "reason", "the user name or the password is wrong");
+    assert!(refused["peer"].is_string() && refused["user"] == "alice", "{refused}");
+}
+
+#[test]
+fn the_node_of_a_cluster_is_found_by_its_name() {
+    let up = Up::start_kept(Clusters::default().cluster("us-east").cluster("eu-west"));
+    up.ready();
+    let mut sub = Paho.subscribe(&up.at("us-east").named("watcher"), "plant/#", 1);
+    let admin = |arguments: &[&str]| {
+        let mut command = Command::new(MQLINK);
+        command.arg("admin").arg("--data").arg(up.data()).args(arguments);
+        command.output().expect("the binary is built")
+    };
+    let text = |output: &Output| {
+        let both = [&output.stdout[..], &output.stderr].concat();
+        String::from_utf8(both).expect("output is text")
+    };
+    let clients = text(&admin(&["--cluster", "us-east", "clients"]));
+    assert!(clients.lines().any(|line| line.starts_with("watcher ")), "{clients}");
+    let other = text(&admin(&["--cluster", "mqtt/eu-west", "clients"]));
+    assert!(!other.contains("watcher"), "{other}");
+    assert!(admin(&["--cluster", "us-east", "kick", "watcher"]).status.success());
+    sub.gone();
+    let unknown = admin(&["--cluster", "mars", "clients"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown).contains("there is no cluster mars; there are: "), "{}", text(&unknown));
+    let unnamed = admin(&["clients"]);
+    assert_eq!(unnamed.status.code(), Some(2));
+    assert!(text(&unnamed).contains("--cluster NAME"), "{}", text(&unnamed));
+}
+
+const HASHED: &str = "bGJdXfn6P9jmSY0ZCpIaCSkQ1XayfQBMBwplxxuT8e";
+const LINK_PASSWORD: &str = "s3cret-of-a-link";
+const JWKS_SECRET: &str = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s";
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiAiYW5uIiwgImV4cCI6IDQxMDI0NDQ4MDB9.7fKG5_aSwr7CH9co8Zu3tJVUT287YUo_aQ7x5EGzFus";
+
+/// Every kind of secret that a node may hold or be shown, and every way in, with all that is logged anywhere in the process.
+#[test]
+fn no_log_holds_a_secret_whatever_comes_in() {
+    let certificates = Certificates::new();
+    let hashed = format!("$7$101$MDEyMzQ1Njc4OWFi${HASHED}+N6cR6JaUl22kyOezT4vgFZzRNUODVbwJMCRIfFS1o8A==");
+    let mut settings = settings().users(&[("alice", &format!("plain:{PASSWORD}")), ("bob", &hashed)]);
+    settings = settings.tls(certificates.server());
+    settings.listeners.push(Listener::new("ws", Protocol::Ws, free_port()));
+    settings.listeners.push(Listener::new("wss", Protocol::Wss, free_port()).with_tls(certificates.server()));
+    settings.authentication.jwt = Some(Jwt {
+        jwks: format!(r#"{{"keys": [{{"kty": "oct", "alg": "HS256", "k": "{JWKS_SECRET}"}}]}}"#),
+        username_claim: "sub".to_owned(),
+        issuer: None,
+        audience: None,
+        acl_claim: Some("acl".to_owned()),
+    });
+    settings.link_listener = Some(LinkListener { port: free_port(), tls: None });
+    let credentials = || Credentials { username: "us".to_owned(), password: LINK_PASSWORD.to_owned() };
+    let mut link =
+        Link { server: Some(format!("127.0.0.1:{}", free_port())), ..Link::new("mqtt/us-eu", "eu") };
+    link.credentials = Some(credentials());
+    link.inbound.credentials = Some(credentials());
+    settings.links = vec![link];
+    let (ws, wss, mqtts) =
+        (settings.listeners[2].port, settings.listeners[3].port, settings.listeners[1].port);
+    let link_port = settings.link_listener.as_ref().expect("set above").port;
+    let node = Node::start_with(settings.clone());
+    let ca = certificates.ca();
+    let at = |port: u16, secure: bool, path: bool| {
+        let who = Who::at(port);
+        let who = if secure { who.trusting(&ca) } else { who };
+        if path { who.path("/mqtt") } else { who }
+    };
+    for (n, who) in
+        [at(node.port, false, false), at(mqtts, true, false), at(ws, false, true), at(wss, true, true)]
+            .into_iter()
+            .enumerate()
+    {
+        for (m, (user, password)) in [
+            ("alice", PASSWORD),
+            ("bob", "correct horse"),
+            ("", TOKEN),
+            ("alice", WRONG),
+            ("us", LINK_PASSWORD),
+            ("nobody", TOKEN),
+        ]
+        .into_iter()
+        .enumerate()
+        .filter(|(m, _)| *m < 3 || n == 0 || n == 3)
+        // refusals take their time
+        {
+            let who = who.clone().named(&format!("c{n}-{m}")).login(user, password);
+            let (code, connection) = Paho.connect(&who);
+            assert_eq!(code == 0, m < 3, "{user} at {n}: {code}");
+            drop(connection);
+            if code == 0 {
+                Paho.publish(&who, &[Post::new("t", PAYLOAD, 1)]);
+            }
+        }
+    }
+    // A client's password does not open the link listener, and what is no packet hurts nobody.
+    for bytes in [PASSWORD.as_bytes(), LINK_PASSWORD.as_bytes(), b"\x10\x80\x80\x80\x80\x01"] {
+        for port in [node.port, mqtts, ws, wss, link_port] {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            let _ = stream.write_all(bytes);
+        }
+    }
+    // Settings that are refused, and new ones.
+    let (_, _watcher) =
+        Paho.connect(&at(node.port, false, false).named("watcher").login("bob", "correct horse"));
+    let mut document = serde_json::to_value(&settings).expect("settings are JSON");
+    document["authentication"]["users"][0]["secret"] = PASSWORD.into();
+    let refused = put(&node, &document);
+    assert!(refused.contains("422") && refused.contains("users[0].secret"), "{refused}");
+    document["authentication"]["users"][0]["secret"] = format!("plain:{PAYLOAD}").into();
+    let taken = put(&node, &document);
+    assert!(taken.contains("200 OK"), "{taken}");
+    node.answer(&["kick", "watcher"]);
+    let log = until("the kick in the log", || {
+        Some(node.log()).filter(|log| log.contains("an administrator kicks"))
+    });
+    let key_line = certificates.server().key_pem.lines().nth(1).expect("a key").to_owned();
+    let said =
+        [refused, taken, node.scrape(), node.answer(&["sessions"]), node.answer(&["metrics"])].concat();
+    for secret in [
+        PASSWORD,
+        WRONG,
+        PAYLOAD,
+        HASHED,
+        LINK_PASSWORD,
+        JWKS_SECRET,
+        TOKEN,
+        "correct horse",
+        key_line.as_str(),
+    ] {
+        let line = log
+            .lines()
+            .find(|line| line.contains(secret))
+            .map(|line| line.chars().take(300).collect::<String>());
+        assert_eq!(line, None, "the log holds {secret}");
+        assert!(!said.contains(secret), "an answer holds {secret}");
+    }
+    assert!(log.lines().count() > 100, "it was a short log");
+}
+
+/// Puts a document, and returns the whole answer.
+fn put(node: &Node, document: &serde_json::Value) -> String {
+    let body = document.to_string();
+    let mut stream = std::os::unix::net::UnixStream::connect(node.socket()).expect("it listens");
+    let head = format!("PUT /v1/settings HTTP/1.0\r\nHost: node\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    answer
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::admin::metrics::render;
 use crate::admin::probes::{check_alive, check_ready};
-use crate::settings::inventory::Figures;
+use crate::settings::inventory::{Figures, ListenerFigures};
 use crate::settings::report::ListenerReport;
 
 fn loaded() -> NodeReport {
@@ -72,7 +72,14 @@ fn families(page: &str) -> Vec<String> {
 #[test]
 fn the_documentation_names_every_metric_that_is_served() {
     let report = NodeReport { links: vec![link("mqtt/us-eu", VerdictStatus::True)], ..loaded() };
-    let figures = Figures { dropped: vec![("slow", 0)], ..Figures::default() };
+    let one = ListenerFigures { refused: vec![("full", 0)], ..ListenerFigures::default() };
+    let figures = Figures {
+        dropped: vec![("slow", 0)],
+        ended: vec![("lost", 0)],
+        subscriptions_refused: vec![("quota", 0)],
+        listeners: vec![one],
+        ..Figures::default()
+    };
     let served = families(&render(&report, &figures, 0));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
     let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -261,9 +261,11 @@ fn check_limits(found: &mut Findings, limits: &Limits) {
     {
         found.add("spec.limits.maxPacketBytes", "must be a number of bytes from 1Ki to 256Mi, such as 1Mi");
     }
-    for (name, size) in
-        [("maxQueuedBytes", &limits.max_queued_bytes), ("maxRetainedBytes", &limits.max_retained_bytes)]
-    {
+    for (name, size) in [
+        ("maxQueuedBytes", &limits.max_queued_bytes),
+        ("maxRetainedBytes", &limits.max_retained_bytes),
+        ("maxMemory", &limits.max_memory),
+    ] {
         found.byte_size(format!("spec.limits.{name}"), size.as_ref());
     }
     for (name, duration) in [

@@ -183,6 +183,7 @@ impl Core {
         connection.patience = (!keep_alive.is_zero()).then_some(keep_alive);
         self.attach(session, id, version, &opening);
         self.settle_in(session, id, who);
+        self.counters.opened += 1;
         self.note_session(session);
         self.tell_presence(session);
         self.arm_connection(id, now);

@@ -2,6 +2,8 @@
 //!
 //! What breaks the specification is a [`Violation`]; the rest is what this broker's settings, users and life bring about.
 
+use std::ops::Add;
+
 use crate::mqtt::{ReasonCode, Violation};
 
 /// Why a connection ends.
@@ -72,7 +74,89 @@ impl From<Violation> for Fault {
     }
 }
 
+/// What connections ended by, as counted: a word each, and in this order.
+const ENDINGS: [&str; 21] = [
+    "client_left",
+    "protocol_error",
+    "packet_too_large",
+    "receive_maximum",
+    "connect_timeout",
+    "keep_alive",
+    "bad_credentials",
+    "not_authorized",
+    "client_id_taken",
+    "token_expired",
+    "bad_authentication_method",
+    "taken_over",
+    "quota",
+    "busy",
+    "kicked",
+    "answer_too_large",
+    "payload_format",
+    "use_another_server",
+    "server_moved",
+    "shutting_down",
+    "lost",
+];
+/// The place of what ends without a word.
+const LOST: usize = 20;
+
+/// How many connections ended, by the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endings([u64; ENDINGS.len()]);
+
+impl Endings {
+    pub(super) fn count(&mut self, fault: Fault) {
+        self.0[fault.ending()] += 1;
+    }
+
+    /// The socket went, and nobody said why.
+    pub(super) fn count_lost(&mut self) {
+        self.0[LOST] += 1;
+    }
+
+    /// All of them, by a word.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ENDINGS.into_iter().zip(self.0)
+    }
+}
+
+impl Add for Endings {
+    type Output = Endings;
+
+    fn add(self, other: Endings) -> Endings {
+        let mut sum = self;
+        sum.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+        sum
+    }
+}
+
 impl Fault {
+    fn ending(self) -> usize {
+        match self {
+            Fault::ClientLeft => 0,
+            Fault::Violation(Violation::PacketTooLarge) => 2,
+            Fault::Violation(Violation::ReceiveMaximumExceeded) => 3,
+            Fault::Violation(_) => 1,
+            Fault::ConnectTimeout => 4,
+            Fault::KeepAliveTimeout => 5,
+            Fault::BadUserNameOrPassword => 6,
+            Fault::NotAuthorized => 7,
+            Fault::ClientIdTaken => 8,
+            Fault::TokenExpired => 9,
+            Fault::BadAuthenticationMethod => 10,
+            Fault::SessionTakenOver => 11,
+            Fault::QuotaExceeded => 12,
+            Fault::ServerBusy => 13,
+            Fault::Kicked => 14,
+            Fault::AnswerTooLarge => 15,
+            Fault::PayloadFormatInvalid => 16,
+            Fault::UseAnotherServer => 17,
+            Fault::ServerMoved => 18,
+            Fault::ServerShuttingDown => 19,
+        }
+    }
+
     /// What the client is told.
     pub fn reason_code(self) -> ReasonCode {
         match self {

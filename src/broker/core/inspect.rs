@@ -1,16 +1,16 @@
 //! What who runs the broker sees and does: sessions, retained messages, a connection that has to end, `$SYS`.
 //!
-//! Invariants: a page looks at no more than [`SCAN_MAX`] sessions or topic levels and gives no more than [`PAGE_MAX`] entries; a session keeps
-//! its place while it lives, so a listing that goes by place meets it once.
+//! Invariants: a page looks at no more than [`SCAN_MAX`] sessions or topic levels and gives no more than [`PAGE_MAX`] entries; a
+//! session keeps its place while it lives, and a topic while it retains something, so a listing that goes by place meets each
+//! once.
 
 use std::time::Instant;
 
 use super::connection::Connection;
 use super::delivery::with_outgoing;
-use super::retained::{Step, Walk};
 use super::session::Session;
 use super::{ConnectionId, Core, Fault};
-use crate::mqtt::{Filter, Message, PropertiesBuf, QoS, Version};
+use crate::mqtt::{Message, PropertiesBuf, QoS, Version, filter_matches};
 use crate::settings::inventory::{PAGE_MAX, RetainedEntry, RetainedQuery, SessionEntry, SessionQuery};
 
 /// How many places one page may look at: about a millisecond.
@@ -77,25 +77,38 @@ impl Core {
         }
     }
 
-    /// Some retained messages that match, and whether there may be more. Expects a valid filter.
-    pub fn retained_matching(&self, query: &RetainedQuery, now: Instant) -> (Vec<RetainedEntry>, bool) {
-        let limit = query.limit.clamp(1, PAGE_MAX);
-        let mut entries = Vec::new();
-        let Ok(filter) = Filter::parse(&query.filter) else { return (entries, false) };
-        let (mut walk, mut nodes) = (Walk::new(filter), SCAN_MAX);
-        loop {
-            match walk.next(&self.retained, &mut nodes, now) {
-                Step::Found(_) if entries.len() == limit => return (entries, true),
-                Step::Found(message) => entries.push(RetainedEntry {
-                    topic: message.topic.to_string(),
-                    qos: message.qos as u8,
-                    bytes: message.payload.len(),
-                    expires_in_s: message.expiry_s(now),
-                }),
-                Step::Paused => return (entries, true),
-                Step::Over => return (entries, false),
-            }
+    /// The retained messages that match from a place on, and the place where the next page begins. Expects a valid filter.
+    pub fn retained_from(
+        &self,
+        place: usize,
+        query: &RetainedQuery,
+        now: Instant,
+    ) -> (Vec<RetainedEntry>, Option<usize>) {
+        let show = |message: &Message| RetainedEntry {
+            topic: message.topic.to_string(),
+            qos: message.qos as u8,
+            bytes: message.payload.len(),
+            expires_in_s: message.expiry_s(now),
+        };
+        let filter = query.filter.as_str();
+        if !filter.contains(['+', '#']) {
+            return (self.retained.get(filter, now).iter().map(|message| show(message)).collect(), None);
         }
+        let mut entries = Vec::new();
+        let limit = query.limit.clamp(1, PAGE_MAX);
+        let end = self.retained.places();
+        let mut at = place;
+        while at < end && at - place < SCAN_MAX && entries.len() < limit {
+            let message = self.retained.at(at, now);
+            entries.extend(message.filter(|one| filter_matches(filter, &one.topic)).map(|one| show(one)));
+            at += 1;
+        }
+        (entries, (at < end).then_some(at))
+    }
+
+    /// The user that a connection is, or wants to be.
+    pub fn user_of(&self, id: ConnectionId) -> Option<&str> {
+        self.wires.get(id)?.username.as_deref()
     }
 
     /// Whose connection it is, once that is known.

@@ -36,6 +36,9 @@ impl Core {
     /// Ends a connection: tells the client why, as far as its version can, and lets go of its session.
     pub fn close(&mut self, id: ConnectionId, fault: Fault, now: Instant) {
         let Some(connection) = self.wires.get_mut(id) else { return };
+        if !matches!(connection.state, State::Closed) {
+            self.counters.ended.count(fault);
+        }
         match connection.state {
             State::Closed => return,
             // [MQTT-3.14.0-1]
@@ -70,9 +73,17 @@ impl Core {
     /// The socket is gone.
     pub fn handle_closed(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.wires.remove(id) else { return };
+        if !matches!(connection.state, State::Closed) {
+            self.counters.ended.count_lost();
+        }
         if let Some(session) = connection.session() {
             self.detach(session, now);
         }
+    }
+
+    /// Notes a connection that ended before this or any shard's core saw it.
+    pub fn note_ended(&mut self, fault: Fault) {
+        self.counters.ended.count(fault);
     }
 
     /// Ends all connections.

@@ -62,7 +62,7 @@ pub use self::exchange::Answer;
 pub use self::export::{
     ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, ImportError,
 };
-pub use self::fault::Fault;
+pub use self::fault::{Endings, Fault};
 pub use self::inspect::Kicked;
 use self::mesh::Mesh;
 pub use self::mesh::{Bag, Desk, Exchanged, Office, Place, SHARDS_MAX, ShardMask, ShardNumber, shards_in};
@@ -181,6 +181,14 @@ pub struct Counters {
     pub shed_queued: u64,
     /// Connections, subscriptions and retained messages refused because memory is short.
     pub shed_new: u64,
+    /// Subscriptions refused because a client has too many.
+    pub subscriptions_over_quota: u64,
+    /// Subscriptions refused by the rules.
+    pub subscriptions_not_authorized: u64,
+    /// Connections let in: CONNECT was accepted.
+    pub opened: u64,
+    /// Connections that ended.
+    pub ended: Endings,
 }
 
 impl Add for Counters {
@@ -201,6 +209,11 @@ impl Add for Counters {
             shed_slow: self.shed_slow + other.shed_slow,
             shed_queued: self.shed_queued + other.shed_queued,
             shed_new: self.shed_new + other.shed_new,
+            subscriptions_over_quota: self.subscriptions_over_quota + other.subscriptions_over_quota,
+            subscriptions_not_authorized: self.subscriptions_not_authorized
+                + other.subscriptions_not_authorized,
+            opened: self.opened + other.opened,
+            ended: self.ended + other.ended,
         }
     }
 }

@@ -56,6 +56,16 @@ impl Retained {
         self.count
     }
 
+    /// One more than the last place that a message can have.
+    pub(super) fn places(&self) -> usize {
+        self.tree.places()
+    }
+
+    /// The message at a place. It stays there as long as its topic has one.
+    pub(super) fn at(&self, place: usize, now: Instant) -> Option<&Rc<Message>> {
+        self.tree.value_at(place)?.as_ref().filter(|message| !is_over(message, now))
+    }
+
     /// Keeps a message instead of the one its topic had. An empty one only removes.
     /// [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7]
     pub(super) fn put(

@@ -120,6 +120,7 @@ impl Core {
         check_filter(&filter)?;
         let who = self.sessions[id as usize].who.as_ref();
         if !who.is_none_or(|who| self.access.may_subscribe(who, &filter)) {
+            self.counters.subscriptions_not_authorized += 1;
             return Err(ReasonCode::NotAuthorized);
         }
         let session = &mut self.sessions[id as usize];
@@ -132,6 +133,7 @@ impl Core {
             return Err(ReasonCode::QuotaExceeded);
         }
         if is_new && is_full {
+            self.counters.subscriptions_over_quota += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
         let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;

@@ -58,6 +58,16 @@ impl<V: Default> Tree<V> {
         &self.nodes[node as usize].value
     }
 
+    /// One more than the last place that a node can have.
+    pub(super) fn places(&self) -> usize {
+        self.nodes.capacity()
+    }
+
+    /// The value at a place, if a node is there.
+    pub(super) fn value_at(&self, place: usize) -> Option<&V> {
+        self.nodes.get(place).map(|node| &node.value)
+    }
+
     pub(super) fn value_mut(&mut self, node: NodeId) -> &mut V {
         &mut self.nodes[node as usize].value
     }

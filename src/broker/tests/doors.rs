@@ -195,6 +195,13 @@ fn who_takes_too_long_to_come_in_is_put_out() {
             let _ = stream.read_to_end(&mut rest).await;
             assert_eq!(rest, b"", "{name}");
         }
+        for figures in broker.door_figures().0 {
+            assert_eq!(
+                figures.refused[2],
+                ("timeout", if figures.name == "mqtts" { 2 } else { 1 }),
+                "{figures:?}"
+            );
+        }
         let stream = dial(&broker, "ws").await;
         let mut a = upgrade(Box::new(stream)).await;
         a.hello("a", None).await;
@@ -230,6 +237,10 @@ fn each_listener_has_its_own_bounds() {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(450), "{took:?}");
+        let (figures, _) = broker.door_figures();
+        assert_eq!((figures[0].name.as_str(), figures[0].refused[0]), ("mqtt", ("full", 1)));
+        assert!(figures[0].paced >= 2 && figures[0].accepted >= 11, "{figures:?}");
+        assert_eq!((figures[1].accepted, figures[1].connections), (1, 1));
     });
 }
 

@@ -126,19 +126,33 @@ pub(crate) struct Up {
     said: Arc<Mutex<String>>,
     /// How many marks `link` has left in each cluster.
     marks: Mutex<BTreeMap<String, u64>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Up {
     /// Starts and waits until every link is up.
     #[track_caller]
     pub(crate) fn start(clusters: Clusters) -> Up {
+        Up::start_with(clusters, false)
+    }
+
+    /// The same, where [`Up::data`] is.
+    #[track_caller]
+    pub(crate) fn start_kept(clusters: Clusters) -> Up {
+        Up::start_with(clusters, true)
+    }
+
+    #[track_caller]
+    fn start_with(clusters: Clusters, is_kept: bool) -> Up {
         let folder = TempDir::new().expect("a temporary folder");
+        let data = folder.path().join("data");
+        let data = if is_kept { vec!["--data".as_ref(), data.as_os_str()] } else { Vec::new() };
         let manifest = folder.path().join("clusters.yaml");
         std::fs::write(&manifest, clusters.yaml()).expect("writable");
         let mut child = Command::new(MQLINK)
             .args(["up", "-f"])
             .arg(&manifest)
+            .args(&data)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -153,7 +167,7 @@ impl Up {
                 said.push('\n');
             }
         });
-        let up = Up { child, clusters, manifest, said, marks: Mutex::default(), _folder: folder };
+        let up = Up { child, clusters, manifest, said, marks: Mutex::default(), folder };
         up.ready();
         up
     }
@@ -206,6 +220,11 @@ impl Up {
     pub(crate) fn edit(&mut self, change: impl FnOnce(Clusters) -> Clusters) {
         self.clusters = change(self.clusters.clone());
         std::fs::write(&self.manifest, self.clusters.yaml()).expect("writable");
+    }
+
+    /// Where it keeps its state, if it was told to.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// The cluster's one node.

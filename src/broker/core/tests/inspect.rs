@@ -89,13 +89,42 @@ fn retained_messages_are_listed_without_their_payloads_and_within_bounds() {
     for topic in ["r/1", "r/2", "s/1"] {
         w.publish_with(a, topic, 0, "12345", true, &[]);
     }
-    let query = |filter: &str, limit| RetainedQuery { filter: filter.to_owned(), limit };
-    let (entries, is_cut) = w.core.retained_matching(&query("r/#", 10), w.now);
+    let query =
+        |filter: &str, limit| RetainedQuery { filter: filter.to_owned(), limit, ..RetainedQuery::default() };
+    let (entries, next) = w.core.retained_from(0, &query("r/#", 10), w.now);
     let mut topics: Vec<_> = entries.iter().map(|entry| (&*entry.topic, entry.bytes)).collect();
     topics.sort_unstable();
-    assert_eq!((topics, is_cut), (vec![("r/1", 5), ("r/2", 5)], false));
-    let (entries, is_cut) = w.core.retained_matching(&query("#", 2), w.now);
-    assert_eq!((entries.len(), is_cut), (2, true));
+    assert_eq!((topics, next), (vec![("r/1", 5), ("r/2", 5)], None));
+    let (entries, next) = w.core.retained_from(0, &query("#", 2), w.now);
+    assert!(entries.len() == 2 && next.is_some());
+    let (entries, next) = w.core.retained_from(0, &query("s/1", 2), w.now);
+    assert_eq!((entries.len(), next), (1, None));
+}
+
+#[test]
+fn what_is_retained_all_the_time_is_listed_once_though_pages_are_short_and_much_changes() {
+    let mut w = World::new();
+    let a = w.connect(v5("a"));
+    let retain = |w: &mut World, topic: &str, payload: &str| w.publish_with(a, topic, 0, payload, true, &[]);
+    for n in 0..300 {
+        retain(&mut w, &format!("stays/{n}"), "x");
+        retain(&mut w, &format!("goes/{n}"), "x");
+    }
+    let query = RetainedQuery { limit: 7, ..RetainedQuery::default() };
+    let (mut seen, mut place, mut pages) = (Vec::new(), Some(0), 0);
+    while let Some(at) = place {
+        let (entries, next) = w.core.retained_from(at, &query, w.now);
+        assert!(entries.len() <= 7 && pages < 1_000);
+        seen.extend(entries.into_iter().map(|entry| entry.topic).filter(|topic| topic.starts_with("stays/")));
+        retain(&mut w, &format!("goes/{pages}"), "");
+        retain(&mut w, &format!("comes/{pages}/deep"), "x");
+        retain(&mut w, &format!("stays/{}", pages % 300), "again");
+        (place, pages) = (next, pages + 1);
+    }
+    seen.sort_unstable();
+    let all = seen.len();
+    seen.dedup();
+    assert_eq!((all, seen.len()), (300, 300));
 }
 
 #[test]

@@ -348,3 +348,64 @@ fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
     let away = world.hello(&v5("away").resume().expiry(60));
     assert_eq!(world.heard(away).len(), 1 + 20);
 }
+
+/// Every bound of `limits` that a client can reach, reached once by a client of one's own, and what counts it.
+#[test]
+fn every_bound_that_is_reached_is_counted() {
+    let limits = Limits {
+        packet_bytes_max: 2_000,
+        inflight_max: 2,
+        queued_messages_max: 1,
+        sessions_max: 6,
+        subscriptions_max: 1,
+        retained_messages_max: 1,
+        topic_alias_max: 1,
+        connect_timeout_s: 1,
+        keep_alive_s_max: 60,
+        session_expiry_s_max: 3_600,
+        ..Limits::default()
+    };
+    let mut w = World::with_limits(limits);
+    let ended = |w: &World, reason: &str| {
+        let counters = w.core.counters();
+        let mut all = counters.ended.iter();
+        all.find(|(word, _)| *word == reason).map(|(_, count)| count).unwrap_or_else(|| panic!("no {reason}"))
+    };
+    let large = w.connect(v5("large"));
+    w.publish(large, "t", 0, &"x".repeat(3_000));
+    assert_eq!(ended(&w, "packet_too_large"), 1);
+    let eager = w.connect(v5("eager"));
+    for id in 1..=3 {
+        w.send(eager, &publish(id, Properties::EMPTY));
+    }
+    assert_eq!(ended(&w, "receive_maximum"), 1);
+    let aliases = w.connect(v5("aliases"));
+    w.publish_with(aliases, "t", 0, "", false, &[Property::TopicAlias(2)]);
+    assert_eq!(ended(&w, "protocol_error"), 1);
+    let stranger = w.raw(Version::V5);
+    w.run_for(1.5);
+    assert_eq!((w.closed(stranger), ended(&w, "connect_timeout")), (Some(Fault::ConnectTimeout), 1));
+    let a = w.connect(v5("a"));
+    w.subscribe(a, "t", 1);
+    w.subscribe_with(a, "u", options(1), None);
+    assert_eq!(w.core.counters().subscriptions_over_quota, 1);
+    for topic in ["r/1", "r/2"] {
+        w.publish_with(a, topic, 0, "x", true, &[]);
+    }
+    assert_eq!(w.core.counters().dropped_retained_full, 1);
+    let away = w.connect(v5("away").expiry(60));
+    w.subscribe(away, "t", 1);
+    w.lose(away);
+    assert_eq!(ended(&w, "lost"), 1);
+    for _ in 0..4 {
+        w.publish(a, "t", 1, "x");
+    }
+    assert!(w.core.counters().dropped_queue_full >= 1);
+    let before = w.core.counters().opened;
+    for name in ["s1", "s2", "s3", "s4", "s5", "s6", "s7"] {
+        w.hello(&v5(name).expiry(60));
+    }
+    assert!(ended(&w, "quota") >= 1 && w.core.counters().opened > before);
+    w.core.close(a, Fault::Kicked, w.now);
+    assert_eq!(ended(&w, "kicked"), 1);
+}
