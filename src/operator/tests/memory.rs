@@ -362,10 +362,10 @@ fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
     let pieces = ["mqlink-us-east-settings", "mqlink-us-east-links"].map(|name| id(Kind::Secret, name));
     let writes: Vec<Write> = world.decide().into_iter().filter(|it| pieces.contains(it.id())).collect();
     assert_eq!(writes.len(), 2);
-    for only in 0..2 {
+    for only in &writes {
         let mut world = World { objects: world.objects.clone(), ..World::new() };
         world.restart();
-        world.perform(writes[only].clone());
+        world.perform(only.clone());
         world.restart();
         world.settle();
         for link in ["us-eu", "us-ap"] {
