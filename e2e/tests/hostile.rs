@@ -1,24 +1,30 @@
 //! A hostile pod on the network: it reaches every port of the brokers, and gets nothing. Each door is tried with everything that a
 //! stranger can have, and with what belongs to another door; that the right key opens it is shown beside.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use mqlink::admin::{Client, ClientError, NodeName, Pass};
+use mqlink::mqtt::{Connect, Limits, Packet, PropertiesBuf, Property, ReasonCode, Version, decode};
 use mqlink::pki::{Authority, Leaf, LeafRequest, Role, Usage};
 use mqlink::plan::{MintedCluster, MintedLink};
 use mqlink::settings::Settings;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::clients::{Door, PodClient, crosses};
-use crate::process::{WAIT_MAX, run};
+use crate::process::WAIT_MAX;
 use crate::regions::{doors, two_regions};
 use crate::scene::{Kind, Scene, own_cluster, play};
 
@@ -165,10 +171,8 @@ fn nobody_poses_as_a_link_peer() {
         let (code, said) = PodClient::start(scene, "plain", &listen).await.ends().await;
         assert_eq!(code, 1, "{said}");
 
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let ca = folder.path().join("ca.crt");
         let own: MintedCluster = minted(scene, "mqlink-us-east-minted").await;
-        std::fs::write(&ca, own.authorities.bundle_pem()).expect("writable");
+        let ca_pem = own.authorities.bundle_pem();
         let link: MintedLink = minted(scene, "mqlink-us-eu-link").await;
         let role = Role::Link {
             namespace: scene.namespace.clone(),
@@ -176,21 +180,28 @@ fn nobody_poses_as_a_link_peer() {
             from: "eu-west".to_owned(),
             to: "us-east".to_owned(),
         };
-        let node = Leaf {
-            certificate_pem: text(scene, "mqlink-us-east-admin", "tls.crt").await,
-            key_pem: text(scene, "mqlink-us-east-admin", "tls.key").await,
-        };
-        let wrong = [
-            ("without a certificate", None),
-            ("with a forged one", Some(forged(role))),
-            ("with a node's", Some(node)),
-            ("with that of the other direction", link.outward.leaf),
-        ];
-        for (how, leaf) in wrong {
+        let own = |key| text(scene, "mqlink-us-east-admin", key);
+        let node = Leaf::new(own("tls.crt").await, own("tls.key").await);
+        let knock = async |leaf: Option<Leaf>| {
             let door = Door::open(scene, "service/us-east-link", LINK_PORT).await;
-            let said = knock_as_link(scene, &door, folder.path(), leaf).await;
-            assert!(!said.contains("ready"), "{how}: {said}");
+            knock_as_link(scene, &door, &ca_pem, leaf).await
+        };
+        let refused = Some(ReasonCode::BadUserNameOrPassword);
+        let wrong = [
+            ("without a certificate", None, refused),
+            ("with a forged one", Some(forged(role)), None),
+            ("with a node's", Some(node), refused),
+            ("with that of the other direction", link.outward.leaf, refused),
+        ];
+        for (how, leaf, expected) in wrong {
+            match (knock(leaf).await, expected) {
+                (Ok(answer), Some(expected)) => assert_eq!(answer, expected, "{how}"),
+                (Err(_), None) => {}
+                (answer, _) => panic!("{how}: {answer:?}"),
+            }
         }
+        // The right key opens the door, so it was the keys that did not.
+        assert_eq!(knock(link.inward.leaf).await.expect("an answer"), ReasonCode::Success);
         scene.ready(Kind::Link, "us-eu").await;
         // Nor does a client that may publish everywhere else.
         let (us, eu) = doors(scene).await;
@@ -201,47 +212,59 @@ fn nobody_poses_as_a_link_peer() {
     });
 }
 
-/// What a client is told that comes to the link listener as `eu-west`.
-async fn knock_as_link(scene: &Scene, door: &Door, folder: &Path, leaf: Option<Leaf>) -> String {
-    let path = |name: &str| folder.join(name).display().to_string();
-    let (ca, certificate, key) = (path("ca.crt"), path("tls.crt"), path("tls.key"));
-    let (port, name) = (door.port.to_string(), format!("us-east.{}.mqlink.internal", scene.namespace));
-    let mut arguments = vec![
-        "sub",
-        "-p",
-        &port,
-        "-t",
-        "#",
-        "-i",
-        "eu-west",
-        "-u",
-        "eu-west",
-        "-P",
-        "guessed",
-        "-C",
-        "1",
-        "-W",
-        "10s",
-        "--ready",
-        "--no-reconnect",
-        "--cafile",
-        &ca,
-        "--server-name",
-        &name,
-    ];
-    if let Some(leaf) = leaf {
-        std::fs::write(&certificate, leaf.certificate_pem).expect("writable");
-        std::fs::write(&key, leaf.key_pem).expect("writable");
-        arguments.extend(["--cert", &certificate, "--key", &key]);
+/// What somebody is told who comes to the link listener as `eu-west`; an error where not even TLS comes about.
+async fn knock_as_link(
+    scene: &Scene,
+    door: &Door,
+    ca_pem: &str,
+    leaf: Option<Leaf>,
+) -> io::Result<ReasonCode> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.expect("PEM")).expect("an authority");
     }
-    let ended = run(env!("CARGO_BIN_EXE_mqlink"), &arguments, "").await;
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(
-        !ended.stderr.contains("UnknownIssuer"),
-        "it is the client that does not trust: {}",
-        ended.stderr
-    );
-    ended.stderr
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("it has versions")
+        .with_root_certificates(roots);
+    let config = match leaf {
+        Some(leaf) => {
+            let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a key");
+            config.with_client_auth_cert(chain.collect::<Result<_, _>>().expect("PEM"), key).expect("a leaf")
+        }
+        None => config.with_no_client_auth(),
+    };
+    let name = format!("us-east.{}.mqlink.internal", scene.namespace);
+    let name = ServerName::try_from(name).expect("a name");
+    let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, door.port)).await?;
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    let mut properties = PropertiesBuf::new();
+    properties.push(Property::UserProperty(("mqlink-cluster", "eu-west")));
+    let connect = Packet::Connect(Connect {
+        is_mqisdp: false,
+        version: Version::V5,
+        clean_start: true,
+        keep_alive_s: 15,
+        properties: properties.as_properties(),
+        client_id: "eu-west:eu-west-0:link",
+        will: None,
+        username: Some("eu-west"),
+        password: Some(b"guessed"),
+    });
+    let mut bytes = Vec::new();
+    connect.encode(Version::V5, &mut bytes);
+    stream.write_all(&bytes).await?;
+    let mut answer = Vec::new();
+    loop {
+        if let Ok(Some((Packet::ConnAck(connack), _))) = decode(&answer, Version::V5, &Limits::default()) {
+            return Ok(connack.reason);
+        }
+        if timeout(WAIT_MAX, stream.read_buf(&mut answer)).await?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
 }
 
 /// A request line, a header, a packet and a TLS record, none of which ever ends.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde::Serialize;
@@ -17,10 +16,11 @@ use super::ledger::{Ledger, Part};
 use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
 use super::picture::{Found, Picture};
 use super::rollout::{self, Step};
+use super::turn::{Dips, Turn};
 use super::watch::Source;
 use super::write::{Before, Ended, Write, WriteError};
 use crate::admin::Pass;
-use crate::api::conditions::{self, ACCEPTED, READY};
+use crate::api::conditions::{self, ACCEPTED, RESOLVED_REFS};
 use crate::api::{API_VERSION, MqttCluster};
 use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random, Sealed, World};
 
@@ -39,6 +39,7 @@ pub(super) struct Decider {
     pub(super) heard: Heard,
     /// What is to be done with each node that can be reached.
     pub(super) orders: BTreeMap<NodeId, Order>,
+    dips: Dips,
     /// Until when statuses wait for nodes that have not been heard by this operator, once it decides at all.
     acquaint_until: Option<Instant>,
 }
@@ -73,6 +74,7 @@ impl Decider {
             image,
             heard: Heard::default(),
             orders: BTreeMap::new(),
+            dips: Dips::default(),
             acquaint_until: None,
         }
     }
@@ -147,7 +149,7 @@ impl Decider {
     /// When to decide again although nobody tells anything: a write may be tried again then.
     pub(super) fn next(&mut self, now: Instant) -> Option<Instant> {
         let acquainted = self.acquaint_until.filter(|until| *until > now);
-        self.ledger.next(now).into_iter().chain(acquainted).min()
+        self.ledger.next(now).into_iter().chain(acquainted).chain(self.dips.next(now)).min()
     }
 
     fn knows_enough(&mut self, now: Instant) -> bool {
@@ -215,7 +217,7 @@ impl Decider {
     fn wanted(&self, world: &World, plan: &Plan) -> Wanted {
         let mut wanted = Wanted { frozen: self.picture.untouched().cloned().collect(), ..Wanted::default() };
         let minted = &self.picture.minted;
-        for (key, cluster) in &self.picture.clusters {
+        for (key, cluster) in self.picture.clusters() {
             let own = minted.clusters.get(key).map(|own| build::build_minted_cluster(cluster, own));
             wanted.add(own.into_iter().flatten());
             let Some(settings) = plan.settings.get(key) else {
@@ -225,12 +227,14 @@ impl Decider {
             let is_same = world.running.get(key).is_some_and(|running| running.is(settings));
             let kept = is_same.then(|| self.wanted.secrets_of(cluster, settings_secrets(&key.name)));
             wanted.add(kept.flatten().unwrap_or_else(|| build::build_settings(cluster, settings)));
-            match is_accepted(plan, key) {
+            match is_followed(plan, key) {
                 true => wanted.add(build::build_cluster(cluster, &self.image)),
                 false => wanted.frozen.extend(uid(cluster)),
             }
         }
-        for (key, link) in &self.picture.links {
+        for (key, link) in self.picture.links() {
+            let invitation = plan.invitations.get(key);
+            wanted.add(invitation.map(|invitation| build::build_invitation(link, invitation)));
             let Some(own) = minted.links.get(key) else { continue };
             let is_same = world.minted.links.get(key) == Some(own);
             let kept = is_same.then(|| self.wanted.secrets_of(link, [link_secret(&key.name)]));
@@ -311,7 +315,7 @@ impl Decider {
         for (id, found) in &self.picture.children {
             let Some(owner) = &found.owner else { continue };
             let is_wanted = wanted.objects.get(id).is_some_and(|object| object.owner.uid == *owner);
-            if is_wanted || wanted.frozen.contains(owner) {
+            if is_wanted || wanted.frozen.contains(owner) || self.picture.is_barred(&id.namespace) {
                 continue;
             }
             if self.ledger.begins(id, Part::Object, &Value::Null, Some(&found.version), now) {
@@ -323,28 +327,23 @@ impl Decider {
 
     fn statuses(&mut self, plan: &Plan, now: Instant) -> Vec<Write> {
         let mut writes = Vec::new();
-        for (key, cluster) in &self.picture.clusters {
-            let before = cluster.status.as_ref();
-            let Some(status) = plan.clusters.get(key).filter(|status| before != Some(status)) else {
-                continue;
-            };
-            let news = ready_news(
-                cluster,
-                before.and_then(|before| before.conditions.as_deref()),
-                status.conditions.as_deref(),
-            );
-            writes.extend(publish(&mut self.ledger, Kind::MqttCluster, cluster, status, news, now));
+        for (key, cluster) in self.picture.clusters() {
+            let (before, Some(status)) = (cluster.status.as_ref(), plan.clusters.get(key)) else { continue };
+            let conditions = before.and_then(|before| before.conditions.as_deref());
+            let turn = Turn { object: cluster, before: conditions, after: status.conditions.as_deref() };
+            if before != Some(status) && !self.dips.hold(Kind::MqttCluster, &turn, now) {
+                writes.extend(publish(&mut self.ledger, Kind::MqttCluster, &turn, status, now));
+            }
         }
-        for (key, link) in &self.picture.links {
-            let before = link.status.as_ref();
-            let Some(status) = plan.links.get(key).filter(|status| before != Some(status)) else { continue };
-            let news = ready_news(
-                link,
-                before.and_then(|before| before.conditions.as_deref()),
-                status.conditions.as_deref(),
-            );
-            writes.extend(publish(&mut self.ledger, Kind::ClusterLink, link, status, news, now));
+        for (key, link) in self.picture.links() {
+            let (before, Some(status)) = (link.status.as_ref(), plan.links.get(key)) else { continue };
+            let conditions = before.and_then(|before| before.conditions.as_deref());
+            let turn = Turn { object: link, before: conditions, after: status.conditions.as_deref() };
+            if before != Some(status) && !self.dips.hold(Kind::ClusterLink, &turn, now) {
+                writes.extend(publish(&mut self.ledger, Kind::ClusterLink, &turn, status, now));
+            }
         }
+        self.dips.forget_others(now);
         writes
     }
 }
@@ -366,28 +365,6 @@ fn rendering(settings: &Sealed, last: Option<&Order>) -> Arc<Rendering> {
     }
     let json = serde_json::to_vec(&*settings.settings).expect("settings are plain data").into();
     Arc::new(Rendering { hash: settings.hash.to_string(), json, links: settings.links.len() })
-}
-
-/// What the history of an object needs to know of a new status: that it became ready, why it is not, that nobody knows any more.
-fn ready_news(
-    object: &impl kube::Resource<DynamicType = ()>,
-    before: Option<&[Condition]>,
-    after: Option<&[Condition]>,
-) -> Option<News> {
-    let (before, ready) = (conditions::find(before, READY), conditions::find(after, READY)?);
-    if before.is_some_and(|before| (&before.status, &before.reason) == (&ready.status, &ready.reason)) {
-        return None;
-    }
-    let was_ready = before.is_some_and(|before| before.status == "True");
-    let news = News::good(object, &ready.reason, "Report", &ready.message);
-    match &*ready.status {
-        "True" => Some(news),
-        "False" if ready.reason == "Disabled" => Some(news),
-        // What is being made is not ready yet.
-        "False" if ready.reason == "PodsPending" && !was_ready => None,
-        "False" => Some(news.warning()),
-        _ => was_ready.then(|| news.warning()),
-    }
 }
 
 impl Wanted {
@@ -416,13 +393,12 @@ impl Wanted {
 fn publish(
     ledger: &mut Ledger,
     kind: Kind,
-    object: &impl kube::Resource,
+    turn: &Turn<'_, impl kube::Resource<DynamicType = ()>>,
     status: &impl Serialize,
-    news: Option<News>,
     now: Instant,
 ) -> Option<Write> {
-    let meta = object.meta();
-    let Key { namespace, name } = Key::of(object);
+    let meta = turn.object.meta();
+    let Key { namespace, name } = Key::of(turn.object);
     let body = json!({
         "apiVersion": API_VERSION, "kind": format!("{kind:?}"), "status": status,
         "metadata": {"name": name, "namespace": namespace, "uid": meta.uid},
@@ -431,13 +407,16 @@ fn publish(
     ledger.begins(&id, Part::Status, &body, meta.resource_version.as_deref(), now).then_some(Write::Status {
         id,
         body,
-        news,
+        news: turn.news(),
     })
 }
 
-fn is_accepted(plan: &Plan, cluster: &Key) -> bool {
+/// Whether what runs follows the spec. Else nodes listen where they did, and nobody may be led elsewhere.
+fn is_followed(plan: &Plan, cluster: &Key) -> bool {
     let conditions = plan.clusters.get(cluster).and_then(|status| status.conditions.as_deref());
-    conditions::find(conditions, ACCEPTED).is_some_and(|accepted| accepted.status == "True")
+    [ACCEPTED, RESOLVED_REFS]
+        .iter()
+        .all(|it| conditions::find(conditions, it).is_some_and(|it| it.status == "True"))
 }
 
 fn uid(cluster: &MqttCluster) -> Option<String> {

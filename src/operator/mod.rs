@@ -25,6 +25,7 @@ mod picture;
 mod ledger;
 mod events;
 mod rollout;
+mod turn;
 mod decide;
 mod write;
 mod watch;

@@ -23,7 +23,7 @@ use super::nodes::{NodeId, Pod};
 use super::shelf::{Shelf, named_in};
 use super::watch::Source;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
-use crate::plan::{Key, Minted, Placement, Plan, Sealed, World};
+use crate::plan::{Key, Minted, Placement, Plan, Sealed, Unreadable, World};
 use crate::settings;
 
 /// The address that listeners bind in pods: every one, of both families.
@@ -47,7 +47,7 @@ pub(super) struct Picture {
     pub(super) links: BTreeMap<Key, ClusterLink>,
     /// Objects of our kinds, with their uid, that keep what they have: those that this version cannot read, and those that are
     /// being deleted, whose children are the garbage collector's to delete or to leave.
-    untouched: BTreeMap<ObjectId, String>,
+    untouched: BTreeMap<ObjectId, Untouched>,
     /// The Secrets that these name …
     pub(super) shelf: Shelf,
     /// … by the object that names them.
@@ -63,6 +63,15 @@ pub(super) struct Picture {
     lists: BTreeMap<Source, BTreeSet<ObjectId>>,
     /// The sources that have not told their first list.
     awaited: BTreeSet<Source>,
+    /// Namespaces of these where a list is refused: left alone until it is not.
+    barred: BTreeSet<String>,
+}
+
+/// An object that keeps what it has.
+#[derive(Debug)]
+struct Untouched {
+    uid: String,
+    is_going: bool,
 }
 
 impl Picture {
@@ -73,7 +82,23 @@ impl Picture {
 
     /// Whether every watch has told what there is.
     pub(super) fn is_listed(&self) -> bool {
-        self.awaited.is_empty()
+        let is_barred =
+            |source: &Source| source.namespace.as_ref().is_some_and(|namespace| self.is_barred(namespace));
+        self.awaited.iter().all(is_barred)
+    }
+
+    /// A source has not told its first list, because it must not: its namespace is left alone, as no half of it is known.
+    /// Whether that is news.
+    pub(super) fn bar(&mut self, source: &Source) -> bool {
+        match &source.namespace {
+            Some(namespace) if self.awaited.contains(source) => self.barred.insert(namespace.clone()),
+            _ => false,
+        }
+    }
+
+    /// Whether a namespace is left alone.
+    pub(super) fn is_barred(&self, namespace: &str) -> bool {
+        self.barred.contains(namespace)
     }
 
     /// Whether enough is known for a decision.
@@ -112,6 +137,11 @@ impl Picture {
                 let gone: Vec<ObjectId> = self.ids().into_iter().filter(is_gone).collect();
                 gone.iter().for_each(|id| self.forget(id));
                 self.awaited.remove(source);
+                if self.awaited.iter().all(|other| other.namespace != source.namespace)
+                    && let Some(namespace) = &source.namespace
+                {
+                    self.barred.remove(namespace);
+                }
                 None
             }
             Event::Apply(object) => {
@@ -135,7 +165,8 @@ impl Picture {
         if object.metadata.deletion_timestamp.is_some() {
             self.drop(&id);
             if matches!(id.kind, Kind::MqttCluster | Kind::ClusterLink) {
-                self.untouched.insert(id, object.uid().unwrap_or_default());
+                let uid = object.uid().unwrap_or_default();
+                self.untouched.insert(id, Untouched { uid, is_going: true });
             }
             return;
         }
@@ -179,7 +210,7 @@ impl Picture {
             }
             Err(error) => {
                 tracing::error!(object = %id, %error, "this object cannot be read and is left as it is");
-                self.untouched.insert(id, uid);
+                self.untouched.insert(id, Untouched { uid, is_going: false });
             }
         }
     }
@@ -258,20 +289,39 @@ impl Picture {
 
     /// The uids of objects whose children stay as they are.
     pub(super) fn untouched(&self) -> impl Iterator<Item = &String> {
-        self.untouched.values()
+        self.untouched.values().map(|it| &it.uid)
+    }
+
+    fn unreadable(&self) -> Unreadable {
+        let of = |kind: Kind| {
+            let there = self.untouched.iter().filter(move |(id, it)| id.kind == kind && !it.is_going);
+            there.map(|(id, _)| Key::new(&id.namespace, &id.name)).collect()
+        };
+        Unreadable {
+            clusters: of(Kind::MqttCluster),
+            links: of(Kind::ClusterLink),
+            namespaces: self.barred.clone(),
+        }
+    }
+
+    /// The clusters that can be operated.
+    pub(super) fn clusters(&self) -> impl Iterator<Item = (&Key, &MqttCluster)> {
+        self.clusters.iter().filter(|(key, _)| !self.is_barred(&key.namespace))
+    }
+
+    /// The links that can be operated.
+    pub(super) fn links(&self) -> impl Iterator<Item = (&Key, &ClusterLink)> {
+        self.links.iter().filter(|(key, _)| !self.is_barred(&key.namespace))
     }
 
     /// What the next plan is made from.
     pub(super) fn world(&mut self) -> World {
         self.restore();
         World {
-            placements: self
-                .clusters
-                .iter()
-                .map(|(key, own)| (key.clone(), self.placement(key, own)))
-                .collect(),
-            clusters: self.clusters.values().cloned().collect(),
-            links: self.links.values().cloned().collect(),
+            placements: self.clusters().map(|(key, own)| (key.clone(), self.placement(key, own))).collect(),
+            clusters: self.clusters().map(|(_, cluster)| cluster.clone()).collect(),
+            links: self.links().map(|(_, link)| link.clone()).collect(),
+            unreadable: self.unreadable(),
             secrets: self.shelf.secrets().into_iter().map(|secret| (secret.key(), secret)).collect(),
             unreadable_secrets: self.shelf.unreadable(),
             namespaces: self.namespaces.clone(),

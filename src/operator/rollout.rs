@@ -65,7 +65,7 @@ pub(super) fn waits<'a>(
     let mut blocker = None;
     let mut upgrades = Vec::new();
     for (key, wanted, found) in sets {
-        if cause(found) == Some(OPERATOR) && !is_complete(&found.body) {
+        if is_under_way(found) {
             blocker.get_or_insert(key);
         }
         if step(wanted, Some(found)) == Step::Upgrade {
@@ -73,8 +73,9 @@ pub(super) fn waits<'a>(
         }
     }
     upgrades.sort_by_key(|(is_down, key, _)| (*is_down, *key));
-    let first = if blocker.is_none() { upgrades.first().map(|(_, key, _)| *key) } else { None };
-    let Some(before) = blocker.or(first) else { return BTreeMap::new() };
+    let Some(before) = blocker.or(upgrades.first().map(|(_, key, _)| *key)) else { return BTreeMap::new() };
+    // One that does not come back may be mended by a version after that, or by the one before: it waits for nobody.
+    let first = Some(before);
     upgrades.iter().filter(|(_, key, _)| Some(*key) != first).map(|(_, key, wanted)| {
         let image = wanted["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
         let message = format!(
@@ -92,7 +93,7 @@ pub(super) fn note_cause(body: &mut Value, step: Step, found: Option<&Found>) {
             Some(before) => before.to_owned(),
             None => return,
         },
-        (Step::Upgrade, Some(found)) if serves(found) => OPERATOR.to_owned(),
+        (Step::Upgrade, Some(found)) if serves(found) || is_under_way(found) => OPERATOR.to_owned(),
         (Step::Upgrade | Step::Asked, Some(_)) => OTHERS.to_owned(),
     };
     body["metadata"]["annotations"][CAUSE] = json!(cause);
@@ -100,6 +101,11 @@ pub(super) fn note_cause(body: &mut Value, step: Step, found: Option<&Found>) {
 
 fn cause(found: &Found) -> Option<&str> {
     found.body["metadata"]["annotations"][CAUSE].as_str()
+}
+
+/// Whether a restart that the operator caused has not come to its end.
+fn is_under_way(found: &Found) -> bool {
+    cause(found) == Some(OPERATOR) && !is_complete(&found.body)
 }
 
 /// Whether all pods run what the StatefulSet says, and were ready at least once since.
@@ -182,6 +188,16 @@ mod tests {
         check([set("2").caused_by(OPERATOR).restarting(), set("1"), set("1")], &[("b", "a"), ("c", "a")]);
         check([set("2").caused_by(OPERATOR), set("1"), set("1")], &[("c", "b")]);
         check([set("2").caused_by(OPERATOR), set("2").caused_by(OPERATOR)], &[]);
+    }
+
+    #[test]
+    fn an_upgrade_that_failed_is_replaced_by_the_next_while_the_others_wait() {
+        check([set("1.5").caused_by(OPERATOR).restarting(), set("1")], &[("b", "a")]);
+        check([set("1"), set("1.5").caused_by(OPERATOR).unobserved(), set("1")], &[("a", "b"), ("c", "b")]);
+        let found = set("1.5").caused_by(OPERATOR).restarting().found();
+        let mut wanted = set("2").0;
+        note_cause(&mut wanted, Step::Upgrade, Some(&found));
+        assert_eq!(annotated(&wanted, CAUSE), OPERATOR, "it goes on to hold up the others");
     }
 
     #[test]

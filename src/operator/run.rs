@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
-use kube::runtime::watcher::Event;
+use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
@@ -154,11 +154,22 @@ fn is_passing(error: &kube::Error) -> bool {
     }
 }
 
+/// One namespace of several that must not be read says nothing: the others may.
 async fn check_definitions(client: &Client, scope: &Scope) -> Result<(), OperatorError> {
-    let namespace = match scope {
-        Scope::All => None,
-        Scope::Namespaces(names) => names.first().map(String::as_str),
-    };
+    let Scope::Namespaces(names) = scope else { return check_definitions_in(client, None).await };
+    let mut refused = None;
+    for name in names {
+        match check_definitions_in(client, Some(name)).await {
+            Err(OperatorError::Api(verb, error)) if is_forbidden(&error) => {
+                refused = Some(OperatorError::Api(verb, error));
+            }
+            done => return done,
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+async fn check_definitions_in(client: &Client, namespace: Option<&str>) -> Result<(), OperatorError> {
     for (kind, name) in [(Kind::MqttCluster, "MqttCluster"), (Kind::ClusterLink, "ClusterLink")] {
         match api(client, kind, namespace).list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => {}
@@ -169,6 +180,15 @@ async fn check_definitions(client: &Client, scope: &Scope) -> Result<(), Operato
         }
     }
     Ok(())
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
+/// Whether a watch may not even list.
+fn is_refused(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(error) if is_forbidden(error))
 }
 
 async fn follow(
@@ -284,7 +304,17 @@ impl Operator {
                 self.vitals.interrupted();
                 let Source { kind, namespace } = &source;
                 let namespace = namespace.as_deref().unwrap_or("all namespaces");
-                tracing::warn!(?kind, namespace, %error, "a watch was interrupted and begins again");
+                match is_refused(&error) && self.decider.picture.bar(&source) {
+                    true => tracing::error!(
+                        namespace,
+                        %error,
+                        "this namespace is left alone until the operator may read it: bind its Role there, or take the namespace \
+                         from --namespace"
+                    ),
+                    false => {
+                        tracing::warn!(?kind, namespace, %error, "a watch was interrupted and begins again");
+                    }
+                }
             }
         }
         true

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::doors;
+use super::halves;
 use super::links::Link;
 use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
 use super::names;
@@ -82,10 +83,15 @@ pub(super) fn resolve_all<'a>(
 
 /// Puts the halves of all links that are in force into the settings of their clusters, and seals these.
 pub(super) fn add_links(world: &World, clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link<'_>]) {
-    for half in links.iter().flat_map(|link| &link.halves) {
-        let settings = clusters.get_mut(&half.cluster).and_then(|cluster| cluster.settings.as_mut());
-        if let Some(settings) = settings {
-            settings.links.push(half.settings.clone());
+    let unreadable = world.unreadable.links.iter().flat_map(|link| halves::as_they_run(world, link));
+    for half in links.iter().flat_map(|link| link.halves.iter().cloned()).chain(unreadable) {
+        let Some(settings) = clusters.get_mut(&half.cluster).and_then(|cluster| cluster.settings.as_mut())
+        else {
+            continue;
+        };
+        // A link that runs on though it cannot be read claims no peer: another may have it by now.
+        if settings.links.iter().all(|other| other.peer != half.settings.peer) {
+            settings.links.push(half.settings);
         }
     }
     for cluster in clusters.values_mut() {

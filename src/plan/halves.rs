@@ -77,6 +77,11 @@ fn render_managed(
     vec![finished(world, &local.key, near), finished(world, &remote.key, far)]
 }
 
+/// The name of the Secret with what to copy to the other side of a link.
+pub fn invitation_name(link: &str) -> String {
+    format!("{link}-invitation")
+}
+
 /// The id of the half on the other side of a managed link.
 pub(super) fn remote_id(link: &Key) -> String {
     format!("{link}.remote")
@@ -318,6 +323,16 @@ fn finished(world: &World, cluster: &Key, mut half: Link) -> Half {
 pub(super) fn running<'w>(world: &'w World, cluster: &Key, id: &str) -> Option<&'w Link> {
     let links = &world.running.get(cluster)?.settings.links;
     links.binary_search_by(|link| link.id.as_str().cmp(id)).ok().map(|at| &links[at])
+}
+
+/// The halves of a link in the clusters that run them.
+pub(super) fn as_they_run(world: &World, link: &Key) -> Vec<Half> {
+    let runs = |id: String| {
+        world.running.keys().filter_map(move |cluster| {
+            Some(Half { cluster: cluster.clone(), settings: running(world, cluster, &id)?.clone() })
+        })
+    };
+    runs(link.to_string()).chain(runs(remote_id(link))).collect()
 }
 
 /// The filters without those that another one covers.

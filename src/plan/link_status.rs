@@ -78,7 +78,7 @@ pub(super) fn status(
         invitation: link
             .invitation
             .as_ref()
-            .map(|_| Invitation { secret_name: format!("{}-invitation", link.key.name) }),
+            .map(|_| Invitation { secret_name: halves::invitation_name(&link.key.name) }),
     }
 }
 
@@ -191,7 +191,13 @@ fn not_in_force(seen: &Seen<'_>) -> Option<State> {
     if link.accepted.status != Status::True {
         return Some(waits("NotAccepted", &link.accepted));
     }
-    (link.resolved.status != Status::True).then(|| waits("NotResolved", &link.resolved))
+    let runs_on = |state: &State| {
+        State::unknown("NotResolved", format!("The link runs on as it did before ({}).", state.reason))
+    };
+    (link.resolved.status != Status::True).then(|| match link.halves.is_empty() {
+        true => waits("NotResolved", &link.resolved),
+        false => runs_on(&link.resolved),
+    })
 }
 
 fn ready_message(seen: &Seen<'_>, states: &[State]) -> State {

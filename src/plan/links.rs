@@ -83,6 +83,10 @@ const ACCEPT: &[fn(&ClusterLink) -> Option<Finding>] = &[spec_is_invalid, dialec
 /// What a link is, between its two clusters.
 const ACCEPT_SIDES: &[fn(&Sides<'_>) -> Option<Finding>] = &[clusters_are_the_same, nobody_can_dial];
 
+/// What cannot be read may be there and as it was: a link that runs runs on.
+const PASSING: &[&str] = &["SecretUnreadable", CLUSTER_UNREADABLE];
+const CLUSTER_UNREADABLE: &str = "ClusterUnreadable";
+
 pub(super) fn resolve_all<'w>(
     world: &'w World,
     clusters: &Clusters<'w>,
@@ -148,7 +152,13 @@ fn resolve<'w>(
         (Err(finding), _) | (_, Some(Err(finding))) => Some(finding.clone()),
         _ => None,
     };
-    let (halves, invitation) = rendered.and_then(Result::ok).unwrap_or_default();
+    let (halves, invitation) = match rendered {
+        Some(Ok(rendered)) => rendered,
+        _ if unresolved.as_ref().is_some_and(|finding| PASSING.contains(&finding.reason)) => {
+            (halves::as_they_run(world, &key), None)
+        }
+        _ => Default::default(),
+    };
     let local = Key::new(&key.namespace, &object.spec.cluster_ref.name);
     Link {
         object,
@@ -161,7 +171,11 @@ fn resolve<'w>(
             None => State::yes("Resolved", "Every cluster, Secret and grant it names exists."),
         },
         local: clusters.contains_key(&local).then_some(local),
-        peer: peer_name(clusters, object, &key),
+        peer: match (&sides, &object.spec.remote.external) {
+            (Ok(sides), _) => Some(sides.peer.name().to_owned()),
+            // Who may not link does not learn the name of what stands elsewhere.
+            (Err(_), external) => external.as_ref().map(|external| external.cluster_name.clone()),
+        },
         halves,
         too_large: None,
         invitation,
@@ -231,7 +245,7 @@ fn find_sides<'a>(
     key: &Key,
 ) -> Result<Sides<'a>, Finding> {
     let local = Key::new(&key.namespace, &object.spec.cluster_ref.name);
-    let local = find_cluster(clusters, "spec.clusterRef", &local)?;
+    let local = find_cluster(world, clusters, "spec.clusterRef", &local)?;
     let remote = &object.spec.remote;
     if let Some(external) = &remote.external {
         return Ok(Sides { local, peer: Peer::External(external) });
@@ -241,6 +255,10 @@ fn find_sides<'a>(
     let target = Key::new(target.namespace.unwrap_or_else(|| key.namespace.clone()), target.name);
     // Consent first: who may not link does not learn whether a cluster exists elsewhere.
     let cluster = clusters.get(&target);
+    let runs = || halves::running(world, &target, &halves::remote_id(key)).is_some();
+    if world.unreadable.has_cluster(&target) && (target.namespace == key.namespace || runs()) {
+        return Err(unreadable(path, &target));
+    }
     if target.namespace != key.namespace
         && !cluster.is_some_and(|cluster| consent::allows(world, cluster.object, &key.namespace))
     {
@@ -254,11 +272,27 @@ fn find_sides<'a>(
             ),
         });
     }
-    Ok(Sides { local, peer: Peer::Managed(find_cluster(clusters, path, &target)?) })
+    Ok(Sides { local, peer: Peer::Managed(find_cluster(world, clusters, path, &target)?) })
 }
 
-fn find_cluster<'a>(clusters: &'a Clusters<'a>, path: &str, key: &Key) -> Result<&'a Cluster<'a>, Finding> {
+fn unreadable(path: &str, key: &Key) -> Finding {
+    Finding {
+        path: path.to_owned(),
+        reason: CLUSTER_UNREADABLE,
+        message: format!("names MqttCluster {key}, which this operator cannot read; its log says why"),
+    }
+}
+
+fn find_cluster<'a>(
+    world: &World,
+    clusters: &'a Clusters<'a>,
+    path: &str,
+    key: &Key,
+) -> Result<&'a Cluster<'a>, Finding> {
     let Some(cluster) = clusters.get(key) else {
+        if world.unreadable.has_cluster(key) {
+            return Err(unreadable(path, key));
+        }
         let message = format!("names MqttCluster {key}, which does not exist; create it or correct the name");
         return Err(Finding { path: path.to_owned(), reason: "ClusterNotFound", message });
     };
@@ -270,17 +304,6 @@ fn find_cluster<'a>(clusters: &'a Clusters<'a>, path: &str, key: &Key) -> Result
             message: format!("names MqttCluster {key}, which cannot run as it is; see its conditions"),
         }),
     }
-}
-
-/// The name of the peer as far as it is known, whatever else is wrong.
-fn peer_name(clusters: &Clusters<'_>, object: &ClusterLink, key: &Key) -> Option<String> {
-    let remote = &object.spec.remote;
-    if let Some(external) = &remote.external {
-        return Some(external.cluster_name.clone());
-    }
-    let target = remote.cluster_ref.as_ref()?;
-    let namespace = target.namespace.as_ref().unwrap_or(&key.namespace);
-    clusters.get(&Key::new(namespace, &target.name)).map(|cluster| cluster.name.clone())
 }
 
 /// Claims both sides of a link, or neither.

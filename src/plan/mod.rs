@@ -39,10 +39,11 @@ use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 pub use crate::pki::Random;
 
+pub use halves::invitation_name;
 pub use link_status::rtt_bucket;
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
 pub use users::{UsersError, parse_users};
-pub use world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, World};
+pub use world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, Unreadable, World};
 
 /// What should run, and what is true.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,6 @@
 //! What a plan is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct World {
     pub secrets: BTreeMap<Key, Secret>,
     /// Why some of these cannot be read, though they may be there.
     pub unreadable_secrets: BTreeMap<Key, String>,
+    /// What is there and cannot be read: what runs of it runs on.
+    pub unreadable: Unreadable,
     /// Labels of namespaces, for `allowedLinks` by selector.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Where each cluster runs.
@@ -44,6 +46,24 @@ pub struct World {
     pub running: BTreeMap<Key, Sealed>,
     /// [`super::Plan::minted`] of the last plan.
     pub minted: Minted,
+}
+
+/// What is there and cannot be read.
+#[derive(Clone, Debug, Default)]
+pub struct Unreadable {
+    /// Clusters that this version does not understand.
+    pub clusters: BTreeSet<Key>,
+    /// Links that it does not understand.
+    pub links: BTreeSet<Key>,
+    /// Namespaces that must not be read.
+    pub namespaces: BTreeSet<String>,
+}
+
+impl Unreadable {
+    /// Whether a cluster may be there.
+    pub(super) fn has_cluster(&self, key: &Key) -> bool {
+        self.clusters.contains(key) || self.namespaces.contains(&key.namespace)
+    }
 }
 
 impl World {

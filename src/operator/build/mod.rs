@@ -21,6 +21,8 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use crate::api::{ClusterLink, MqttCluster};
 use crate::plan::{MintedCluster, MintedLink};
 use crate::settings::Settings;
@@ -55,6 +57,11 @@ pub(super) fn build_settings(cluster: &MqttCluster, settings: &Settings) -> Vec<
 pub(super) fn build_minted_cluster(cluster: &MqttCluster, minted: &MintedCluster) -> Vec<Object> {
     let whole = secrets::build_minted_cluster(cluster, minted);
     std::iter::once(whole).chain(secrets::build_admin(cluster, minted)).collect()
+}
+
+/// What to copy to the other side of a link.
+pub(super) fn build_invitation(link: &ClusterLink, invitation: &BTreeMap<String, String>) -> Object {
+    secrets::build_invitation(link, invitation)
 }
 
 /// What was minted for a link.

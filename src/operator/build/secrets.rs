@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::object::{Kind, Object};
 use super::{meta, names};
 use crate::api::{ClusterLink, MqttCluster};
-use crate::plan::{MintedCluster, MintedLink};
+use crate::plan::{MintedCluster, MintedLink, invitation_name};
 use crate::settings::{Pieces, Settings};
 
 /// The key of what was minted.
@@ -32,6 +32,12 @@ pub(super) fn build_minted_cluster(cluster: &MqttCluster, minted: &MintedCluster
 
 pub(super) fn build_minted_link(link: &ClusterLink, minted: &MintedLink) -> Object {
     secret(meta::of_link(link, names::link_secret(meta::name(link))), MINTED, minted)
+}
+
+/// What to copy to the other side of a link.
+pub(super) fn build_invitation(link: &ClusterLink, invitation: &BTreeMap<String, String>) -> Object {
+    let data = invitation.iter().map(|(key, value)| (key.clone(), ByteString(value.clone().into_bytes())));
+    opaque(meta::of_link(link, invitation_name(meta::name(link))), data.collect())
 }
 
 /// What a node's admin port stands on: its certificate, and the authorities of who may knock. `None` before it was minted.

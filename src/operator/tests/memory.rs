@@ -398,20 +398,75 @@ fn children_of_a_cluster_that_is_being_deleted_are_left_to_the_garbage_collector
 
 #[test]
 fn an_object_that_cannot_be_read_loses_nothing_and_stops_nobody() {
-    let mut world = two_regions();
-    world.settle();
-    let children = world.children();
-    let spec = world.objects[&id(Kind::MqttCluster, "us-east")]["spec"].clone();
-    world.change(&id(Kind::MqttCluster, "us-east"), |cluster| cluster["spec"] = json!({"listeners": 5}));
-    world.cluster("ap-south");
-    world.settle();
-    for child in &children {
-        assert!(child.contains("us-eu-link") || world.children().contains(child), "{child} is gone");
+    for (kind, name) in
+        [(Kind::MqttCluster, "us-east"), (Kind::MqttCluster, "eu-west"), (Kind::ClusterLink, "us-eu")]
+    {
+        let mut world = two_regions();
+        world.settle();
+        let children = world.children();
+        let running = |world: &World| {
+            ["us-east", "eu-west"]
+                .map(|it| world.objects[&id(Kind::Secret, &format!("mqlink-{it}-links"))]["data"].clone())
+        };
+        let before = running(&world);
+        assert!(before.iter().all(|links| *links != Value::Null));
+        let spec = world.objects[&id(kind, name)]["spec"].clone();
+        world.change(&id(kind, name), |object| object["spec"] = json!({"listeners": 5, "topics": 5}));
+        world.cluster("ap-south");
+        world.settle();
+        for child in &children {
+            assert!(world.children().contains(child), "{child} is gone");
+        }
+        assert!(world.children().iter().any(|child| child.contains("ap-south")));
+        assert_eq!(running(&world), before, "the link runs on");
+        if kind == Kind::MqttCluster {
+            let why = world.condition_of(Kind::ClusterLink, "us-eu", "ResolvedRefs");
+            assert!(why.starts_with("ClusterUnreadable"), "{why}");
+        }
+        world.change(&id(kind, name), |object| object["spec"] = spec);
+        world.settle();
+        assert!(children.iter().all(|child| world.children().contains(child)));
+        assert_eq!(running(&world), before);
     }
-    assert!(world.children().iter().any(|child| child.contains("ap-south")));
-    world.change(&id(Kind::MqttCluster, "us-east"), |cluster| cluster["spec"] = spec);
+}
+
+#[test]
+fn a_namespace_that_must_not_be_read_is_left_alone_until_it_may() {
+    let sources = sources(&Scope::Namespaces(vec!["a".to_owned(), "b".to_owned()]));
+    let (ours, barred): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|source| source.namespace.as_deref() == Some("a"));
+    let mut picture = Picture::new(&sources);
+    let list = |picture: &mut Picture, source: &Source| {
+        picture.see(source, Event::Init);
+        picture.see(source, Event::InitDone);
+    };
+    ours.iter().for_each(|source| list(&mut picture, source));
+    assert!(!picture.is_listed() && !picture.bar(ours[0]), "that one has told its list");
+    assert!(picture.bar(barred[0]) && !picture.bar(barred[1]), "it is news once");
+    assert!(picture.is_listed() && picture.is_barred("b"));
+    assert!(picture.world().unreadable.namespaces.contains("b"));
+    for (at, source) in barred.iter().enumerate() {
+        assert!(picture.is_barred("b"), "{at} of {} lists are there", barred.len());
+        list(&mut picture, source);
+    }
+    assert!(picture.is_listed() && !picture.is_barred("b"));
+}
+
+#[test]
+fn an_invitation_is_there_where_the_status_says() {
+    let mut world = World::new();
+    world.cluster("us-east");
+    let remote = json!({"external": {"clusterName": "factory", "dial": "In"}});
+    let spec = json!({"clusterRef": {"name": "us-east"}, "topics": ["#"], "remote": remote});
+    world.own(Kind::ClusterLink, "inbound", spec);
     world.settle();
-    assert!(children.iter().all(|child| world.children().contains(child)));
+    let link = &world.objects[&id(Kind::ClusterLink, "inbound")];
+    let name = link["status"]["invitation"]["secretName"].as_str().expect("it says where").to_owned();
+    let secret = &world.objects[&id(Kind::Secret, &name)];
+    assert!(secret["data"]["clusterName"].is_string(), "{secret}");
+    world.delete(&id(Kind::ClusterLink, "inbound"));
+    world.settle();
+    assert!(!world.objects.contains_key(&id(Kind::Secret, &name)));
 }
 
 #[test]

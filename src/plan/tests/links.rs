@@ -160,6 +160,8 @@ fn other_namespaces_have_to_consent() {
         let expected = if permitted { "True/Resolved" } else { "False/RefNotPermitted" };
         check_link(&plan, "us-eu", "ResolvedRefs", expected);
         assert_eq!(plan.settings[&key("far/eu")].links.len(), usize::from(permitted), "{allowed}");
+        let remote = plan.links[&key("us-eu")].remote.as_ref();
+        assert_eq!(remote.is_some(), permitted, "who may not link learns no name");
     }
 }
 
