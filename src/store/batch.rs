@@ -77,6 +77,12 @@ impl Waitings {
         self.list.push(waiting);
     }
 
+    /// All there are, for a look.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.list.iter()
+    }
+
     /// All there are.
     pub(crate) fn take_all(&mut self) -> Vec<Waiting> {
         self.givers = 0;

@@ -185,7 +185,6 @@ impl Core {
         self.settle_in(session, id, who);
         self.counters.opened += 1;
         self.note_session(session);
-        self.tell_presence(session);
         self.arm_connection(id, now);
         // [MQTT-3.2.0-1] [MQTT-3.1.4-5]
         self.send_connack(id, &connack, is_present)?;

@@ -1,26 +1,34 @@
 //! A message to its recipients: routing, each session's window, queue and buffer, and what waits there.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::delivery::{Delivery, Outgoing};
-use super::mesh::Away;
+use super::members::Presence;
+use super::mesh::Try;
 use super::pressure::{Pressure, SHORT_QUEUE_BYTES, SLOW_BYTES};
-use super::recipients::{Grant, Recipients, Subscriber};
+use super::recipients::{Grant, Recipients};
 use super::ring::Slot;
 use super::routes::GroupId;
 use super::session::Session;
 use super::wires::Wires;
 use super::{Core, SessionId};
-use crate::mqtt::{Ack, Frame, Packet, QoS};
+use crate::mqtt::{Ack, Frame, Packet, QoS, SharedFilter};
 
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
 
-/// The member of a shared group whose turn it is.
-enum Chosen {
-    Here(Subscriber),
-    There(Away),
+/// A member of more shared groups than this passes for ready whenever it is connected: to tell them all at each of its
+/// acknowledgements would cost us more than it costs its client.
+const SHARES_TOLD_MAX: usize = 64;
+
+/// Why a session's queue does not take a message.
+#[derive(Clone, Copy)]
+pub(super) enum Refusal {
+    Full,
+    /// Memory is short.
+    Short,
 }
 
 impl Core {
@@ -38,62 +46,29 @@ impl Core {
             let Some(grant) = recipient.grant(publisher) else { continue };
             // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
             let retain = outgoing.publish.retain && grant.retain_as_published;
-            self.deliver(recipient.session, grant, outgoing, retain, None);
+            if let Err(refusal) = self.deliver(recipient.session, grant, outgoing, retain, None) {
+                self.count_refusal(refusal);
+            }
             count += 1;
         }
         for &group in &recipients.groups {
-            count += usize::from(self.route_to_group(group, outgoing));
+            count += usize::from(self.offer(group, Try::First, outgoing).is_some());
         }
         count
     }
 
-    /// Hands a message of a shared group to another of its members.
-    pub(super) fn route_again(&mut self, group: GroupId, outgoing: &Outgoing) {
-        self.encoder.begin();
-        self.route_to_group(group, outgoing);
-    }
-
-    /// False if nobody of the group can take it.
-    fn route_to_group(&mut self, group: GroupId, outgoing: &Outgoing) -> bool {
-        let member = match self.choose(group, outgoing.publish.qos) {
-            Some(Chosen::Here(member)) => member,
-            Some(Chosen::There(away)) => {
-                self.assign(&away, group, outgoing);
-                return true;
-            }
-            None => return false,
-        };
-        let grant = Grant::of(&member);
+    /// Hands a message to the member of a group that is owned here whose turn it is. None if there is nobody, false if it
+    /// has no room.
+    pub(super) fn offer(&mut self, group: GroupId, attempt: Try, outgoing: &Outgoing) -> Option<bool> {
+        let (shared, member) = self.routes.choose(group, outgoing.publish.qos)?;
+        if member.shard != self.mesh.place().number() {
+            self.mesh.assign(member.shard, member.seat(), shared, attempt, outgoing);
+            return Some(true);
+        }
+        let grant = Grant::of(&member.who);
         let retain = outgoing.publish.retain && grant.retain_as_published;
-        self.deliver(member.session, &grant, outgoing, retain, Some(group));
-        true
-    }
-
-    /// The member whose turn it is: one that can take it now, else one that is connected, else one that comes back.
-    /// Of a member on another shard only that is known whether it is connected.
-    fn choose(&mut self, group: GroupId, qos: QoS) -> Option<Chosen> {
-        let group = self.routes.group_mut(group)?;
-        let here = group.members.len();
-        let count = here + group.away.len();
-        let turn = |step: usize| (group.cursor + step) % count;
-        let find = |fits: &dyn Fn(&Session) -> bool| {
-            (0..count).map(turn).find(|&at| match group.members.get(at) {
-                Some(member) => fits(&self.sessions[member.session as usize]),
-                None => group.away[at - here].is_connected,
-            })
-        };
-        let qos_of = |at: usize| match group.members.get(at) {
-            Some(member) => member.qos,
-            None => group.away[at - here].qos,
-        };
-        let at = find(&|session| is_ready(session, &self.wires))
-            .or_else(|| find(&|session| session.connection.is_some()))
-            .or_else(|| (0..count).map(turn).find(|&at| qos.min(qos_of(at)) > QoS::AtMostOnce))?;
-        group.cursor = at + 1;
-        Some(match group.members.get(at) {
-            Some(member) => Chosen::Here(*member),
-            None => Chosen::There(group.away[at - here]),
-        })
+        let taken = self.deliver(member.who.session, &grant, outgoing, retain, Some(&shared));
+        Some(taken.map_err(|refusal| self.count_refusal(refusal)).is_ok())
     }
 
     /// Hands a message to one session.
@@ -103,17 +78,25 @@ impl Core {
         grant: &Grant,
         outgoing: &Outgoing,
         retain: bool,
-        group: Option<GroupId>,
-    ) {
+        group: Option<&Arc<SharedFilter>>,
+    ) -> Result<(), Refusal> {
         // [MQTT-3.8.4-8] [MQTT-4.8.2-3]
         let qos = outgoing.publish.qos.min(grant.qos);
         if qos == QoS::AtMostOnce {
-            return self.deliver_once(to, grant, outgoing, retain);
+            self.deliver_once(to, grant, outgoing, retain);
+            return Ok(());
         }
         let session = &self.sessions[to as usize];
         let frame = self.encoder.frame(outgoing, session.version, qos, retain, grant);
-        let delivery = Delivery { frame, expires_at: outgoing.expires_at, group };
-        self.keep(to, delivery);
+        let delivery = Delivery { frame, expires_at: outgoing.expires_at, group: group.cloned() };
+        self.keep(to, delivery)
+    }
+
+    pub(super) fn count_refusal(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Full => self.counters.dropped_queue_full += 1,
+            Refusal::Short => self.counters.shed_queued += 1,
+        }
     }
 
     /// Hands a retained message to a session that asked for it. What its buffer has no room for waits in its queue: a
@@ -126,7 +109,8 @@ impl Core {
             return true;
         }
         let frame = self.encoder.frame(outgoing, session.version, qos, true, grant);
-        self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None })
+        let taken = self.keep(to, Delivery { frame, expires_at: outgoing.expires_at, group: None });
+        taken.map_err(|refusal| self.count_refusal(refusal)).is_ok()
     }
 
     /// QoS 0: into the connection's buffer, or nowhere.
@@ -144,6 +128,7 @@ impl Core {
                 &own_frame
             }
         };
+        let is_full = connection.waiting() + bytes.len() > OUT_BYTES_MAX;
         if bytes.len() > connection.packet_bytes_max {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
         } else if connection.waiting() > OUT_BYTES_MAX {
@@ -154,22 +139,23 @@ impl Core {
             self.wires.send_publish(id, bytes);
             self.counters.sent += 1;
         }
+        if is_full {
+            self.look_at(to);
+        }
     }
 
-    /// Sends a message at once if the session can take it, else puts it into its queue. False if that has no room.
-    fn keep(&mut self, to: SessionId, delivery: Delivery) -> bool {
+    /// Sends a message at once if the session can take it, else puts it into its queue, if that has room.
+    fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
         let session = &self.sessions[to as usize];
         let qos = delivery.frame.qos();
         let is_ready = is_ready(session, &self.wires) && !session.holds(qos);
         let is_short = self.pressure >= Pressure::Queues;
         if !is_ready && is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
-            self.counters.shed_queued += 1;
-            return false;
+            return Err(Refusal::Short);
         }
         let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
         if !is_ready && !session.has_room(&delivery, max, bytes_max) {
-            self.counters.dropped_queue_full += 1;
-            return false;
+            return Err(Refusal::Full);
         }
         if qos != QoS::AtMostOnce {
             self.note_message(to, &delivery);
@@ -178,7 +164,8 @@ impl Core {
             true => self.send(to, delivery),
             false => self.sessions[to as usize].enqueue(delivery),
         }
-        true
+        self.look_at(to);
+        Ok(())
     }
 
     /// A message that has an ordinal is not sent.
@@ -218,6 +205,11 @@ impl Core {
     /// Sends what waits, as far as the client takes it: first what an earlier connection left unanswered, then the queue.
     // [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-10]
     pub(super) fn pump(&mut self, id: SessionId, now: Instant) {
+        self.send_waiting(id, now);
+        self.look_at(id);
+    }
+
+    fn send_waiting(&mut self, id: SessionId, now: Instant) {
         while let Some(session) = self.sessions.get_mut(id as usize) {
             let connection = session.connection.and_then(|id| self.wires.get(id));
             if connection.is_none_or(|connection| connection.waiting() > OUT_BYTES_MAX / 2) {
@@ -273,6 +265,16 @@ impl Core {
             }
             Some(Slot::Done) | None => {}
         }
+    }
+}
+
+/// How ready a session is for a shared group's messages.
+pub(super) fn presence_of(session: &Session, wires: &Wires) -> Presence {
+    let is_talkative = session.shares.len() > SHARES_TOLD_MAX;
+    match session.connection {
+        None => Presence::Gone,
+        Some(_) if is_talkative || is_ready(session, wires) => Presence::Ready,
+        Some(_) => Presence::Busy,
     }
 }
 

@@ -4,13 +4,13 @@
 //! allocation; QoS 1 and 2 need a frame that lives until the client answers, shared by all recipients of the class.
 //! Recipients with subscription identifiers get a frame of their own.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::recipients::Grant;
-use super::routes::GroupId;
 use crate::mqtt::{
-    Frame, Limits, Message, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS, Version,
-    decode, encode_publish,
+    Frame, Limits, Message, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
+    SharedFilter, Version, decode, encode_publish,
 };
 
 /// A message for one session, until it is answered for.
@@ -19,7 +19,7 @@ pub(super) struct Delivery {
     pub(super) frame: Frame,
     pub(super) expires_at: Option<Instant>,
     /// The shared group that chose this session.
-    pub(super) group: Option<GroupId>,
+    pub(super) group: Option<Arc<SharedFilter>>,
 }
 
 /// A message on its way to several recipients.

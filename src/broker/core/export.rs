@@ -3,8 +3,9 @@
 //! Points in time become durations that are left; messages become PUBLISH packets of version 5, whatever the client
 //! speaks. An import trusts nothing: what does not decode is refused as a whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -116,7 +117,7 @@ impl Core {
         let in_flight = session.ring.iter().map(|(packet_id, slot)| ExportedInFlight {
             packet_id,
             message: match slot {
-                Slot::Sent(delivery) => Some(self.export_message(delivery, version, now)),
+                Slot::Sent(delivery) => Some(export_message(delivery, version, now)),
                 Slot::Released | Slot::Done => None,
             },
         });
@@ -129,7 +130,7 @@ impl Core {
             ends_in_ms: session.ends_at.map(|at| left_ms(at, now)),
             subscriptions: export_subscriptions(session),
             in_flight: in_flight.collect(),
-            queue: session.queue.iter().map(|delivery| self.export_message(delivery, version, now)).collect(),
+            queue: session.queue.iter().map(|delivery| export_message(delivery, version, now)).collect(),
             received,
             will: session.will.as_ref().map(|will| export_will(will, session.will_at, now)),
         })
@@ -173,26 +174,20 @@ impl Core {
         for (key, subscription) in parsed.subscriptions {
             self.put_subscription(id, key, subscription);
         }
-        let in_flight: Vec<_> = parsed
-            .in_flight
-            .into_iter()
-            .map(|(id, arrived)| (id, arrived.map_or(Slot::Released, |one| Slot::Sent(self.rejoin(one)))))
-            .collect();
-        let queue: Vec<_> = parsed.queue.into_iter().map(|arrived| self.rejoin(arrived)).collect();
         let session = &mut self.sessions[id as usize];
         session.owner = exported.owner.as_deref().map(Into::into);
         session.expiry_s = exported.expiry_s;
         let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
         session.ends_at = now.checked_add(Duration::from_millis(ends_in));
         session.ring.begin_at(head);
-        for (packet_id, slot) in in_flight {
-            session.ring.restore(packet_id, slot);
+        for (packet_id, delivery) in parsed.in_flight {
+            session.ring.restore(packet_id, delivery.map_or(Slot::Released, Slot::Sent));
         }
         while session.ring.end() < next {
             session.ring.skip();
         }
         session.tail = session.ring.end();
-        for delivery in queue {
+        for delivery in parsed.queue {
             session.tail += u64::from(delivery.frame.qos() != QoS::AtMostOnce);
             session.enqueue(delivery);
         }
@@ -203,38 +198,19 @@ impl Core {
         session.will_at = will_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms)));
         self.arm_session(id, now);
     }
-
-    /// Finds the shared group of a message again.
-    fn rejoin(&self, arrived: Arrived) -> Delivery {
-        let group = arrived.shared.and_then(|shared| self.routes.find_group(&shared));
-        Delivery { group, ..arrived.delivery }
-    }
-
-    fn export_message(&self, delivery: &Delivery, version: Version, now: Instant) -> ExportedMessage {
-        let frame = with_publish(&delivery.frame, version, |publish| Frame::publish(&publish, Version::V5));
-        let shared = delivery.group.and_then(|group| self.routes.shared_filter(group));
-        ExportedMessage {
-            packet: bytes_of(&frame),
-            expires_in_ms: delivery.expires_at.map(|at| left_ms(at, now)),
-            shared: shared.map(|shared| shared.to_string()),
-        }
-    }
 }
 
 /// What an import makes of a value before it changes anything.
 struct Parsed {
     subscriptions: Vec<(SubscriptionKey, Subscription)>,
     /// Without a message: released.
-    in_flight: Vec<(PacketId, Option<Arrived>)>,
-    queue: Vec<Arrived>,
+    in_flight: Vec<(PacketId, Option<Delivery>)>,
+    queue: Vec<Delivery>,
     will: Option<Will>,
 }
 
-/// A message that has not found its shared group again.
-struct Arrived {
-    delivery: Delivery,
-    shared: Option<SharedFilter>,
-}
+/// The shared groups of a session's messages, by their text: each is kept once.
+type Groups<'a> = HashMap<&'a str, Arc<SharedFilter>>;
 
 impl Parsed {
     fn of(exported: &ExportedSession, now: Instant) -> Option<Parsed> {
@@ -246,20 +222,13 @@ impl Parsed {
             Some(will) => Some(import_will(will, now)?),
             None => None,
         };
-        Some(Parsed {
-            subscriptions: exported.subscriptions.iter().map(import_subscription).collect::<Option<_>>()?,
-            in_flight: exported
-                .in_flight
-                .iter()
-                .map(|one| import_in_flight(one, now))
-                .collect::<Option<_>>()?,
-            queue: exported
-                .queue
-                .iter()
-                .map(|message| import_message(message, now))
-                .collect::<Option<_>>()?,
-            will,
-        })
+        let mut groups = Groups::new();
+        let in_flight = exported.in_flight.iter().map(|one| import_in_flight(one, &mut groups, now));
+        let in_flight = in_flight.collect::<Option<_>>()?;
+        let queue = exported.queue.iter().map(|message| import_message(message, &mut groups, now));
+        let queue = queue.collect::<Option<_>>()?;
+        let subscriptions = exported.subscriptions.iter().map(import_subscription).collect::<Option<_>>()?;
+        Some(Parsed { subscriptions, in_flight, queue, will })
     }
 }
 
@@ -279,6 +248,15 @@ fn export_subscriptions(session: &Session) -> Vec<ExportedSubscription> {
     all
 }
 
+fn export_message(delivery: &Delivery, version: Version, now: Instant) -> ExportedMessage {
+    let frame = with_publish(&delivery.frame, version, |publish| Frame::publish(&publish, Version::V5));
+    ExportedMessage {
+        packet: bytes_of(&frame),
+        expires_in_ms: delivery.expires_at.map(|at| left_ms(at, now)),
+        shared: delivery.group.as_ref().map(|shared| shared.to_string()),
+    }
+}
+
 fn import_subscription(exported: &ExportedSubscription) -> Option<(SubscriptionKey, Subscription)> {
     let (group, filter) = parse_subscription(&exported.filter).ok()?;
     let subscription = Subscription {
@@ -290,19 +268,36 @@ fn import_subscription(exported: &ExportedSubscription) -> Option<(SubscriptionK
     Some((SubscriptionKey { filter, group }, subscription))
 }
 
-fn import_message(exported: &ExportedMessage, now: Instant) -> Option<Arrived> {
+fn import_message<'a>(
+    exported: &'a ExportedMessage,
+    groups: &mut Groups<'a>,
+    now: Instant,
+) -> Option<Delivery> {
     let frame = read_packet(&exported.packet, |publish| Frame::publish(publish, Version::V5))?;
     let expires_at = exported.expires_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms)));
-    let shared = match exported.shared.as_deref() {
-        Some(text) => Some(SharedFilter::parse(text).ok()?),
+    let group = match exported.shared.as_deref() {
+        Some(text) => Some(import_group(text, groups)?),
         None => None,
     };
-    Some(Arrived { delivery: Delivery { frame, expires_at, group: None }, shared })
+    Some(Delivery { frame, expires_at, group })
 }
 
-fn import_in_flight(exported: &ExportedInFlight, now: Instant) -> Option<(PacketId, Option<Arrived>)> {
+fn import_group<'a>(text: &'a str, groups: &mut Groups<'a>) -> Option<Arc<SharedFilter>> {
+    if let Some(known) = groups.get(text) {
+        return Some(Arc::clone(known));
+    }
+    let group = Arc::new(SharedFilter::parse(text).ok()?);
+    groups.insert(text, Arc::clone(&group));
+    Some(group)
+}
+
+fn import_in_flight<'a>(
+    exported: &'a ExportedInFlight,
+    groups: &mut Groups<'a>,
+    now: Instant,
+) -> Option<(PacketId, Option<Delivery>)> {
     let message = match &exported.message {
-        Some(message) => Some(import_message(message, now)?),
+        Some(message) => Some(import_message(message, groups, now)?),
         None => None,
     };
     Some((exported.packet_id, message))

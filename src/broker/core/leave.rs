@@ -1,12 +1,15 @@
 //! The ways out: DISCONNECT, faults, lost sockets, timers, wills, the end of a session.
 
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::State;
 use super::delivery::{Delivery, with_outgoing, with_publish};
+use super::members::Seat;
+use super::mesh::Try;
 use super::ring::Slot;
-use super::routes::GroupId;
-use super::session::{Session, SubscriptionKey};
+use super::session::Session;
 use super::wheel::Wheel;
 use super::{ConnectionId, Core, Effect, Fault, SessionId, Timer};
 use crate::mqtt::{Disconnect, Message, Packet, QoS, ReasonCode, SharedFilter, Version, Violation};
@@ -100,7 +103,7 @@ impl Core {
         if session.expiry_s == 0 {
             return self.end_session(id, now); // [MQTT-3.1.2-23]
         }
-        self.tell_presence(id);
+        self.look_at(id);
         let session = &mut self.sessions[id as usize];
         let expiry = Duration::from_secs(session.expiry_s.into());
         // [MQTT-4.1.0-1] [MQTT-4.1.0-2]
@@ -136,12 +139,6 @@ impl Core {
     pub(super) fn end_session(&mut self, id: SessionId, now: Instant) {
         self.publish_will(id, now);
         let keys: Vec<_> = self.sessions[id as usize].subscriptions.keys().cloned().collect();
-        // Groups of other shards: what this session leaves goes back there, though the last member here is gone.
-        let shared = keys.iter().filter_map(SubscriptionKey::shared);
-        let away: Vec<_> =
-            shared.filter(|shared| self.mesh.elsewhere(shared.filter.as_str()).is_some()).collect();
-        let away: Vec<_> =
-            away.into_iter().filter_map(|shared| Some((self.routes.find_group(&shared)?, shared))).collect();
         for key in &keys {
             self.drop_subscription(id, key);
         }
@@ -151,63 +148,70 @@ impl Core {
             self.note_gone(key);
         }
         self.by_client.remove(&session.client_id);
-        self.redistribute(session, &away, now);
+        self.redistribute(&session, now);
     }
 
     /// Gives what a member of shared groups left unanswered to the other members. [4.8.2]
-    fn redistribute(&mut self, session: Session, away: &[(GroupId, SharedFilter)], now: Instant) {
+    fn redistribute(&mut self, session: &Session, now: Instant) {
         let in_flight = session.ring.iter().filter_map(|(_, slot)| match slot {
             // At QoS 2 the client may have it already, and twice would be wrong.
             // [MQTT-4.8.2-5]
-            Slot::Sent(delivery) if delivery.frame.qos() == QoS::AtLeastOnce => Some(delivery.clone()),
+            Slot::Sent(delivery) if delivery.frame.qos() == QoS::AtLeastOnce => Some(delivery),
             Slot::Sent(_) | Slot::Released | Slot::Done => None,
         });
-        let left: Vec<_> = in_flight.chain(session.queue.iter().cloned()).collect();
-        for delivery in left {
-            self.reassign(&delivery, session.version, away, now);
+        self.mesh.tie(session.number.is_some());
+        for delivery in in_flight.chain(&session.queue) {
+            self.pass_on(delivery, session.version, None, now);
         }
+        self.mesh.tie(false);
         self.mesh.take_need(); // nobody waits for an answer
     }
 
-    /// Gives what waits for a session that has left a shared group to the other members. What was sent stays with it, and so
-    /// does all if nobody else is left. [4.8.2]
-    pub(super) fn hand_on(&mut self, id: SessionId, group: GroupId, shared: SharedFilter, now: Instant) {
-        let is_elsewhere = self.mesh.elsewhere(shared.filter.as_str()).is_some();
-        if !is_elsewhere && self.routes.find_group(&shared) != Some(group) {
-            return;
-        }
+    /// Gives what waits for a session that has left shared groups to the other members. What was sent stays with it, and so
+    /// does what nobody else can have. [4.8.2]
+    pub(super) fn hand_on(&mut self, id: SessionId, left: &HashSet<SharedFilter>, now: Instant) {
         let session = &mut self.sessions[id as usize];
-        let version = session.version;
-        let left = session.take_of_group(group);
-        if left.is_empty() {
+        let (version, seat, is_stored) = (session.version, session.seat(id), session.number.is_some());
+        let is_left = |one: &Delivery| one.group.as_ref().is_some_and(|group| left.contains(&**group));
+        if left.is_empty() || !session.queue.iter().any(is_left) {
             return;
         }
-        self.note_rewritten(id);
-        let away = if is_elsewhere { vec![(group, shared)] } else { Vec::new() };
-        for delivery in left {
-            self.reassign(&delivery, version, &away, now);
-        }
+        let queue = std::mem::take(&mut session.queue);
+        // What goes must not be gone here before it is there.
+        self.mesh.tie(is_stored);
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
+            queue.into_iter().partition(|one| is_left(one) && self.pass_on(one, version, Some(seat), now));
+        self.mesh.tie(false);
         self.mesh.take_need(); // nobody waits for an answer
+        let session = &mut self.sessions[id as usize];
+        session.queue = kept;
+        session.queue_bytes -= gone.iter().map(|one| one.frame.len()).sum::<usize>();
+        session.tail -= gone.len() as u64;
+        if !gone.is_empty() {
+            self.note_rewritten(id);
+            self.look_at(id);
+        }
     }
 
-    fn reassign(
-        &mut self,
-        delivery: &Delivery,
-        version: Version,
-        away: &[(GroupId, SharedFilter)],
-        now: Instant,
-    ) {
-        let Some(group) = delivery.group else { return };
-        let Some(frame) = delivery.aged(version, now) else { return };
+    /// Gives a message of a shared group to its members; a session that is no longer one gets it back if nobody takes it.
+    /// False if nobody does who could be asked.
+    fn pass_on(&mut self, delivery: &Delivery, version: Version, giver: Option<Seat>, now: Instant) -> bool {
+        let Some(shared) = &delivery.group else { return false };
+        let Some(frame) = delivery.aged(version, now) else {
+            self.counters.dropped_expired += 1;
+            return true;
+        };
         let message = with_publish(&frame, version, |publish| Message {
             expires_at: delivery.expires_at,
             ..Message::from_publish(&publish, publish.topic.into(), now)
         });
-        let away = away.iter().find(|(id, _)| *id == group).map(|(_, shared)| shared.clone());
-        with_outgoing(&message, now, |outgoing| match away {
-            Some(shared) => self.give_back(shared, outgoing),
-            None => self.route_again(group, outgoing),
-        });
+        with_outgoing(&message, now, |outgoing| match self.mesh.elsewhere(shared.filter.as_str()) {
+            Some(owner) => {
+                self.mesh.give_back(owner, Arc::clone(shared), None, giver, outgoing);
+                true
+            }
+            None => self.offer_again(shared, Try::First, outgoing),
+        })
     }
 
     /// Looks whether a connection came to its end, and sets its timer anew.

@@ -13,6 +13,7 @@
 
 mod tree;
 mod recipients;
+mod members;
 mod routes;
 mod topics;
 mod pressure;
@@ -419,8 +420,9 @@ impl Core {
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.written(count);
         let Some(session) = connection.session() else { return };
-        if self.sessions[session as usize].has_backlog() {
-            self.pump(session, now);
+        match self.sessions[session as usize].has_backlog() {
+            true => self.pump(session, now),
+            false => self.look_at(session),
         }
     }
 

@@ -164,7 +164,9 @@ impl Core {
             .any(|one| one.grant(None).is_some_and(|grant| keeps(one.session, grant.qos)))
             || recipients.shards != 0 // all shards have one store, and they may keep it
             || recipients.groups.iter().any(|&group| {
-                self.routes.members(group).iter().any(|member| keeps(member.session, member.qos))
+                let here = self.mesh.place().number();
+                let mut members = self.routes.members(group);
+                members.any(|member| member.shard != here || keeps(member.who.session, member.who.qos))
             })
     }
 
@@ -474,8 +476,9 @@ impl Core {
         if state.ring.acknowledge(packet_id) {
             let has_backlog = state.has_backlog();
             self.touch(session);
-            if has_backlog {
-                self.pump(session, now);
+            match has_backlog {
+                true => self.pump(session, now),
+                false => self.look_at(session),
             }
         }
     }

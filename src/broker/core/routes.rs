@@ -4,8 +4,8 @@
 //! wildcards hang in a tree besides. Each change of who wants what raises [`Routes::generation`], by which caches of
 //! matches know that they are old.
 //!
-//! Invariants: a route has at least one subscriber, group or peer; a group has at least one member; a session is at
-//! most once among a route's subscribers and at most once in a group.
+//! Invariants: a route has at least one subscriber, group, peer or mark; a group is only where it is owned and has at least
+//! one member; a session is at most once among a route's subscribers and at most once in a group.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::mesh::{Away, ShardMask, ShardNumber};
+use super::members::{Member, Members, Presence};
+use super::mesh::{ShardMask, ShardNumber};
 use super::recipients::{Recipients, Subscriber};
 use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
-use crate::mqtt::{Filter, SharedFilter};
+use crate::mqtt::{Filter, QoS, SharedFilter};
 
 /// The route of one filter.
 struct Route {
@@ -53,17 +54,10 @@ pub(super) struct GroupId {
 }
 
 /// A shared group: of its members one gets each message.
-pub(super) struct Group {
-    name: Arc<str>,
-    filter: Filter,
+struct Group {
+    shared: Arc<SharedFilter>,
     serial: u32,
-    /// The other shard that chooses among its members; none: this one does.
-    owner: Option<ShardNumber>,
-    pub(super) members: Vec<Subscriber>,
-    /// Its members on other shards, if this one owns it.
-    pub(super) away: Vec<Away>,
-    /// Where the choice begins next: round robin.
-    pub(super) cursor: usize,
+    members: Members,
 }
 
 /// What hangs at a node of the tree: the route of the filter that ends here, and of the one that ends in `/#` here.
@@ -105,71 +99,56 @@ impl Routes {
         self.generation
     }
 
-    /// Adds or replaces a subscription. True if it is the first of its filter and group.
-    /// `owner` is the other shard that owns the group, if one does.
-    pub(super) fn subscribe(
-        &mut self,
-        filter: &Filter,
-        group: Option<&Arc<str>>,
-        who: Subscriber,
-        owner: Option<ShardNumber>,
-    ) -> bool {
+    /// Adds or replaces a session's own subscription. True if it is the first of its filter.
+    pub(super) fn subscribe(&mut self, filter: &Filter, who: Subscriber) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(filter);
-        let Some(name) = group else {
-            return put(&mut self.routes[route as usize].subscribers, who);
-        };
-        let known = self.group_of(route, name);
-        let group = known.unwrap_or_else(|| self.add_group(route, name, owner));
-        put(&mut self.groups[group.slot as usize].members, who);
-        known.is_none()
+        put(&mut self.routes[route as usize].subscribers, who)
     }
 
-    /// Adds or replaces a member on another shard. True if it is the first of its group.
-    pub(super) fn join_away(&mut self, shared: &SharedFilter, away: Away) -> bool {
+    /// Adds or replaces a member of a group. True if it is the group's first.
+    pub(super) fn join(&mut self, shared: &SharedFilter, member: Member) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(&shared.filter);
         let known = self.group_of(route, &shared.group);
-        let group = known.unwrap_or_else(|| self.add_group(route, &shared.group, None));
-        let members = &mut self.groups[group.slot as usize].away;
-        members.retain(|other| !is_same(other, away.shard, away.member.session));
-        members.push(away);
+        let group = known.unwrap_or_else(|| self.add_group(route, shared));
+        self.groups[group.slot as usize].members.put(member);
         known.is_none()
     }
 
-    /// Takes a member on another shard away. True if it was the last of its group.
-    pub(super) fn leave_away(
-        &mut self,
-        shared: &SharedFilter,
-        shard: ShardNumber,
-        session: SessionId,
-    ) -> bool {
+    /// Takes a member out of a group. True if it was the last.
+    pub(super) fn leave(&mut self, shared: &SharedFilter, shard: ShardNumber, session: SessionId) -> bool {
         self.generation += 1;
         let Some(route) = self.find(shared.filter.as_str()) else { return false };
         let Some(id) = self.group_of(route, &shared.group) else { return false };
-        self.groups[id.slot as usize].away.retain(|other| !is_same(other, shard, session));
-        let was_last = self.drop_if_deserted(route, id);
-        self.drop_if_unused(route);
+        let members = &mut self.groups[id.slot as usize].members;
+        members.take(shard, session);
+        let was_last = members.is_empty();
+        if was_last {
+            self.groups.remove(id.slot as usize);
+            self.routes[route as usize].groups.retain(|&mut other| other != id);
+            self.drop_if_unused(route);
+        }
         was_last
     }
 
-    /// Notes whether the client of a member on another shard is there.
+    /// Notes how ready a member is.
     pub(super) fn set_presence(
         &mut self,
         shared: &SharedFilter,
         shard: ShardNumber,
         session: SessionId,
-        is_connected: bool,
+        presence: Presence,
     ) {
-        let Some(group) = self.find_group(shared).and_then(|id| self.group_mut(id)) else { return };
-        let members = group.away.iter_mut().filter(|other| is_same(other, shard, session));
-        members.for_each(|other| other.is_connected = is_connected);
+        if let Some(id) = self.find_group(shared) {
+            self.groups[id.slot as usize].members.set(shard, session, presence);
+        }
     }
 
-    /// A session as a member of a group.
-    pub(super) fn member(&self, id: GroupId, session: SessionId) -> Option<Subscriber> {
-        let group = self.groups.get(id.slot as usize).filter(|group| group.serial == id.serial)?;
-        group.members.iter().find(|member| member.session == session).copied()
+    /// The member of a group whose turn it is, if the group still stands and anybody may have it.
+    pub(super) fn choose(&mut self, id: GroupId, qos: QoS) -> Option<(Arc<SharedFilter>, Member)> {
+        let group = self.groups.get_mut(id.slot as usize).filter(|group| group.serial == id.serial)?;
+        Some((Arc::clone(&group.shared), group.members.choose(qos)?))
     }
 
     /// Notes that another shard wants a filter, or no longer does. True if that makes it the first or the last of all who
@@ -231,17 +210,12 @@ impl Routes {
         self.find(filter).is_some_and(|route| !self.routes[route as usize].subscribers.is_empty())
     }
 
-    /// Takes a subscription away. True if it was the last of its filter and group.
-    pub(super) fn unsubscribe(&mut self, filter: &str, group: Option<&str>, session: SessionId) -> bool {
+    /// Takes a session's own subscription away. True if it was the last of its filter.
+    pub(super) fn unsubscribe(&mut self, filter: &str, session: SessionId) -> bool {
         self.generation += 1;
         let Some(route) = self.find(filter) else { return false };
-        let was_last = match group {
-            None => {
-                let subscribers = &mut self.routes[route as usize].subscribers;
-                take(subscribers, session) && subscribers.is_empty()
-            }
-            Some(name) => self.leave_group(route, name, session),
-        };
+        let subscribers = &mut self.routes[route as usize].subscribers;
+        let was_last = take(subscribers, session) && subscribers.is_empty();
         self.drop_if_unused(route);
         was_last
     }
@@ -275,26 +249,15 @@ impl Routes {
         self.routes.iter().filter(of_peer).map(|(_, route)| route.filter.clone()).collect()
     }
 
-    /// A group, if it still stands.
-    pub(super) fn group_mut(&mut self, id: GroupId) -> Option<&mut Group> {
-        self.groups.get_mut(id.slot as usize).filter(|group| group.serial == id.serial)
-    }
-
     /// The members of a group; nobody if it is gone.
-    pub(super) fn members(&self, id: GroupId) -> &[Subscriber] {
+    pub(super) fn members(&self, id: GroupId) -> impl Iterator<Item = &Member> {
         let group = self.groups.get(id.slot as usize).filter(|group| group.serial == id.serial);
-        group.map_or(&[], |group| &group.members)
+        group.into_iter().flat_map(|group| group.members.iter())
     }
 
-    /// The group of a filter by its name, if it has members.
+    /// A group that is owned here, if it has members.
     pub(super) fn find_group(&self, shared: &SharedFilter) -> Option<GroupId> {
         self.group_of(self.find(shared.filter.as_str())?, &shared.group)
-    }
-
-    /// What a group shares, if it still stands.
-    pub(super) fn shared_filter(&self, id: GroupId) -> Option<SharedFilter> {
-        let group = self.groups.get(id.slot as usize).filter(|group| group.serial == id.serial)?;
-        Some(SharedFilter { group: Arc::clone(&group.name), filter: group.filter.clone() })
     }
 
     /// Every filter and group that subscribers want, those of other shards included.
@@ -302,11 +265,10 @@ impl Routes {
         self.routes.iter().flat_map(|(_, route)| {
             let is_marked = route.marks.as_ref().is_some_and(|marks| marks.plain != 0);
             let plain = (is_marked || !route.subscribers.is_empty()).then_some((&route.filter, None));
-            let named = |group: &GroupId| (&route.filter, Some(&self.groups[group.slot as usize].name));
-            let own = route.groups.iter().filter(|id| self.groups[id.slot as usize].owner.is_none());
+            let named = |id: &GroupId| (&route.filter, Some(&self.groups[id.slot as usize].shared.group));
             let marks = route.marks.iter().flat_map(|marks| &marks.groups);
             let others = marks.map(|(_, name)| (&route.filter, Some(name)));
-            plain.into_iter().chain(own.map(named)).chain(others)
+            plain.into_iter().chain(route.groups.iter().map(named)).chain(others)
         })
     }
 
@@ -322,8 +284,7 @@ impl Routes {
             let route = &self.routes[hit as usize];
             let marks = route.marks.as_ref().map_or(0, |marks| marks.mask());
             recipients.add(&route.subscribers, &route.peers, marks);
-            let own = route.groups.iter().filter(|id| self.groups[id.slot as usize].owner.is_none());
-            recipients.groups.extend(own);
+            recipients.groups.extend_from_slice(&route.groups);
         }
         recipients.merge();
         recipients
@@ -403,34 +364,18 @@ impl Routes {
 
     fn group_of(&self, route: u32, name: &str) -> Option<GroupId> {
         let groups = &self.routes[route as usize].groups;
-        groups.iter().copied().find(|id| &*self.groups[id.slot as usize].name == name)
+        groups.iter().copied().find(|id| &*self.groups[id.slot as usize].shared.group == name)
     }
 
-    fn add_group(&mut self, route: u32, name: &Arc<str>, owner: Option<ShardNumber>) -> GroupId {
+    fn add_group(&mut self, route: u32, shared: &SharedFilter) -> GroupId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let filter = self.routes[route as usize].filter.clone();
-        let name = Arc::clone(name);
-        let group = Group { name, filter, serial, owner, members: Vec::new(), away: Vec::new(), cursor: 0 };
+        let shared = Arc::new(SharedFilter { group: Arc::clone(&shared.group), filter });
+        let group = Group { shared, serial, members: Members::default() };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
         self.routes[route as usize].groups.push(id);
         id
-    }
-
-    fn leave_group(&mut self, route: u32, name: &str, session: SessionId) -> bool {
-        let Some(id) = self.group_of(route, name) else { return false };
-        let members = &mut self.groups[id.slot as usize].members;
-        take(members, session) && self.drop_if_deserted(route, id)
-    }
-
-    fn drop_if_deserted(&mut self, route: u32, id: GroupId) -> bool {
-        let group = &self.groups[id.slot as usize];
-        let is_deserted = group.members.is_empty() && group.away.is_empty();
-        if is_deserted {
-            self.groups.remove(id.slot as usize);
-            self.routes[route as usize].groups.retain(|&mut other| other != id);
-        }
-        is_deserted
     }
 }
 
@@ -442,10 +387,6 @@ fn put(list: &mut Vec<Subscriber>, who: Subscriber) -> bool {
     }
     list.push(who);
     list.len() == 1
-}
-
-fn is_same(member: &Away, shard: ShardNumber, session: SessionId) -> bool {
-    member.shard == shard && member.member.session == session
 }
 
 /// Removes. True if it was there.

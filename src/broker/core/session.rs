@@ -12,11 +12,12 @@ use std::time::Instant;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::ConnectionId;
 use super::access::Principal;
 use super::delivery::Delivery;
+use super::members::{Presence, Seat};
+use super::mesh::ShardNumber;
 use super::ring::Ring;
-use super::routes::GroupId;
+use super::{ConnectionId, SessionId};
 use crate::mqtt::{Filter, Message, PacketId, QoS, SharedFilter, Version};
 use crate::store::Partition;
 
@@ -83,6 +84,10 @@ pub(super) struct Session {
     pub(super) subscriptions: HashMap<SubscriptionKey, Subscription, foldhash::fast::RandomState>,
     /// What the subscriptions cost together, by [`SubscriptionKey::bytes`].
     pub(super) subscription_bytes: usize,
+    /// The shared groups that it is a member of, with the other shard that owns each, if one does.
+    pub(super) shares: HashMap<SharedFilter, Option<ShardNumber>, foldhash::fast::RandomState>,
+    /// What the owners of these know of it.
+    pub(super) presence: Presence,
     pub(super) ring: Ring,
     /// What is in the ring and was not sent on this connection yet.
     pub(super) unsent: VecDeque<PacketId>,
@@ -124,6 +129,8 @@ impl Session {
             will_at: None,
             subscriptions: HashMap::default(),
             subscription_bytes: 0,
+            shares: HashMap::default(),
+            presence: Presence::Gone,
             ring: Ring::new(),
             unsent: VecDeque::new(),
             armed: None,
@@ -146,6 +153,11 @@ impl Session {
         self.expiry_s > 0
     }
 
+    /// Its name for other shards.
+    pub(super) fn seat(&self, id: SessionId) -> Seat {
+        Seat { session: id, serial: self.serial }
+    }
+
     /// True if something waits for room in flight or in the connection's buffer.
     #[inline]
     pub(super) fn has_backlog(&self) -> bool {
@@ -166,16 +178,6 @@ impl Session {
     /// True if the queue has room for a message.
     pub(super) fn has_room(&self, delivery: &Delivery, messages_max: usize, bytes_max: usize) -> bool {
         self.queue.len() < messages_max && self.queue_bytes + delivery.frame.len() <= bytes_max
-    }
-
-    /// Takes out of the queue what waits for a group's sake.
-    pub(super) fn take_of_group(&mut self, group: GroupId) -> VecDeque<Delivery> {
-        let all = std::mem::take(&mut self.queue);
-        let (taken, kept): (VecDeque<_>, _) = all.into_iter().partition(|one| one.group == Some(group));
-        self.queue = kept;
-        self.queue_bytes -= taken.iter().map(|delivery| delivery.frame.len()).sum::<usize>();
-        self.tail -= taken.len() as u64;
-        taken
     }
 
     /// Puts a message at the end of the queue.

@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: subscriptions, the retained messages they bring, and the interest that peers hear of.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -12,8 +12,8 @@ use super::recipients::Subscriber;
 use super::session::{Subscription, SubscriptionKey};
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
-    Filter, Packet, PacketId, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions,
-    Unsubscribe, parse_subscription,
+    Filter, Packet, PacketId, Properties, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
+    SubscribeOptions, Unsubscribe, parse_subscription,
 };
 
 /// How many levels a filter may have: each costs a node in the tree, and nobody needs more.
@@ -164,13 +164,13 @@ impl Core {
     ) {
         let Subscription { qos, no_local, retain_as_published, identifier } = subscription;
         let who = Subscriber { session: id, identifier, qos, no_local, retain_as_published };
-        let shared = key.shared();
-        let owner = shared.as_ref().and_then(|shared| self.mesh.elsewhere(shared.filter.as_str()));
-        let is_first = self.routes.subscribe(&key.filter, key.group.as_ref(), who, owner);
-        match (owner, shared) {
-            (Some(owner), Some(shared)) => self.join(owner, shared, &who),
-            _ if is_first => self.interest_changed(&key.filter, key.group.as_ref(), true),
-            _ => {}
+        match key.shared() {
+            Some(shared) => self.join(shared, who),
+            None => {
+                if self.routes.subscribe(&key.filter, who) {
+                    self.interest_changed(&key.filter, None, true);
+                }
+            }
         }
         let session = &mut self.sessions[id as usize];
         let bytes = key.bytes();
@@ -190,26 +190,26 @@ impl Core {
         let before = self.ledger.changes();
         let mut reasons = Reasons::new();
         // [MQTT-3.10.4-6] [MQTT-3.11.3-1]
+        let mut left = HashSet::new();
         for text in unsubscribe.filters.iter() {
-            reasons.push(self.unsubscribe(session, text, now) as u8);
+            reasons.push(self.unsubscribe(session, text, &mut left) as u8);
         }
+        self.hand_on(session, &left, now);
         let ack =
             // [MQTT-3.10.4-5]
             SubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_once_safe(id, &Packet::UnsubAck(ack), before) // [MQTT-3.10.4-4]
     }
 
-    fn unsubscribe(&mut self, id: SessionId, text: &str, now: Instant) -> ReasonCode {
+    /// Ends a subscription; `left` gathers the shared groups that the session is no longer in.
+    fn unsubscribe(&mut self, id: SessionId, text: &str, left: &mut HashSet<SharedFilter>) -> ReasonCode {
         let Ok((group, filter)) = parse_subscription(text) else { return ReasonCode::TopicFilterInvalid };
         let key = SubscriptionKey { filter, group };
-        let group = key.shared().and_then(|shared| Some((self.routes.find_group(&shared)?, shared)));
         // [MQTT-3.10.4-1]
         if !self.remove_subscription(id, &key) {
             return ReasonCode::NoSubscriptionExisted;
         }
-        if let Some((group, shared)) = group {
-            self.hand_on(id, group, shared, now);
-        }
+        left.extend(key.shared());
         ReasonCode::Success
     }
 
@@ -229,14 +229,13 @@ impl Core {
     /// Takes a subscription out of the routes that its session has no longer.
     pub(super) fn drop_subscription(&mut self, id: SessionId, key: &SubscriptionKey) {
         self.subscriptions -= 1;
-        let group: Option<&Arc<str>> = key.group.as_ref();
-        let was_last = self.routes.unsubscribe(key.filter.as_str(), group.map(|name| &**name), id);
-        let shared = key.shared();
-        let owner = shared.as_ref().and_then(|shared| self.mesh.elsewhere(shared.filter.as_str()));
-        match (owner, shared) {
-            (Some(owner), Some(shared)) => self.part(owner, shared, id),
-            _ if was_last => self.interest_changed(&key.filter, group, false),
-            _ => {}
+        match key.shared() {
+            Some(shared) => self.part(&shared, id),
+            None => {
+                if self.routes.unsubscribe(key.filter.as_str(), id) {
+                    self.interest_changed(&key.filter, None, false);
+                }
+            }
         }
     }
 }

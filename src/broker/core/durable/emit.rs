@@ -262,8 +262,7 @@ impl Core {
     }
 
     fn message_value(&self, delivery: &Delivery, version: Version) -> Vec<u8> {
-        let shared =
-            delivery.group.and_then(|group| self.routes.shared_filter(group)).map(|one| one.to_string());
+        let shared = delivery.group.as_ref().map(|shared| shared.to_string());
         let expires_at_ms = delivery.expires_at.map(|at| self.ledger.wall_ms(at));
         let frame = &delivery.frame;
         let mut value = MessageRecord::begin(version, expires_at_ms, shared.as_deref(), frame.len());

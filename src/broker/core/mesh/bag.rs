@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use super::super::SessionId;
 use super::super::delivery::Outgoing;
-use super::super::recipients::Subscriber;
-use super::super::routes::GroupId;
+use super::super::members::{Member, Presence, Seat};
 use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter};
 
 /// A message's place in the bytes of a bag, and what is not in them.
@@ -34,22 +33,25 @@ pub(in super::super) enum Item {
     /// How far the sender is with what it got.
     Confirm(Confirm),
     /// A message of a shared group for one of its members.
-    Assign { to: Member, group: GroupId, parcel: Parcel },
-    /// A message of a shared group that its member cannot have.
-    Return { to: GroupRef, parcel: Parcel },
+    Assign { to: Seat, shared: Arc<SharedFilter>, attempt: Try, parcel: Parcel },
+    /// A message of a shared group, for its owner to place anew: the assigned one of this number, or one from the queue of a
+    /// session that is no member any more; if that is still there, the giver, it gets back what nobody takes.
+    Return { shared: Arc<SharedFilter>, instead_of: Option<u64>, giver: Option<Seat>, parcel: Parcel },
     /// A retained message that was asked for.
     Shown { show: ShowId, parcel: Parcel },
     /// Everything else is rare.
     Rare(Box<Rare>),
 }
 
-/// A shared group, for its owner.
-#[derive(Debug)]
-pub(in super::super) enum GroupRef {
-    /// As the owner named it.
-    Id(GroupId),
-    /// As its members know it.
-    Named(Box<SharedFilter>),
+/// What happens to an assigned message that does not find room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Try {
+    /// It goes back, for another member to have it.
+    First,
+    /// It came back once: it is dropped, as it is where there is one shard only.
+    Again,
+    /// The session gave it itself, when it was a member: as before.
+    Back,
 }
 
 /// What shards say seldom.
@@ -58,11 +60,11 @@ pub(in super::super) enum Rare {
     /// The sender has a first subscriber, or lost its last one.
     Interest { filter: Filter, group: Option<Arc<str>>, wanted: bool },
     /// A session of the sender becomes a member of a group that the other owns.
-    Join { shared: SharedFilter, away: Away },
+    Join { shared: SharedFilter, member: Member },
     /// It is no member any more.
     Leave { shared: SharedFilter, session: SessionId },
-    /// Its client came or went.
-    Presence { shared: SharedFilter, session: SessionId, is_connected: bool },
+    /// It is more ready, or less, than it was.
+    Presence { shared: SharedFilter, session: SessionId, presence: Presence },
     /// The sender wants to see what the other retains.
     Show { show: ShowId, filter: Filter },
     /// That was all.
@@ -77,28 +79,6 @@ pub(in super::super) type Confirm = [u64; super::LANES];
 /// A search for retained messages, as the shard that asks names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in super::super) struct ShowId(pub(in super::super) u64);
-
-/// A member of a shared group on the shard where its session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Member {
-    pub(in super::super) session: SessionId,
-    pub(in super::super) group: GroupId,
-}
-
-/// A member of a shared group as the group's owner sees it.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Away {
-    pub(in super::super) shard: u8,
-    pub(in super::super) member: Member,
-    pub(in super::super) qos: QoS,
-    pub(in super::super) is_connected: bool,
-}
-
-impl Away {
-    pub(in super::super) fn of(shard: u8, who: &Subscriber, group: GroupId, is_connected: bool) -> Away {
-        Away { shard, member: Member { session: who.session, group }, qos: who.qos, is_connected }
-    }
-}
 
 /// Items and bytes, from one shard to one other.
 #[derive(Debug, Default)]

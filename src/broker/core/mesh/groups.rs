@@ -1,52 +1,143 @@
 //! Shared groups whose members are on several shards.
 //!
-//! A group is owned by the home of its filter: all messages for it go there, and the owner chooses the member. A shard with
-//! members of a group that another owns keeps them in its own routes as well, marked so that it does not choose among
-//! them; what the owner sends names session and group, and comes back when the session is gone, for another to have it.
+//! A group is owned by the home of its filter: its members are listed there and nowhere else, all messages for it go there,
+//! and the owner chooses the member and *assigns* it the message. What the member's shard cannot deliver it *returns*: because
+//! the session is no member any more, or has no room. So does a session that leaves with what waits for it. The owner places
+//! it anew, and says so if nobody takes it.
+//!
+//! Nothing that was acknowledged hangs in the air meanwhile: whoever waits for an assigned message waits for the one in its
+//! place as well (`moved`), and what is stored of a message that changes its session goes to disk in one piece.
 
-use super::bag::{Away, GroupRef, Item, Member, Rare};
-use super::{Core, Lane, Pending, ShardNumber};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::bag::{Item, Rare, Try};
+use super::{Core, Lane, Mesh, Pending, ShardNumber};
 use crate::broker::core::SessionId;
+use crate::broker::core::deliver::presence_of;
 use crate::broker::core::delivery::Outgoing;
+use crate::broker::core::members::{Member, Seat};
 use crate::broker::core::recipients::{Grant, Subscriber};
-use crate::broker::core::routes::GroupId;
-use crate::broker::core::session::SubscriptionKey;
+use crate::broker::core::session::{Session, Subscription, SubscriptionKey};
 use crate::mqtt::{QoS, SharedFilter};
 use crate::store::Token;
 
+impl Mesh {
+    /// Sends a message of a group to a session on another shard.
+    pub(in super::super) fn assign(
+        &mut self,
+        shard: ShardNumber,
+        to: Seat,
+        shared: Arc<SharedFilter>,
+        attempt: Try,
+        outgoing: &Outgoing,
+    ) {
+        let bag = &mut self.out[usize::from(shard)];
+        let parcel = bag.pack(outgoing, self.is_tied);
+        bag.items.push(Item::Assign { to, shared, attempt, parcel });
+        self.sent(shard, Lane::Assigned, outgoing.publish.qos);
+    }
+
+    /// Gives a message of a group to its owner, to be placed anew.
+    pub(in super::super) fn give_back(
+        &mut self,
+        owner: ShardNumber,
+        shared: Arc<SharedFilter>,
+        instead_of: Option<u64>,
+        giver: Option<Seat>,
+        outgoing: &Outgoing,
+    ) {
+        let bag = &mut self.out[usize::from(owner)];
+        let parcel = bag.pack(outgoing, self.is_tied);
+        bag.items.push(Item::Return { shared, instead_of, giver, parcel });
+        self.sent(owner, Lane::Returned, outgoing.publish.qos);
+    }
+
+    /// Forgets of which moved messages nobody has to wait any longer. One may have been moved several times.
+    pub(super) fn settle_moved(&mut self, safe: Token) {
+        loop {
+            let is_done = |(_, one): &(&(ShardNumber, u64), &Pending<()>)| {
+                let is_there = |&(shard, lane, number): &(ShardNumber, Lane, u64)| {
+                    self.is_confirmed(shard, lane, number) && !self.moved.contains_key(&(shard, number))
+                };
+                one.token <= safe && one.need.iter().all(is_there)
+            };
+            let done: Vec<_> = self.moved.iter().filter(is_done).map(|(&key, _)| key).collect();
+            if done.is_empty() {
+                return;
+            }
+            done.iter().for_each(|key| drop(self.moved.remove(key)));
+        }
+    }
+}
+
 impl Core {
-    /// A session here joins a group that another shard owns.
-    pub(in super::super) fn join(&mut self, owner: ShardNumber, shared: SharedFilter, who: &Subscriber) {
-        let Some(group) = self.routes.find_group(&shared) else { return };
-        let is_connected = self.sessions[who.session as usize].connection.is_some();
-        let away = Away::of(self.mesh.place.own, who, group, is_connected);
-        self.mesh.say(owner, Rare::Join { shared, away });
-        self.mesh.count(owner, Lane::Joined);
+    /// A session joins a group.
+    pub(in super::super) fn join(&mut self, shared: SharedFilter, who: Subscriber) {
+        let owner = self.mesh.elsewhere(shared.filter.as_str());
+        let session = &mut self.sessions[who.session as usize];
+        session.shares.insert(shared.clone(), owner);
+        self.tell_presence(who.session);
+        let Session { serial, presence, .. } = self.sessions[who.session as usize];
+        let member = Member { shard: self.mesh.place.own, serial, who, presence };
+        match owner {
+            Some(owner) => {
+                self.mesh.say(owner, Rare::Join { shared, member });
+                self.mesh.count(owner, Lane::Joined);
+            }
+            None => self.add_member(&shared, member),
+        }
     }
 
-    /// A session here leaves a group that another shard owns.
-    pub(in super::super) fn part(&mut self, owner: ShardNumber, shared: SharedFilter, session: SessionId) {
-        self.mesh.say(owner, Rare::Leave { shared, session });
+    /// A session leaves a group.
+    pub(in super::super) fn part(&mut self, shared: &SharedFilter, session: SessionId) {
+        self.sessions[session as usize].shares.remove(shared);
+        match self.mesh.elsewhere(shared.filter.as_str()) {
+            Some(owner) => self.mesh.say(owner, Rare::Leave { shared: shared.clone(), session }),
+            None => self.remove_member(shared, self.mesh.place.own, session),
+        }
     }
 
-    /// Tells the owners of a session's groups that its client came or went.
-    pub(in super::super) fn tell_presence(&mut self, id: SessionId) {
-        if self.mesh.is_alone() {
+    /// Tells a session's groups how ready it is, if that has changed.
+    #[inline]
+    pub(in super::super) fn look_at(&mut self, id: SessionId) {
+        if !self.sessions[id as usize].shares.is_empty() {
+            self.tell_presence(id);
+        }
+    }
+
+    fn tell_presence(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id as usize];
+        let presence = presence_of(session, &self.wires);
+        if std::mem::replace(&mut session.presence, presence) == presence {
             return;
         }
-        let session = &self.sessions[id as usize];
-        let is_connected = session.connection.is_some();
-        for shared in session.subscriptions.keys().filter_map(SubscriptionKey::shared) {
-            if let Some(owner) = self.mesh.elsewhere(shared.filter.as_str()) {
-                self.mesh.say(owner, Rare::Presence { shared, session: id, is_connected });
+        let own = self.mesh.place.own;
+        for (shared, owner) in &session.shares {
+            match *owner {
+                Some(owner) => {
+                    let shared = shared.clone();
+                    self.mesh.say(owner, Rare::Presence { shared, session: id, presence });
+                }
+                None => self.routes.set_presence(shared, own, id, presence),
             }
         }
     }
 
-    pub(super) fn handle_join(&mut self, from: ShardNumber, shared: &SharedFilter, away: Away) {
-        if self.routes.join_away(shared, away) {
+    fn add_member(&mut self, shared: &SharedFilter, member: Member) {
+        if self.routes.join(shared, member) {
             self.interest_changed(&shared.filter, Some(&shared.group), true);
         }
+    }
+
+    pub(super) fn remove_member(&mut self, shared: &SharedFilter, shard: ShardNumber, session: SessionId) {
+        if self.routes.leave(shared, shard, session) {
+            self.interest_changed(&shared.filter, Some(&shared.group), false);
+        }
+    }
+
+    pub(super) fn handle_join(&mut self, from: ShardNumber, shared: &SharedFilter, member: Member) {
+        self.add_member(shared, member);
         let number = self.mesh.received(from, Lane::Joined);
         // What counts is that all others hold the group's interest; the memberships of this shard's own are not its matter.
         let mut need = self.mesh.unconfirmed();
@@ -54,65 +145,91 @@ impl Core {
         self.mesh.joined.push_back(Pending { token: Token(0), need, what: (from, number) });
     }
 
-    pub(super) fn handle_leave(&mut self, from: ShardNumber, shared: &SharedFilter, session: SessionId) {
-        if self.routes.leave_away(shared, from, session) {
-            self.interest_changed(&shared.filter, Some(&shared.group), false);
-        }
-    }
-
-    /// Sends a message of a group to a member on another shard.
-    pub(in super::super) fn assign(&mut self, away: &Away, group: GroupId, outgoing: &Outgoing) {
-        let bag = &mut self.mesh.out[usize::from(away.shard)];
-        let parcel = bag.pack(outgoing, self.mesh.is_tied);
-        bag.items.push(Item::Assign { to: away.member, group, parcel });
-        self.mesh.sent(away.shard, Lane::Assigned, outgoing.publish.qos);
-    }
-
     /// The owner of a group chose a session here.
     pub(super) fn handle_assigned(
         &mut self,
         from: ShardNumber,
-        to: Member,
-        group: GroupId,
+        to: Seat,
+        shared: Arc<SharedFilter>,
+        attempt: Try,
         outgoing: &Outgoing,
     ) {
         let before = self.ledger.changes();
-        if let Some(member) = self.routes.member(to.group, to.session) {
-            self.encoder.begin();
-            let grant = Grant::of(&member);
-            let retain = outgoing.publish.retain && grant.retain_as_published;
-            self.deliver(member.session, &grant, outgoing, retain, Some(to.group));
-        } else {
-            self.send_back(from, GroupRef::Id(group), outgoing);
+        let is_counted = outgoing.publish.qos != QoS::AtMostOnce;
+        let number = is_counted.then(|| self.received(from, Lane::Assigned));
+        let is_taken = match self.grant_of(to, &shared, attempt) {
+            Some(grant) => {
+                self.encoder.begin();
+                let retain = outgoing.publish.retain && grant.retain_as_published;
+                let taken = self.deliver(to.session, &grant, outgoing, retain, Some(&shared));
+                match taken {
+                    Err(_) if attempt == Try::First => false,
+                    Err(refusal) => {
+                        self.count_refusal(refusal);
+                        true // it ends here
+                    }
+                    Ok(()) => true,
+                }
+            }
+            None => false,
+        };
+        if !is_taken {
+            self.mesh.give_back(from, shared, number, None, outgoing);
+            self.mesh.take_need(); // whoever waits for this one waits for what comes in its place
         }
-        if outgoing.publish.qos != QoS::AtMostOnce {
+        if let Some(number) = number {
             let token = self.token_of_others(before);
-            let number = self.received(from, Lane::Assigned);
             self.mesh.assigned.push_back(Pending { token, need: Default::default(), what: (from, number) });
         }
     }
 
-    /// Gives a message of a group back to its owner.
-    pub(in super::super) fn give_back(&mut self, shared: SharedFilter, outgoing: &Outgoing) {
-        if let Some(owner) = self.mesh.elsewhere(shared.filter.as_str()) {
-            self.send_back(owner, GroupRef::Named(Box::new(shared)), outgoing);
+    /// How a session gets a message that it was assigned, if it may still have it.
+    fn grant_of(&self, to: Seat, shared: &SharedFilter, attempt: Try) -> Option<Grant> {
+        let session = self.sessions.get(to.session as usize).filter(|session| session.serial == to.serial)?;
+        if attempt == Try::Back {
+            return Some(Grant { qos: QoS::ExactlyOnce, retain_as_published: true, identifiers: None });
+        }
+        let key = SubscriptionKey { filter: shared.filter.clone(), group: Some(Arc::clone(&shared.group)) };
+        let Subscription { qos, retain_as_published, identifier, .. } = *session.subscriptions.get(&key)?;
+        Some(Grant { qos, retain_as_published, identifiers: identifier.map(|id| Rc::from([id.get()])) })
+    }
+
+    /// A message of a group that is owned here came back.
+    pub(super) fn handle_returned(
+        &mut self,
+        from: ShardNumber,
+        shared: Arc<SharedFilter>,
+        instead_of: Option<u64>,
+        giver: Option<Seat>,
+        outgoing: &Outgoing,
+    ) {
+        let before = self.ledger.changes();
+        if outgoing.publish.qos != QoS::AtMostOnce {
+            self.received(from, Lane::Returned);
+        }
+        let attempt = if instead_of.is_some() { Try::Again } else { Try::First };
+        if !self.offer_again(&shared, attempt, outgoing)
+            && let Some(giver) = giver
+        {
+            self.mesh.assign(from, giver, shared, Try::Back, outgoing);
+        }
+        let (token, need) = (self.token_of_others(before), self.mesh.take_need());
+        if let Some(number) = instead_of
+            && (token > self.safe || !need.is_empty())
+        {
+            self.mesh.moved.insert((from, number), Pending { token, need, what: () });
         }
     }
 
-    fn send_back(&mut self, owner: ShardNumber, to: GroupRef, outgoing: &Outgoing) {
-        let bag = &mut self.mesh.out[usize::from(owner)];
-        let parcel = bag.pack(outgoing, false);
-        bag.items.push(Item::Return { to, parcel });
-    }
-
-    pub(super) fn handle_returned(&mut self, group: GroupRef, outgoing: &Outgoing) {
-        let group = match group {
-            GroupRef::Id(id) => Some(id),
-            GroupRef::Named(shared) => self.routes.find_group(&shared),
-        };
-        if let Some(group) = group {
-            self.route_again(group, outgoing);
-            self.mesh.take_need(); // nobody waits for an answer
-        }
+    /// Hands a message of a group that is owned here to one of its members. False if nobody takes it.
+    pub(in super::super) fn offer_again(
+        &mut self,
+        shared: &SharedFilter,
+        attempt: Try,
+        outgoing: &Outgoing,
+    ) -> bool {
+        self.encoder.begin();
+        let group = self.routes.find_group(shared);
+        group.and_then(|group| self.offer(group, attempt, outgoing)) == Some(true)
     }
 }

@@ -18,14 +18,14 @@ mod groups;
 mod office;
 mod shows;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-pub(super) use self::bag::Away;
 pub use self::bag::Bag;
+pub(super) use self::bag::Try;
 use self::bag::{Confirm, Item, Rare};
 pub use self::office::{Desk, Exchanged, Office};
 pub(super) use self::shows::{Shows, Wanted};
@@ -109,10 +109,12 @@ pub(super) enum Lane {
     Held,
     /// Sessions that joined a shared group.
     Joined,
+    /// Messages that were assigned and came back. Nobody waits for these: see [`Mesh::moved`].
+    Returned,
 }
 
 /// How many lanes there are.
-pub(super) const LANES: usize = 4;
+pub(super) const LANES: usize = 5;
 
 /// What others must have confirmed.
 pub(super) type Need = SmallVec<[(ShardNumber, Lane, u64); 2]>;
@@ -156,6 +158,8 @@ pub(super) struct Mesh {
     relayed: VecDeque<Pending<(ShardNumber, u64)>>,
     assigned: VecDeque<Pending<(ShardNumber, u64)>>,
     joined: VecDeque<Pending<(ShardNumber, u64)>>,
+    /// Assigned messages that came back, and what has to be waited for in their place.
+    moved: BTreeMap<(ShardNumber, u64), Pending<()>>,
     subscribed: VecDeque<Pending<Subscribed>>,
     pub(super) shows: Shows,
 }
@@ -175,6 +179,7 @@ impl Mesh {
             relayed: VecDeque::new(),
             assigned: VecDeque::new(),
             joined: VecDeque::new(),
+            moved: BTreeMap::new(),
             subscribed: VecDeque::new(),
             shows: Shows::default(),
         }
@@ -215,8 +220,13 @@ impl Mesh {
     /// True if others have confirmed all that is needed.
     pub(super) fn is_met(&self, need: &Need) -> bool {
         need.iter().all(|&(shard, lane, number)| {
-            self.siblings[usize::from(shard)].confirmed[lane as usize] >= number
+            let is_moving = || self.moved.range((shard, 0)..=(shard, number)).next().is_some();
+            self.is_confirmed(shard, lane, number) && (lane != Lane::Assigned || !is_moving())
         })
+    }
+
+    fn is_confirmed(&self, shard: ShardNumber, lane: Lane, number: u64) -> bool {
+        self.siblings[usize::from(shard)].confirmed[lane as usize] >= number
     }
 
     /// Sends a message to other shards; `keeper` is to retain it.
@@ -310,8 +320,9 @@ impl Mesh {
     /// The store failed, or is back: what was not safe has another token to wait for. A subscription holds without.
     pub(super) fn wait_again(&mut self, safe: Token, token: Token) {
         let queues = [&mut self.relayed, &mut self.assigned];
-        let waiting = queues.into_iter().flatten().filter(|pending| pending.token > safe);
-        waiting.for_each(|pending| pending.token = token);
+        let tokens = queues.into_iter().flatten().map(|pending| &mut pending.token);
+        let tokens = tokens.chain(self.moved.values_mut().map(|pending| &mut pending.token));
+        tokens.filter(|waits| **waits > safe).for_each(|waits| *waits = token);
         self.subscribed.iter_mut().for_each(|pending| pending.token = pending.token.min(safe));
     }
 
@@ -385,12 +396,16 @@ impl Core {
                 self.mesh.tie(false);
             }
             Item::Confirm(confirmed) => self.mesh.siblings[usize::from(from)].confirmed = confirmed,
-            Item::Assign { to, group, parcel } => {
+            Item::Assign { to, shared, attempt, parcel } => {
                 self.mesh.tie(parcel.is_tied);
-                self.handle_assigned(from, to, group, &Bag::unpack(bytes, parcel));
+                self.handle_assigned(from, to, shared, attempt, &Bag::unpack(bytes, parcel));
                 self.mesh.tie(false);
             }
-            Item::Return { to, parcel } => self.handle_returned(to, &Bag::unpack(bytes, parcel)),
+            Item::Return { shared, instead_of, giver, parcel } => {
+                self.mesh.tie(parcel.is_tied);
+                self.handle_returned(from, shared, instead_of, giver, &Bag::unpack(bytes, parcel));
+                self.mesh.tie(false);
+            }
             Item::Shown { show, parcel } => self.handle_shown(show, &Bag::unpack(bytes, parcel)),
             Item::Rare(rare) => self.handle_rare(from, *rare, now),
         }
@@ -401,10 +416,10 @@ impl Core {
             Rare::Interest { filter, group, wanted } => {
                 self.handle_interest(from, &filter, group.as_ref(), wanted);
             }
-            Rare::Join { shared, away } => self.handle_join(from, &shared, away),
-            Rare::Leave { shared, session } => self.handle_leave(from, &shared, session),
-            Rare::Presence { shared, session, is_connected } => {
-                self.routes.set_presence(&shared, from, session, is_connected);
+            Rare::Join { shared, member } => self.handle_join(from, &shared, member),
+            Rare::Leave { shared, session } => self.remove_member(&shared, from, session),
+            Rare::Presence { shared, session, presence } => {
+                self.routes.set_presence(&shared, from, session, presence);
             }
             Rare::Show { show, filter } => self.begin_show(from, show, &filter, now),
             Rare::ShownAll { show } => self.mesh.shows.ended(show, from),
@@ -482,11 +497,12 @@ impl Core {
 
     /// Does what waited for others or for the store. In this order: what is done first may be what the next waits for.
     pub(super) fn settle_mesh(&mut self, now: Instant) {
+        let safe = self.safe;
+        self.mesh.settle_moved(safe);
         self.settle_peers();
         if self.mesh.is_alone() {
             return;
         }
-        let safe = self.safe;
         while let Some(Pending { what: (from, number), .. }) = self.mesh.pop(|mesh| &mut mesh.assigned, safe)
         {
             self.mesh.done(from, Lane::Assigned, number);

@@ -14,6 +14,7 @@ mod letters;
 mod node;
 mod shards;
 mod shared;
+mod groups;
 mod limits;
 mod linked;
 mod routing;

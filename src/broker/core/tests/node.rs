@@ -9,7 +9,7 @@ use crate::mqtt::{
     SubscribeOptions, Unsubscribe, UnsubscribeFiltersBuf, Version, decode,
 };
 use crate::settings;
-use crate::store::{Shelf, Waiting, Waitings};
+use crate::store::{Op, Shelf, Waiting, Waitings};
 
 /// Numbers that look random: xorshift.
 pub(super) struct Random(pub(super) u64);
@@ -37,6 +37,9 @@ pub(super) struct Client {
     pub(super) sending: BTreeMap<PacketId, (String, bool)>,
     /// QoS 2 messages of which it waits for PUBREL.
     held: BTreeSet<PacketId>,
+    /// It acknowledges no QoS 1 message.
+    is_silent: bool,
+    unacknowledged: Vec<PacketId>,
 }
 
 /// What outlives cores, and what is on its way there.
@@ -56,13 +59,17 @@ pub(super) struct Node {
     pub(super) clients: Vec<Client>,
     by_name: HashMap<String, usize>,
     pub(super) random: Random,
+    limits: settings::Limits,
     disk: Option<Disk>,
 }
 
 impl Node {
     pub(super) fn new(shards: usize, seed: u64) -> Node {
+        Node::with_limits(shards, seed, settings::Limits::default())
+    }
+
+    pub(super) fn with_limits(shards: usize, seed: u64, limits: settings::Limits) -> Node {
         let now = Instant::now();
-        let limits = settings::Limits::default();
         let core = |own| Core::one_of(Place::new(own, shards), limits, true, 7, now);
         Node {
             cores: (0..shards).map(core).collect(),
@@ -72,20 +79,26 @@ impl Node {
             clients: Vec::new(),
             by_name: HashMap::new(),
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            limits,
             disk: None,
         }
     }
 
     /// One with a store.
     pub(super) fn durable(shards: usize, seed: u64) -> Node {
-        let mut node = Node { disk: Some(Disk::default()), ..Node::new(shards, seed) };
+        Node::new(shards, seed).with_store()
+    }
+
+    pub(super) fn with_store(self) -> Node {
+        let shards = self.cores.len();
+        let mut node = Node { disk: Some(Disk::default()), ..self };
         node.crash(shards);
         node
     }
 
     /// The node dies with all that is not written, and starts again with so many shards.
     pub(super) fn crash(&mut self, shards: usize) {
-        let fresh = Node::new(shards, self.random.0);
+        let fresh = Node::with_limits(shards, self.random.0, self.limits);
         (self.cores, self.office, self.desks) = (fresh.cores, fresh.office, fresh.desks);
         let disk = self.disk.as_mut().expect("it has a store");
         disk.waitings = Waitings::default();
@@ -104,6 +117,12 @@ impl Node {
         }
     }
 
+    /// How many sessions the batches end that wait for the store.
+    pub(super) fn ends_waiting(&self) -> usize {
+        let all = self.disk.iter().flat_map(|disk| disk.waitings.waiting());
+        all.flat_map(|one| &one.batch.ops).filter(|op| matches!(op, Op::End { .. })).count()
+    }
+
     /// The store writes what it can. False if there was nothing.
     pub(super) fn write(&mut self) -> bool {
         let Some(disk) = &mut self.disk else { return false };
@@ -118,12 +137,21 @@ impl Node {
 
     /// Connects a client, with a session that outlives its connection; again if it is there already.
     pub(super) fn connect(&mut self, name: &str) -> usize {
+        self.connect_as(name, false)
+    }
+
+    /// Connects a client anew: what it was before is gone.
+    pub(super) fn connect_clean(&mut self, name: &str) -> usize {
+        self.connect_as(name, true)
+    }
+
+    fn connect_as(&mut self, name: &str, clean_start: bool) -> usize {
         let shard = usize::from(self.cores[0].place().home_of(name));
         let id = self.cores[shard].open(self.now);
         let connect = Connect {
             version: Version::V3,
             is_mqisdp: false,
-            clean_start: false,
+            clean_start,
             keep_alive_s: 0,
             properties: Properties::EMPTY,
             client_id: name,
@@ -133,7 +161,10 @@ impl Node {
         };
         let at = *self.by_name.entry(name.to_owned()).or_insert(self.clients.len());
         match self.clients.get_mut(at) {
-            Some(client) => (client.shard, client.id) = (shard, id),
+            Some(client) => {
+                (client.shard, client.id) = (shard, id);
+                client.unacknowledged.clear();
+            }
             None => self.clients.push(Client {
                 name: name.to_owned(),
                 shard,
@@ -143,6 +174,8 @@ impl Node {
                 answers: Vec::new(),
                 sending: BTreeMap::new(),
                 held: BTreeSet::new(),
+                is_silent: false,
+                unacknowledged: Vec::new(),
             }),
         }
         self.send(at, &Packet::Connect(connect));
@@ -154,6 +187,16 @@ impl Node {
             }
         }
         at
+    }
+
+    /// From now on it acknowledges no QoS 1 message, or all.
+    pub(super) fn silence(&mut self, client: usize, is_silent: bool) {
+        self.clients[client].is_silent = is_silent;
+        if !is_silent {
+            for id in std::mem::take(&mut self.clients[client].unacknowledged) {
+                self.send(client, &Packet::PubAck(Ack::success(id)));
+            }
+        }
     }
 
     pub(super) fn lose(&mut self, client: usize) {
@@ -173,8 +216,12 @@ impl Node {
     }
 
     pub(super) fn unsubscribe(&mut self, client: usize, filter: &str) {
+        self.unsubscribe_all(client, &[filter]);
+    }
+
+    pub(super) fn unsubscribe_all(&mut self, client: usize, all: &[&str]) {
         let mut filters = UnsubscribeFiltersBuf::default();
-        filters.push(filter).expect("the filter is valid");
+        all.iter().for_each(|filter| filters.push(filter).expect("the filter is valid"));
         let packet_id = self.next_id(client);
         let (properties, filters) = (Properties::EMPTY, filters.as_filters());
         self.send(client, &Packet::Unsubscribe(Unsubscribe { packet_id, properties, filters }));
@@ -308,6 +355,7 @@ impl Node {
                 let retain = if publish.retain { "r" } else { "" };
                 client.got.push(format!("{}={payload}{retain}", publish.topic));
                 match (publish.qos, publish.packet_id) {
+                    (QoS::AtLeastOnce, Some(id)) if client.is_silent => client.unacknowledged.push(id),
                     (QoS::AtLeastOnce, Some(id)) => self.send(at, &Packet::PubAck(success(id))),
                     (QoS::ExactlyOnce, Some(id)) => self.send(at, &Packet::PubRec(success(id))),
                     _ => {}

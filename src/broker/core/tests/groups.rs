@@ -1,0 +1,221 @@
+//! Shared groups, the same on a node of one shard and of several, wherever their members are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::node::Node;
+use crate::settings::Limits;
+
+const SEEDS: u64 = 40;
+const GROUP: &str = "$share/g/t/+";
+
+/// Runs a story on nodes of one, two and four shards, each with many clients' names, so that they are at home anywhere.
+fn everywhere(limits: Limits, story: impl Fn(Node, &dyn Fn(&str) -> String, &str)) {
+    for shards in [1, 2, 4] {
+        for seed in 1..=SEEDS {
+            let name = |of: &str| format!("{of}-{seed}");
+            story(Node::with_limits(shards, seed, limits), &name, &format!("{shards} shards, seed {seed}"));
+        }
+    }
+}
+
+fn one_at_a_time() -> Limits {
+    Limits { inflight_max: 1, ..Limits::default() }
+}
+
+impl Node {
+    /// A member of the group.
+    fn member(&mut self, name: &str, qos: u8, is_silent: bool) -> usize {
+        let at = self.connect(name);
+        self.silence(at, is_silent);
+        self.subscribe(at, GROUP, qos);
+        self.settle();
+        at
+    }
+
+    /// Publishes to the group and lets it arrive.
+    fn tell(&mut self, publisher: usize, payload: &str) {
+        self.publish(publisher, "t/x", payload, 1, false);
+        self.settle();
+    }
+}
+
+#[test]
+fn the_last_member_of_a_group_keeps_what_waits_for_it() {
+    everywhere(one_at_a_time(), |mut node, name, which| {
+        let p = node.connect(&name("p"));
+        let a = node.member(&name("a"), 1, true);
+        node.tell(p, "1");
+        node.tell(p, "2");
+        node.unsubscribe(a, GROUP);
+        node.settle();
+        node.silence(a, false);
+        node.settle();
+        assert_eq!(node.clients[a].got, ["t/x=1", "t/x=2"], "{which}");
+    });
+}
+
+#[test]
+fn what_nobody_else_may_have_stays_with_who_leaves() {
+    everywhere(one_at_a_time(), |mut node, name, which| {
+        let p = node.connect(&name("p"));
+        let (a, b) = (node.member(&name("a"), 1, true), node.member(&name("b"), 0, false));
+        node.lose(b);
+        node.settle();
+        node.tell(p, "1");
+        node.tell(p, "2");
+        node.unsubscribe(a, GROUP);
+        node.settle();
+        node.silence(a, false);
+        node.settle();
+        assert_eq!(node.clients[a].got, ["t/x=1", "t/x=2"], "{which}");
+    });
+}
+
+#[test]
+fn what_waits_for_a_member_that_leaves_goes_to_the_others() {
+    for ends in [false, true] {
+        everywhere(one_at_a_time(), |mut node, name, which| {
+            let p = node.connect(&name("p"));
+            let a = node.member(&name("a"), 1, true);
+            ["1", "2", "3"].into_iter().for_each(|payload| node.tell(p, payload));
+            let b = node.member(&name("b"), 1, false);
+            match ends {
+                true => drop(node.connect_clean(&name("a"))),
+                false => node.unsubscribe(a, GROUP),
+            }
+            node.settle();
+            let expected: &[&str] = if ends { &["t/x=1", "t/x=2", "t/x=3"] } else { &["t/x=2", "t/x=3"] };
+            assert_eq!(node.clients[a].got, ["t/x=1"], "{which}");
+            assert_eq!(node.clients[b].got, expected, "{which}, it ends: {ends}");
+        });
+    }
+}
+
+#[test]
+fn a_member_that_does_not_acknowledge_takes_no_share() {
+    everywhere(one_at_a_time(), |mut node, name, which| {
+        let p = node.connect(&name("p"));
+        let (a, b) = (node.member(&name("a"), 1, false), node.member(&name("b"), 1, true));
+        (0..20).for_each(|n| node.tell(p, &n.to_string()));
+        assert_eq!(node.clients[b].got.len(), 1, "{which}");
+        assert_eq!(node.clients[a].got.len(), 19, "{which}");
+        node.silence(b, false);
+        (0..20).for_each(|n| node.tell(p, &n.to_string()));
+        assert!(node.clients[b].got.len() > 5, "{which}: it is ready again");
+    });
+}
+
+#[test]
+fn a_message_that_its_member_has_no_room_for_goes_to_another() {
+    let limits = Limits { inflight_max: 4, queued_messages_max: 4, ..Limits::default() };
+    everywhere(limits, |mut node, name, which| {
+        let p = node.connect(&name("p"));
+        let (a, b) = (node.member(&name("a"), 1, true), node.member(&name("b"), 1, true));
+        node.subscribe(b, "own", 1);
+        node.settle();
+        for (count, topic) in [(8, "own"), (2, "t/x")] {
+            for n in 0..count {
+                node.publish(p, topic, &n.to_string(), 1, false);
+            }
+        }
+        node.settle();
+        assert_eq!(node.clients[a].got, ["t/x=0", "t/x=1"], "{which}");
+        assert_eq!(
+            node.clients[p].answers.iter().filter(|one| one.starts_with("ack")).count(),
+            10,
+            "{which}"
+        );
+    });
+}
+
+#[test]
+fn leaving_many_groups_writes_the_session_once() {
+    for shards in [1, 2, 4] {
+        let mut node = Node::with_limits(shards, 7, one_at_a_time()).with_store();
+        let (p, a, b) = (node.connect("p"), node.connect("a"), node.connect("b"));
+        node.silence(a, true);
+        node.subscribe(a, "own", 1);
+        let groups: Vec<_> = (0..10).map(|n| format!("$share/g{n}/t/{n}")).collect();
+        for group in &groups {
+            node.subscribe(a, group, 1);
+        }
+        node.settle();
+        node.publish(p, "own", "", 1, false);
+        for n in 0..10 {
+            node.publish(p, &format!("t/{n}"), &n.to_string(), 1, false);
+        }
+        node.settle();
+        for group in &groups {
+            node.subscribe(b, group, 1);
+        }
+        node.settle();
+        let all: Vec<_> = groups.iter().map(String::as_str).collect();
+        node.unsubscribe_all(a, &all);
+        assert_eq!(node.ends_waiting(), 1, "{shards} shards");
+        node.settle();
+        assert_eq!(node.clients[b].got.len(), 10, "{shards} shards");
+    }
+}
+
+/// Members come, go, fall silent, end; the node dies whenever it likes, and returns with however many shards.
+fn turmoil(seed: u64, qos: u8) {
+    let mut node = Node::with_limits(3, seed, Limits { inflight_max: 2, ..Limits::default() }).with_store();
+    let publishers: Vec<_> = (0..2).map(|n| node.connect(&format!("publisher-{n}"))).collect();
+    let members: Vec<_> = (0..4).map(|n| node.member(&format!("member-{n}"), qos, false)).collect();
+    let mut payloads = BTreeMap::new();
+    for _ in 0..400 {
+        let at = members[node.random.below(4)];
+        // The first stays, so that there is always somebody.
+        let is_first = at == members[0];
+        match node.random.below(40) {
+            0 => {
+                let shards = 1 + node.random.below(4);
+                node.crash(shards);
+            }
+            1 if !is_first => node.unsubscribe(at, GROUP),
+            2 | 3 => drop(node.subscribe(at, GROUP, qos)),
+            4 | 5 => node.silence(at, true),
+            6 => node.silence(at, false),
+            7 if !is_first && qos == 1 => {
+                let name = node.clients[at].name.clone();
+                node.connect_clean(&name);
+                node.connect(&name);
+            }
+            8..=16 => drop(node.write()),
+            17..=26 => {
+                let at = publishers[node.random.below(2)];
+                if node.clients[at].sending.len() < 5 {
+                    let payload = format!("{}", payloads.len());
+                    let id = node.publish(at, "t/x", &payload, qos, false);
+                    payloads.insert((at, id), payload);
+                }
+            }
+            _ => node.stir(1),
+        }
+    }
+    node.settle();
+    for &at in &members {
+        node.subscribe(at, GROUP, qos);
+        node.silence(at, false);
+    }
+    node.settle();
+    let got: Vec<_> = members.iter().flat_map(|&at| &node.clients[at].got).collect();
+    let known: BTreeSet<_> = got.iter().collect();
+    for ((at, id), payload) in &payloads {
+        let line = format!("t/x={payload}");
+        let is_acknowledged = node.clients[*at].answers.contains(&format!("ack {id}"));
+        assert!(!is_acknowledged || known.contains(&&line), "seed {seed}: {payload} is lost");
+        let count = got.iter().filter(|other| ***other == line).count();
+        assert!(qos == 1 || count == 1, "seed {seed}: {payload} came {count} times");
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whoever_leaves_and_whenever_the_node_dies() {
+    (1..=4 * SEEDS).for_each(|seed| turmoil(seed, 1));
+}
+
+#[test]
+fn at_qos_2_once_means_once_whoever_leaves_and_whenever_the_node_dies() {
+    (1..=4 * SEEDS).for_each(|seed| turmoil(seed, 2));
+}
