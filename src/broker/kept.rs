@@ -49,7 +49,7 @@ pub(super) fn begin(shard: &Rc<Shard>, kept: Kept) {
     let Kept { client, events, stored } = kept;
     *shard.store.borrow_mut() = Some(client);
     restore(shard, stored);
-    let follower = tokio::task::spawn_local(follow(Rc::clone(shard), events)).abort_handle();
+    let follower = shard.spawn(follow(Rc::clone(shard), events));
     shard.tasks.borrow_mut().push(follower);
 }
 

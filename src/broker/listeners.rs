@@ -126,7 +126,7 @@ impl Listener {
         prepare(&state, settings);
         let socket = bind_now(&state, bind, settings.port);
         let task = run(Rc::clone(shard), Rc::clone(&state), socket, bind.to_owned(), settings.port);
-        let task = tokio::task::spawn_local(task).abort_handle();
+        let task = shard.spawn(task);
         Listener { settings: settings.clone(), bind: bind.to_owned(), state, task }
     }
 
@@ -245,10 +245,10 @@ async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
                 let origin = Origin { address: Some(peer.ip().to_canonical()), ..Origin::default() };
                 let wire = Wire::new(Some(write), peer);
                 let guest = Guest { socket: Socket::Plain(read), wire, origin, unread: Vec::new(), seat };
-                tokio::task::spawn_local(settle(Rc::clone(shard), guest));
+                shard.spawn(settle(Rc::clone(shard), guest));
             } else {
                 let state = Rc::clone(state);
-                tokio::task::spawn_local(open(Rc::clone(shard), state, seat, stream, peer, Rc::clone(&door)));
+                shard.spawn(open(Rc::clone(shard), state, seat, stream, peer, Rc::clone(&door)));
             }
             state.pace(door.limits.connects_per_s_max).await;
         }
@@ -290,7 +290,7 @@ async fn open(
     match tokio::time::timeout(Duration::from_secs(patience_s.into()), entering).await {
         Ok(Ok(Entered { socket, wire, origin })) => {
             let guest = Guest { socket, wire, origin, unread: Vec::new(), seat };
-            tokio::task::spawn_local(settle(shard, guest));
+            shard.spawn(settle(Rc::clone(&shard), guest));
         }
         Ok(Err(error)) => {
             count(&state.counts.handshake);

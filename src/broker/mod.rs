@@ -102,8 +102,8 @@ fn open_shard(settings: &Settings, mesh: Option<Mesh>, common: Common) -> Rc<Sha
     let shard = Rc::new(Shard::new(core, mesh, common));
     let flusher = Rc::clone(&shard);
     *shard.tasks.borrow_mut() = vec![
-        tokio::task::spawn_local(poll_fn(move |cx| flusher.poll_flush(cx))).abort_handle(),
-        tokio::task::spawn_local(keep_time(Rc::clone(&shard))).abort_handle(),
+        shard.spawn(poll_fn(move |cx| flusher.poll_flush(cx))),
+        shard.spawn(keep_time(Rc::clone(&shard))),
     ];
     shard.apply(settings);
     shard
@@ -123,7 +123,7 @@ impl Broker {
             })
             .unzip();
         let shard = open_shard(settings, mesh, common);
-        let watcher = tokio::task::spawn_local(watch_memory(Rc::clone(&shard))).abort_handle();
+        let watcher = shard.spawn(watch_memory(Rc::clone(&shard)));
         shard.tasks.borrow_mut().push(watcher);
         let inner = Inner {
             shard,
@@ -168,7 +168,7 @@ impl Broker {
             let kept = kept::Kept::join(store, stored);
             if shard == usize::from(mesh.place.number()) {
                 kept::begin(&self.inner.shard, kept);
-                tokio::task::spawn_local(let_clients_in(Rc::clone(&self.inner.shard)));
+                self.inner.shard.spawn(let_clients_in(Rc::clone(&self.inner.shard)));
             } else {
                 mesh.restore(shard, kept);
             }
@@ -287,7 +287,10 @@ impl Broker {
             Some(siblings) => siblings.poll_one_ended(cx),
             None => Poll::Pending,
         };
-        poll_fn(ended).await;
+        tokio::select! {
+            () = self.inner.shard.lost.notified() => {}
+            () = poll_fn(ended) => {}
+        }
     }
 
     /// Takes no more clients, until the end of the process, and sends those that are here to another server, some at a time.
@@ -355,9 +358,9 @@ async fn let_clients_in(shard: Rc<Shard>) {
 fn drain_shard(shard: &Rc<Shard>, redirect: Redirect) {
     shard.with_core(|core| core.set_redirect(Some(redirect)));
     let at_once = DRAINED_AT_ONCE.div_ceil(shard.mesh.as_ref().map_or(1, |mesh| mesh.place.count()));
-    let shard = Rc::clone(shard);
-    tokio::task::spawn_local(async move {
-        while shard.with_core(|core| core.drain(at_once, Instant::now())) > 0 {
+    let own = Rc::clone(shard);
+    shard.spawn(async move {
+        while own.with_core(|core| core.drain(at_once, Instant::now())) > 0 {
             tokio::time::sleep(DRAIN_PAUSE).await;
         }
     });

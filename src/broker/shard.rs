@@ -7,12 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -55,6 +57,8 @@ pub(super) struct Shard {
     pub(super) port_ready: Notify,
     /// A listener that could not bind has bound.
     pub(super) listener_bound: Notify,
+    /// A task panicked.
+    pub(super) lost: Notify,
     /// Where what must survive goes; none: nothing outlives the process.
     pub(super) store: RefCell<Option<Client>>,
     /// How many bytes came in this tick.
@@ -86,6 +90,7 @@ impl Shard {
             keeps_time: Cell::new(false),
             port_ready: Notify::new(),
             listener_bound: Notify::new(),
+            lost: Notify::new(),
             store: RefCell::new(None),
             tick_bytes: Cell::new(0),
             flusher: RefCell::new(None),
@@ -98,6 +103,20 @@ impl Shard {
             memory_mark: Cell::new(0),
             tasks: RefCell::default(),
         }
+    }
+
+    /// Runs a task beside the others of this thread. A panic in one is the end of the shard: nobody knows what it left half
+    /// done, and a shard without its flusher would look well and serve nobody.
+    pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+        let shard = Rc::clone(self);
+        let task = async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                let number = shard.core.try_borrow().map_or(0, |core| core.place().number());
+                tracing::error!(shard = number, "a task of a shard panicked, and the shard ends");
+                shard.lost.notify_one();
+            }
+        };
+        tokio::task::spawn_local(task).abort_handle()
     }
 
     /// Takes over new settings: users and limits. Connections whose user is barred end.
@@ -295,11 +314,11 @@ impl Shard {
         let shard = Rc::clone(self);
         match check {
             Check::Done(Verdict::Refused) => {
-                tokio::task::spawn_local(async move { shard.refuse(id, peer).await });
+                self.spawn(async move { shard.refuse(id, peer).await });
             }
             Check::Done(verdict) => self.core.borrow_mut().handle_verdict(id, verdict, Instant::now()),
             Check::Wait(waiting) => {
-                tokio::task::spawn_local(async move {
+                self.spawn(async move {
                     match waiting.run(|| shard.peer_of(id).is_some()).await {
                         Verdict::Refused => shard.refuse(id, peer).await,
                         verdict => shard.with_core(|core| core.handle_verdict(id, verdict, Instant::now())),
@@ -314,7 +333,7 @@ impl Shard {
         match (&answer, self.peer_of(id)) {
             (Answer::Refused, Some(peer)) => {
                 let shard = Rc::clone(self);
-                tokio::task::spawn_local(async move {
+                self.spawn(async move {
                     tokio::time::sleep(shard.delay(peer)).await;
                     shard.with_core(|core| core.handle_exchange(id, answer, Instant::now()));
                 });

@@ -134,7 +134,7 @@ impl Mesh {
     pub(super) fn restore(&self, shard: usize, kept: Kept) {
         let work = move |shard: &Rc<Shard>| {
             kept::begin(shard, kept);
-            tokio::task::spawn_local(super::let_clients_in(Rc::clone(shard)));
+            shard.spawn(super::let_clients_in(Rc::clone(shard)));
         };
         if self.orders[shard].try_send(Order::Do(Box::new(work))).is_err() {
             tracing::error!(shard, "a shard is gone");
@@ -241,15 +241,20 @@ pub(super) fn start(
     Ok(Some((mesh(0), Siblings { ends })))
 }
 
-/// One shard's life: until there is nobody to give orders.
+/// One shard's life: until there is nobody to give orders, or one of its tasks panics.
 async fn run(mesh: Mesh, settings: Arc<Settings>, common: Common, mut orders: mpsc::Receiver<Order>) {
     let shard = super::open_shard(&settings, Some(mesh), common);
-    while let Some(order) = orders.recv().await {
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            () = shard.lost.notified() => None,
+        };
         match order {
-            Order::Arrive(arrival) => {
-                tokio::task::spawn_local(arrive(Rc::clone(&shard), *arrival));
+            Some(Order::Arrive(arrival)) => {
+                shard.spawn(arrive(Rc::clone(&shard), *arrival));
             }
-            Order::Do(work) => work(&shard),
+            Some(Order::Do(work)) => work(&shard),
+            None => return,
         }
     }
 }

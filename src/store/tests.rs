@@ -235,3 +235,14 @@ fn a_torn_tail_costs_no_more_than_the_batch_that_it_tore() {
         drop(store);
     }
 }
+
+#[test]
+fn half_a_message_is_not_written_at_the_end_either() {
+    let twin = Twin::default();
+    let (store, client, _heard, _) = joined(&twin, Durability::Always);
+    let gave = vec![Handed { with: 1, lane: 0, number: 1 }];
+    client.persist(Token(1), Batch { ops: vec![session()], gave, took: Vec::new() });
+    drop(store);
+    let (_store, _client, _heard, stored) = joined(&twin, Durability::Always);
+    assert!(stored.sessions.is_empty());
+}

@@ -154,7 +154,8 @@ impl Writer {
         loop {
             let is_last = self.gather(requests);
             if self.engine.is_some() {
-                let batches = if is_last { self.waiting.take_all() } else { self.waiting.take_whole() };
+                // Also the last time: half a message was never acknowledged, and must not be there alone.
+                let batches = self.waiting.take_whole();
                 self.write(batches);
             } else {
                 self.give_back();

@@ -212,13 +212,12 @@ impl Connection {
     /// Nor while it waits for a store that has too much to do already.
     pub(super) fn reads(&self, is_store_full: bool) -> bool {
         let is_in_turn = matches!(self.state, State::AwaitConnect | State::AwaitAuth(_) | State::Open(_));
-        let waits = self.waits_for_store() || is_store_full && self.unanswered > 0;
-        is_in_turn && self.owed <= OWED_BYTES_MAX && !waits
+        is_in_turn && self.owed <= OWED_BYTES_MAX && !self.waits_for_store(is_store_full)
     }
 
-    /// True if so many acknowledgements wait for the store that nothing more is read.
-    pub(super) fn waits_for_store(&self) -> bool {
-        self.unanswered >= UNANSWERED_MAX
+    /// True if so much of it waits for the store that nothing more is read.
+    pub(super) fn waits_for_store(&self, is_store_full: bool) -> bool {
+        self.unanswered >= UNANSWERED_MAX || is_store_full && self.unanswered > 0
     }
 
     /// How many bytes wait to be sent.

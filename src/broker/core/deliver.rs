@@ -62,6 +62,11 @@ impl Core {
     pub(super) fn offer(&mut self, group: GroupId, attempt: Try, outgoing: &Outgoing) -> Option<bool> {
         let (shared, member) = self.routes.choose(group, outgoing.publish.qos)?;
         if member.shard != self.mesh.place().number() {
+            // Publishers on a third shard do not feel that this one is behind: what nobody answers for has no other bound.
+            if outgoing.publish.qos == QoS::AtMostOnce && self.mesh.is_behind(member.shard) {
+                self.counters.dropped_slow += 1;
+                return Some(false);
+            }
             self.mesh.assign(member.shard, member.seat(), shared, attempt, outgoing);
             return Some(true);
         }
@@ -148,8 +153,10 @@ impl Core {
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
         let session = &self.sessions[to as usize];
         let qos = delivery.frame.qos();
-        let is_ready = is_ready(session, &self.wires) && !session.holds(qos);
         let is_short = self.pressure >= Pressure::Queues;
+        let is_ready = is_ready(session, &self.wires)
+            && !session.holds(qos)
+            && !(is_short && session.ring.bytes() > SHORT_QUEUE_BYTES);
         if !is_ready && is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
             return Err(Refusal::Short);
         }

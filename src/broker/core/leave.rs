@@ -50,10 +50,12 @@ impl Core {
             }
             State::Open(session) => {
                 let version = connection.version;
-                // [MQTT-3.14.4-1]
-                connection.state = State::Closed;
                 if version == Version::V5 && fault != Fault::ClientLeft {
                     self.say_goodbye(id, fault);
+                }
+                // [MQTT-3.14.4-1]
+                if let Some(connection) = self.wires.get_mut(id) {
+                    connection.state = State::Closed;
                 }
                 self.detach(session, now);
             }
@@ -216,9 +218,10 @@ impl Core {
 
     /// Looks whether a connection came to its end, and sets its timer anew.
     pub(super) fn connection_due(&mut self, id: ConnectionId, now: Instant) {
+        let (is_congested, is_store_full) = (self.mesh.is_congested(), self.ledger.is_full());
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.armed = connection.armed.filter(|&at| at > now);
-        if connection.waits_for_store() {
+        if is_congested || connection.waits_for_store(is_store_full) {
             connection.last_seen = now; // its silence is our doing: we do not read
         }
         let deadline = self.connection_deadline(id);

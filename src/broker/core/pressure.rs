@@ -5,7 +5,7 @@
 
 /// The waiting bytes above which a connection counts as slow while memory is short.
 pub(super) const SLOW_BYTES: usize = 64 * 1024;
-/// What may wait in the queue of one session while queues are kept short.
+/// What may wait in the queue of one session while queues are kept short, and be in flight before more goes there.
 pub(super) const SHORT_QUEUE_BYTES: usize = 64 * 1024;
 /// The bytes of a packet that is not whole yet above which its connection ends while nothing is taken in.
 pub(super) const PART_BYTES: usize = 64 * 1024;

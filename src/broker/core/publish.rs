@@ -194,6 +194,13 @@ impl Core {
         packet_id: PacketId,
     ) -> Result<(), Fault> {
         let is_stored = self.sessions[session as usize].number.is_some();
+        if is_stored && self.ledger.refuses() {
+            // That it came may never be safe. Who hears so is free to use the id for another message.
+            self.refuse(id, packet_id, QoS::ExactlyOnce)?;
+            self.sessions[session as usize].received.remove(&packet_id);
+            self.touch(session);
+            return Ok(());
+        }
         if is_stored {
             self.ledger.ask_anyway();
         }
@@ -286,10 +293,15 @@ impl Core {
             (share(self.limits.retained_messages_max), share(self.limits.retained_bytes_max));
         let message = to_message(outgoing, now);
         let topic = Arc::clone(&message.topic);
-        if self.retained.put(message, max, bytes_max, now).is_err() {
-            self.counters.dropped_retained_full += 1;
+        if self.ledger.cannot_note(&topic, outgoing.publish.qos) {
+            self.counters.dropped_store_down += 1;
+            return;
         }
-        self.note_retained(&topic, outgoing.publish.qos, now); // also when it found no room: the one before it is gone
+        let put = self.retained.put(message, max, bytes_max, now);
+        self.counters.dropped_retained_full += u64::from(put.is_full);
+        if put.has_changed || outgoing.publish.qos > QoS::AtMostOnce {
+            self.note_retained(&topic, outgoing.publish.qos, now);
+        }
     }
 
     /// Who gets this topic: remembered per connection, because most publish to one topic many times.

@@ -32,9 +32,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// What a level of a topic costs besides its text: a node, its edge, and a share of the message.
 const LEVEL_BYTES: usize = 128;
 
-/// There is no room for one more.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+/// What came of keeping a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Put {
+    /// There is no room for one more.
+    pub(super) is_full: bool,
+    /// The topic has another message than before, or none any more.
+    pub(super) has_changed: bool,
+}
 
 impl Retained {
     pub(super) fn new() -> Retained {
@@ -68,16 +73,10 @@ impl Retained {
 
     /// Keeps a message instead of the one its topic had. An empty one only removes.
     /// [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7]
-    pub(super) fn put(
-        &mut self,
-        message: Message,
-        max: usize,
-        bytes_max: usize,
-        now: Instant,
-    ) -> Result<(), Full> {
-        self.remove(&message.topic);
+    pub(super) fn put(&mut self, message: Message, max: usize, bytes_max: usize, now: Instant) -> Put {
+        let was_there = self.remove(&message.topic);
         if message.payload.is_empty() {
-            return Ok(());
+            return Put { is_full: false, has_changed: was_there };
         }
         let size = size(&message);
         let is_full = |all: &Retained| all.count >= max || all.bytes + size > bytes_max;
@@ -86,18 +85,19 @@ impl Retained {
             self.sweep(now);
         }
         if is_full(self) {
-            return Err(Full);
+            return Put { is_full: true, has_changed: was_there };
         }
         self.count += 1;
         self.bytes += size;
         let node = self.tree.insert_path(message.topic.split('/'));
         *self.tree.value_mut(node) = Some(Rc::new(message));
-        Ok(())
+        Put { is_full: false, has_changed: true }
     }
 
-    fn remove(&mut self, topic: &str) {
-        let Some(node) = self.tree.find_path(topic.split('/')) else { return };
-        let Some(message) = self.tree.value_mut(node).take() else { return };
+    /// False if there was nothing.
+    fn remove(&mut self, topic: &str) -> bool {
+        let Some(node) = self.tree.find_path(topic.split('/')) else { return false };
+        let Some(message) = self.tree.value_mut(node).take() else { return false };
         self.count -= 1;
         self.bytes -= size(&message);
         if self.is_held {
@@ -105,6 +105,7 @@ impl Retained {
         } else {
             self.tree.prune(node, Option::is_none);
         }
+        true
     }
 
     /// Keeps all nodes where they are, for a walk that rests. False if too many were kept already.
@@ -131,7 +132,9 @@ impl Retained {
             all.extend(self.tree.value(node).clone());
             open.extend(self.tree.children(node).map(|(child, _)| child));
         }
-        all.iter().filter(|message| is_over(message, now)).for_each(|message| self.remove(&message.topic));
+        for message in all.iter().filter(|message| is_over(message, now)) {
+            self.remove(&message.topic);
+        }
     }
 }
 

@@ -47,6 +47,11 @@ impl Ring {
         self.open < window && self.slots.len() < (2 * window).min(IDS) && self.bytes < BYTES_MAX
     }
 
+    /// How many bytes are in flight.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many are not answered.
     pub(super) fn open(&self) -> usize {
         self.open

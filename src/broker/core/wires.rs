@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::connection::{Connection, Terms};
+use super::connection::{Connection, State, Terms};
 use super::{ConnectionId, Effect};
 use crate::mqtt::{ALIAS_BYTES_MAX, Frame, PacketId, TopicAlias, topic_of};
 
@@ -108,10 +108,14 @@ impl Wires {
     }
 
     /// Lets `write` append an answer to what the client sent. False, and nothing is appended, if it is larger than the
-    /// client takes. [MQTT-3.1.2-24]
+    /// client takes. [MQTT-3.1.2-24] After the last words to a client there are none. [MQTT-3.14.4-1]
     #[must_use]
     pub(super) fn answer(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let before = self.get(id).map_or(0, |connection| connection.out.len());
+        let Some(connection) = self.get(id) else { return true };
+        if matches!(connection.state, State::Closed) {
+            return true;
+        }
+        let before = connection.out.len();
         self.send(id, write);
         if let Some(connection) = self.get_mut(id) {
             let length = connection.out.len() - before;

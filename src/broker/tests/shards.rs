@@ -1,5 +1,7 @@
 //! Several shards on real threads.
 
+use std::rc::Rc;
+
 use super::*;
 use crate::broker::core::{Fault, Place};
 use crate::mqtt::{Ack, PropertiesBuf, Property};
@@ -222,4 +224,22 @@ fn a_restart_with_another_number_of_shards_loses_nothing() {
             drop((broker, store));
         }
     });
+}
+
+#[test]
+fn a_panic_in_any_task_of_a_shard_is_the_end_of_the_shard() {
+    for lost in [0, 1] {
+        run(|| async move {
+            let broker = Broker::start(&settings(2));
+            let mut client = Client::connect(&broker, &name_on(0, 2)).await;
+            let fail =
+                |shard: &Rc<crate::broker::shard::Shard>| drop(shard.spawn(async { panic!("on purpose") }));
+            match (lost, &broker.inner.shard.mesh) {
+                (1, Some(mesh)) => mesh.on_one(1, fail).await.expect("it is there"),
+                _ => fail(&broker.inner.shard),
+            }
+            client.send(&[Packet::PingReq]).await;
+            broker.shard_lost().await;
+        });
+    }
 }

@@ -148,14 +148,11 @@ impl Core {
         if topic.starts_with("$SYS/") {
             return; // our own, of this life
         }
-        match self.ledger.state {
-            State::Off => {}
-            // One that nobody waits for can wait itself: it goes when the store has caught up.
-            State::Up if qos > QoS::AtMostOnce || !self.ledger.is_full() => self.write_retained(topic, now),
-            State::Up | State::Down | State::Mending => {
-                self.ledger.changes += 1;
-                self.ledger.stale.topics.insert(Arc::clone(topic));
-            }
+        if self.ledger.tells_later(qos) {
+            self.ledger.changes += 1;
+            self.ledger.stale.add_topic(topic);
+        } else if self.ledger.is_on() {
+            self.write_retained(topic, now);
         }
     }
 
@@ -224,7 +221,8 @@ impl Core {
         }
         self.mend();
         self.write_touched();
-        let (gave, took) = self.mesh.take_handed();
+        // What a session took that is written as a whole later goes to disk with that, and not before.
+        let (gave, took) = if self.ledger.refuses() { Default::default() } else { self.mesh.take_handed() };
         self.ledger.close(gave, took)
     }
 

@@ -59,7 +59,7 @@ impl Core {
                     keys.insert(*key);
                 }
                 Op::Retain { topic, .. } => {
-                    self.ledger.stale.topics.insert(Arc::clone(topic));
+                    self.ledger.stale.add_topic(topic);
                 }
             }
         }
@@ -109,7 +109,7 @@ impl Core {
         let now = self.ledger.moment.0;
         let some: Vec<_> = self.ledger.stale.topics.iter().take(MENDED_AT_ONCE).cloned().collect();
         for topic in some {
-            self.ledger.stale.topics.remove(&topic);
+            self.ledger.stale.remove_topic(&topic);
             self.write_retained(&topic, now);
         }
     }

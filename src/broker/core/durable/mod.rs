@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Effect, SessionId};
+use crate::mqtt::QoS;
 use crate::store::{Batch, Handed, Op, SessionKey, Token};
 
 pub use restore::RestoreError;
@@ -28,6 +29,10 @@ pub use restore::RestoreError;
 /// How many bytes of changes the store may be behind before publishers that wait for it are no longer read. At 1 µs a
 /// record that is some tens of milliseconds of its work.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
+/// How many bytes of topics may wait for the store to hear of their retained messages; changes of more are refused.
+const STALE_TOPICS_BYTES_MAX: usize = 64 << 20;
+/// What such a topic costs besides its text.
+const STALE_TOPIC_BYTES: usize = 64;
 /// What waits for a store that is not there.
 const NEVER: Token = Token(u64::MAX);
 
@@ -83,6 +88,26 @@ struct Stale {
     sessions: Vec<(SessionId, u32)>,
     ended: Vec<SessionKey>,
     topics: HashSet<Arc<str>>,
+    /// What they cost, about.
+    topics_bytes: usize,
+}
+
+impl Stale {
+    fn add_topic(&mut self, topic: &Arc<str>) {
+        if self.topics.insert(Arc::clone(topic)) {
+            self.topics_bytes += topic_bytes(topic);
+        }
+    }
+
+    fn remove_topic(&mut self, topic: &str) {
+        if self.topics.remove(topic) {
+            self.topics_bytes -= topic_bytes(topic);
+        }
+    }
+}
+
+fn topic_bytes(topic: &str) -> usize {
+    topic.len() + STALE_TOPIC_BYTES
 }
 
 impl Ledger {
@@ -120,6 +145,22 @@ impl Ledger {
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.under_way_bytes + self.bytes > UNDER_WAY_BYTES_MAX
+    }
+
+    /// True if a change of a retained message by one of this QoS is told the store some time later.
+    fn tells_later(&self, qos: QoS) -> bool {
+        match self.state {
+            State::Off => false,
+            // One that nobody waits for can wait itself: it goes when the store has caught up.
+            State::Up => qos == QoS::AtMostOnce && self.is_full(),
+            State::Down | State::Mending => true,
+        }
+    }
+
+    /// True if too much is to be told the store later for a change of this topic's retained message.
+    pub(super) fn cannot_note(&self, topic: &str, qos: QoS) -> bool {
+        let is_full = self.stale.topics_bytes > STALE_TOPICS_BYTES_MAX;
+        is_full && self.tells_later(qos) && !self.stale.topics.contains(topic)
     }
 
     /// Compared with an earlier one it tells whether anything has to be stored since.

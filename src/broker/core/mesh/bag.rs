@@ -73,11 +73,24 @@ pub(in super::super) enum Rare {
     ShowNoMore { show: ShowId },
 }
 
+impl Rare {
+    /// The filter that it owns, or shares with the sender until that lets go of it.
+    fn text(&self) -> Option<&Filter> {
+        match self {
+            Rare::Interest { filter, .. } | Rare::Show { filter, .. } => Some(filter),
+            Rare::Join { shared, .. } | Rare::Leave { shared, .. } | Rare::Presence { shared, .. } => {
+                Some(&shared.filter)
+            }
+            Rare::ShownAll { .. } | Rare::ShowNoMore { .. } => None,
+        }
+    }
+}
+
 /// How much of what came is done, by [`Lane`](super::Lane).
 pub(in super::super) type Confirm = [u64; super::LANES];
 
 /// A search for retained messages, as the shard that asks names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in super::super) struct ShowId(pub(in super::super) u64);
 
 /// Items and bytes, from one shard to one other.
@@ -85,6 +98,8 @@ pub(in super::super) struct ShowId(pub(in super::super) u64);
 pub struct Bag {
     pub(in super::super) items: Vec<Item>,
     pub(in super::super) bytes: Vec<u8>,
+    /// What the rare items own, about.
+    owned: usize,
 }
 
 /// What an item costs besides its bytes.
@@ -100,15 +115,22 @@ impl Bag {
 
     /// How much memory what is in it takes, about.
     pub fn weight(&self) -> usize {
-        self.items.len() * ITEM_BYTES + self.bytes.len()
+        self.items.len() * ITEM_BYTES + self.bytes.len() + self.owned
     }
 
     /// Forgets what is in it and keeps the memory, if it is not too much.
     pub fn clear(&mut self) {
         self.items.clear();
         self.bytes.clear();
+        self.owned = 0;
         self.bytes.shrink_to(KEPT_BYTES);
         self.items.shrink_to(KEPT_BYTES / ITEM_BYTES);
+    }
+
+    /// Adds what is said seldom.
+    pub(super) fn say(&mut self, rare: Rare) {
+        self.owned += size_of::<Rare>() + rare.text().map_or(0, |filter| filter.as_str().len());
+        self.items.push(Item::Rare(Box::new(rare)));
     }
 
     /// Copies a message in.

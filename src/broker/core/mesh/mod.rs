@@ -243,7 +243,7 @@ impl Mesh {
 
     /// Counts a message that must be confirmed.
     fn sent(&mut self, shard: ShardNumber, lane: Lane, qos: QoS) {
-        self.is_congested |= self.out[usize::from(shard)].weight() > OUT_BYTES_MAX;
+        self.is_congested |= self.is_behind(shard);
         if qos != QoS::AtMostOnce {
             let number = self.count(shard, lane);
             self.need.push((shard, lane, number));
@@ -260,7 +260,13 @@ impl Mesh {
     }
 
     fn say(&mut self, to: ShardNumber, rare: Rare) {
-        self.out[usize::from(to)].items.push(Item::Rare(Box::new(rare)));
+        self.out[usize::from(to)].say(rare);
+        self.is_congested |= self.is_behind(to);
+    }
+
+    /// True if more waits to be left for another shard than should.
+    pub(super) fn is_behind(&self, shard: ShardNumber) -> bool {
+        self.out[usize::from(shard)].weight() > OUT_BYTES_MAX
     }
 
     /// Tells all others that interest began or ended here.
@@ -378,7 +384,7 @@ impl Core {
     pub fn handle_mail(&mut self, desk: &mut Desk, now: Instant) {
         let mut taken = std::mem::take(&mut desk.taken);
         for (from, mut bag) in taken.drain(..) {
-            let Bag { items, bytes } = &mut bag;
+            let Bag { items, bytes, .. } = &mut bag;
             for item in items.drain(..) {
                 self.handle_item(from, item, bytes, now);
             }
@@ -406,7 +412,9 @@ impl Core {
                 self.handle_returned(from, shared, instead_of, giver, &Bag::unpack(bytes, parcel));
                 self.mesh.tie(false);
             }
-            Item::Shown { show, parcel } => self.handle_shown(show, &Bag::unpack(bytes, parcel)),
+            Item::Shown { show, parcel } => {
+                self.bring(show, &Bag::unpack(bytes, parcel));
+            }
             Item::Rare(rare) => self.handle_rare(from, *rare, now),
         }
     }

@@ -1,7 +1,8 @@
 //! Retained messages for new subscriptions: found here and on all other shards, a part at a time.
 //!
-//! A search looks at [`STEP_NODES`] topic levels at once; what is left waits in a queue and goes on when the shell calls
-//! [`Core::handle_work`], so that `#` over a million topics stalls nobody. Other shards are asked after SUBACK, when all of
+//! A search looks at [`STEP_NODES`] topic levels and brings [`STEP_BYTES`] at once; what is left waits in a queue and goes on
+//! when the shell calls [`Core::handle_work`], so that `#` over a million topics stalls nobody. What others ask for only
+//! queues: who takes mail cannot refuse it, and an answer is larger than the question. Other shards are asked after SUBACK, when all of
 //! them hold the interest: whatever is retained later reaches the subscriber as it is published.
 //!
 //! From SUBSCRIBE until its search is over, newer messages overtake it: topics of retained messages that pass by are noted,
@@ -10,12 +11,12 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
 use super::bag::{Item, Rare, ShowId};
-use super::{Core, Mesh, ShardMask, ShardNumber};
+use super::{Core, Lane, Mesh, ShardMask, ShardNumber};
 use crate::broker::core::SessionId;
 use crate::broker::core::delivery::{Outgoing, with_outgoing};
 use crate::broker::core::recipients::Grant;
@@ -23,8 +24,12 @@ use crate::broker::core::retained::{Step, Walk};
 use crate::broker::core::session::SubscriptionKey;
 use crate::mqtt::{Filter, QoS, SubscribeOptions};
 
-/// How many topic levels one step of a search looks at.
+/// How many topic levels searches look at in one step …
 const STEP_NODES: usize = 1_000;
+/// … and how many bytes they bring, about.
+const STEP_BYTES: usize = 256 * 1024;
+/// How often it is said that searches are cut short.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How many searches may wait for their next step; one more is not begun.
 const WAITING_MAX: usize = 10_000;
 /// How many searches one session may have under way: its further ones wait, not those of others.
@@ -73,6 +78,20 @@ struct Running {
     walk: Walk,
 }
 
+/// What searches may cost in one step.
+struct Budget {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    const STEP: Budget = Budget { nodes: STEP_NODES, bytes: STEP_BYTES };
+
+    fn is_spent(&self) -> bool {
+        self.nodes == 0 || self.bytes == 0
+    }
+}
+
 /// All searches.
 #[derive(Default)]
 pub(in super::super) struct Shows {
@@ -84,6 +103,8 @@ pub(in super::super) struct Shows {
     turns: HashMap<Asker, Turn, foldhash::fast::RandomState>,
     /// Sessions that have something to begin.
     free: Vec<Asker>,
+    /// When it was last said that a search is cut short.
+    said_at: Option<Instant>,
     seen: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
     moment: u64,
 }
@@ -171,10 +192,16 @@ impl Core {
         if let Some(asker) = self.mesh.shows.free.pop() {
             self.begin_later(asker, now);
         }
-        let Some(mut running) = self.mesh.shows.running.pop_front() else { return };
-        if self.step(&mut running, now) {
-            self.mesh.shows.running.push_back(running); // others have their turn
-        } else if self.mesh.shows.running.is_empty() {
+        let mut budget = Budget::STEP;
+        while !budget.is_spent()
+            && !self.mesh.is_congested()
+            && let Some(mut running) = self.mesh.shows.running.pop_front()
+        {
+            if self.step(&mut running, &mut budget, now) {
+                self.rest(running, now); // others have their turn
+            }
+        }
+        if self.mesh.shows.running.is_empty() {
             self.retained.let_go();
         }
     }
@@ -245,27 +272,35 @@ impl Core {
         shows.last_refused != Some(show)
     }
 
+    /// Begins a search: at once if it is this shard's own.
     pub(super) fn begin_show(&mut self, asker: ShardNumber, show: ShowId, filter: &Filter, now: Instant) {
         let mut running = Running { asker, show, walk: Walk::new(filter.clone()) };
-        if !self.step(&mut running, now) {
+        let (is_own, mut budget) = (asker == self.mesh.place.own, Budget::STEP);
+        if is_own && !self.step(&mut running, &mut budget, now) {
             return;
         }
-        if self.mesh.shows.running.len() >= WAITING_MAX || !self.retained.hold() {
-            tracing::warn!(
-                filter = filter.as_str(),
-                "too many searches for retained messages; one is cut short"
-            );
-            return self.end_show(asker, show);
+        self.rest(running, now);
+    }
+
+    /// Has a search wait until it goes on.
+    fn rest(&mut self, running: Running, now: Instant) {
+        if self.mesh.shows.running.len() < WAITING_MAX && self.retained.hold() {
+            return self.mesh.shows.running.push_back(running);
         }
-        self.mesh.shows.running.push_back(running);
+        let said_at = &mut self.mesh.shows.said_at;
+        if said_at.is_none_or(|at| now >= at + SAY_EVERY) {
+            *said_at = Some(now);
+            tracing::warn!("too many searches for retained messages; some are cut short");
+        }
+        self.end_show(running.asker, running.show);
     }
 
     /// Goes on with a search. False if it is over.
-    fn step(&mut self, running: &mut Running, now: Instant) -> bool {
-        let mut nodes = STEP_NODES;
-        loop {
-            match running.walk.next(&self.retained, &mut nodes, now) {
+    fn step(&mut self, running: &mut Running, budget: &mut Budget, now: Instant) -> bool {
+        while budget.bytes > 0 && !self.mesh.is_congested() {
+            match running.walk.next(&self.retained, &mut budget.nodes, now) {
                 Step::Found(message) => {
+                    budget.bytes = budget.bytes.saturating_sub(message.topic.len() + message.payload.len());
                     let goes_on = with_outgoing(&message, now, |outgoing| self.show_one(running, outgoing));
                     if !goes_on {
                         return false;
@@ -278,6 +313,7 @@ impl Core {
                 }
             }
         }
+        true
     }
 
     fn show_one(&mut self, running: &Running, outgoing: &Outgoing) -> bool {
@@ -288,7 +324,7 @@ impl Core {
         let bag = &mut self.mesh.out[usize::from(asker)];
         let parcel = bag.pack(outgoing, false);
         bag.items.push(Item::Shown { show, parcel });
-        self.mesh.sent(asker, super::Lane::Published, QoS::AtMostOnce);
+        self.mesh.sent(asker, Lane::Published, QoS::AtMostOnce);
         true
     }
 
@@ -301,29 +337,25 @@ impl Core {
     }
 
     /// Brings a retained message to the session that asked, with RETAIN set. False if it wants no more. [MQTT-3.3.1-8] v3
-    fn bring(&mut self, show: ShowId, outgoing: &Outgoing) -> bool {
+    pub(super) fn bring(&mut self, show: ShowId, outgoing: &Outgoing) -> bool {
         let Some(asked) = self.mesh.shows.asked.get(&show) else { return false };
         let topic = outgoing.publish.topic;
         if self.mesh.shows.seen.get(topic).is_some_and(|&moment| moment > asked.since) {
             return true; // it has a newer one
         }
-        let ((session, serial), grant) = (asked.asker, asked.grant.clone());
+        let ((session, serial), grant, awaited) = (asked.asker, asked.grant.clone(), asked.awaited);
         let is_here = self.sessions.get(session as usize).is_some_and(|session| session.serial == serial);
         self.encoder.begin();
         if is_here && self.deliver_patiently(session, &grant, outgoing) {
             return true;
         }
+        let own = self.mesh.place.own;
         self.mesh.shows.last_refused = Some(show);
         self.mesh.shows.forget(show);
-        false
-    }
-
-    pub(super) fn handle_shown(&mut self, show: ShowId, outgoing: &Outgoing) {
-        if self.mesh.shows.asked.contains_key(&show) && !self.bring(show, outgoing) {
-            for shard in self.mesh.others() {
-                self.mesh.say(shard, Rare::ShowNoMore { show });
-            }
+        for shard in super::shards_in(awaited).filter(|&shard| shard != own) {
+            self.mesh.say(shard, Rare::ShowNoMore { show });
         }
+        false
     }
 
     pub(super) fn stop_showing(&mut self, asker: ShardNumber, show: ShowId) {

@@ -16,6 +16,8 @@ mod shards;
 mod shared;
 mod groups;
 mod limits;
+mod floods;
+mod waits;
 mod linked;
 mod routing;
 mod hostile;

@@ -408,10 +408,11 @@ impl World {
     }
 
     pub(super) fn settle(&mut self) {
-        while self.core.has_work() {
-            self.core.handle_work(self.now);
-        }
-        while let Some(effect) = self.core.poll_effect() {
+        loop {
+            while self.core.has_work() {
+                self.core.handle_work(self.now);
+            }
+            let Some(effect) = self.core.poll_effect() else { return };
             match effect {
                 Effect::Authenticate { connection, username, password } => {
                     self.asked.push((connection, username.to_string(), password.to_vec()));

@@ -1,0 +1,165 @@
+//! What one client can make a shard, and the shards beside it, hold or do.
+
+use super::node::Node;
+use super::world::{World, v5};
+use crate::broker::core::Pressure;
+use crate::store::Op;
+
+/// A name that is at home on this shard, of names like this.
+fn name_on(node: &Node, shard: u8, stem: &str) -> String {
+    let place = node.cores[0].place();
+    let mut names = (0..).map(|n| format!("{stem}{n}"));
+    names.find(|name| place.home_of(name) == shard).expect("some name is at home there")
+}
+
+#[test]
+fn an_answer_to_another_shard_is_no_larger_than_what_goes_in_at_once() {
+    let mut node = Node::new(2, 5);
+    let publisher = node.connect("publisher");
+    let subscriber = node.connect(&name_on(&node, 0, "subscriber-"));
+    let payload = "x".repeat(10_000);
+    for n in 0..500 {
+        node.publish(publisher, &format!("r/{n}"), &payload, 0, true);
+    }
+    node.settle();
+    node.subscribe(subscriber, "#", 0);
+    for shard in [0, 1, 0, 0, 1] {
+        assert!(!node.cores[1].is_congested());
+        node.turn(shard);
+    }
+    assert!(!node.cores[1].is_congested());
+    node.settle();
+    assert_eq!(node.clients[subscriber].got.len(), 500);
+}
+
+#[test]
+fn a_search_that_finds_no_room_ends_on_all_shards() {
+    let limits = Limits { queued_messages_max: 10, ..Limits::default() };
+    let mut node = Node::with_limits(2, 5, limits);
+    let publisher = node.connect("publisher");
+    let subscriber = node.connect(&name_on(&node, 0, "subscriber-"));
+    for n in 0..16_000 {
+        node.publish(publisher, &format!("r/{n}"), "x", 0, true);
+        if n % 500 == 0 {
+            node.settle();
+        }
+    }
+    node.settle();
+    node.subscribe(subscriber, "#", 1);
+    for shard in [0, 1, 0, 1, 0, 1] {
+        node.turn(shard);
+    }
+    node.lose(subscriber);
+    // Each of its messages finds no room now, and nobody looks for more.
+    for shard in [0, 1, 0, 1, 0, 1, 0, 1] {
+        node.turn(shard);
+    }
+    assert!(!node.cores.iter().any(|core| core.has_work()));
+}
+
+#[test]
+fn each_of_many_filters_brings_what_is_retained() {
+    for shards in [1, 3] {
+        let mut node = Node::new(shards, 9);
+        let (publisher, subscriber) = (node.connect("publisher"), node.connect("subscriber"));
+        for n in 0..500 {
+            node.publish(publisher, &format!("r/{n}/x"), "x", 0, true);
+        }
+        node.settle();
+        for n in 0..500 {
+            node.subscribe(subscriber, &format!("r/{n}/{}", if n % 2 == 0 { "x" } else { "+" }), 0);
+        }
+        node.settle();
+        assert_eq!(node.clients[subscriber].got.len(), 500, "{shards} shards");
+    }
+}
+
+#[test]
+fn what_goes_on_to_a_third_shard_that_does_not_listen_is_bounded() {
+    let mut node = Node::new(3, 1);
+    let publisher = node.connect(&name_on(&node, 1, "publisher-"));
+    let member = node.connect(&name_on(&node, 2, "member-"));
+    let topic = name_on(&node, 0, "t-"); // the group's owner is between the two
+    node.settle();
+    node.subscribe(member, &format!("$share/g/{topic}"), 0);
+    node.settle();
+    let payload = "x".repeat(10_000);
+    for _ in 0..1_000 {
+        node.publish(publisher, &topic, &payload, 0, false);
+        node.turn(1);
+        node.turn(0);
+    }
+    let dropped = node.cores[0].counters().dropped_slow as usize;
+    assert!((500..1_000).contains(&dropped), "{dropped}");
+    node.settle();
+    assert_eq!(node.clients[member].got.len() + dropped, 1_000);
+}
+
+#[test]
+fn what_is_said_seldom_is_weighed_when_it_is_said_often() {
+    let mut node = Node::new(2, 1);
+    let subscriber = node.connect(&name_on(&node, 0, "subscriber-"));
+    node.settle();
+    let long = "x".repeat(10_000);
+    let mut count = 0;
+    while node.cores[0].reads(node.clients[subscriber].id) {
+        node.subscribe(subscriber, &format!("{count}/{long}"), 0);
+        count += 1;
+        assert!(count < 400, "it goes on for ever");
+    }
+    node.settle();
+    assert!(node.cores[0].reads(node.clients[subscriber].id));
+}
+
+#[test]
+fn what_is_in_flight_is_kept_short_as_well_while_memory_is() {
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
+    w.subscribe(b, "t", 1);
+    w.core.set_pressure(Pressure::Queues);
+    for _ in 0..100 {
+        w.publish(a, "t", 1, &"x".repeat(10_000));
+        w.heard(b);
+    }
+    assert_eq!(w.core.counters().shed_queued, 100 - 7 - 6);
+    (1..=13).for_each(|id| w.puback(b, id));
+    w.publish(a, "t", 1, "small");
+    assert_eq!(w.heard(b).last().map(String::as_str), Some("t=small q1 #14"));
+}
+
+fn retained_ops(w: &World) -> usize {
+    let all = w.unpersisted.iter().flatten().flat_map(|(_, ops)| ops);
+    all.filter(|op| matches!(op, Op::Retain { .. })).count()
+}
+
+#[test]
+fn what_changes_nothing_is_not_kept_for_a_store_that_is_down() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    w.publish_with(a, "there", 0, "x", true, &[]);
+    w.unpersisted = Some(Vec::new());
+    w.store_down();
+    w.publish_with(a, "there", 0, "", true, &[]);
+    for n in 0..100 {
+        w.publish_with(a, &format!("r/{n}"), 0, "", true, &[]);
+    }
+    w.store_up();
+    assert_eq!(retained_ops(&w), 1);
+}
+
+#[test]
+fn what_is_kept_for_a_store_that_is_down_is_bounded() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    w.unpersisted = Some(Vec::new());
+    w.store_down();
+    let long = "x".repeat(60_000);
+    for n in 0..1_300 {
+        w.publish_with(a, &format!("{n}/{long}"), 0, "x", true, &[]);
+        w.publish_with(a, &format!("{n}/{long}"), 0, "", true, &[]);
+    }
+    let dropped = w.core.counters().dropped_store_down;
+    assert!((200..600).contains(&dropped), "{dropped}");
+    w.publish_with(a, &format!("0/{long}"), 0, "known", true, &[]);
+    assert_eq!(w.core.levels().retained, 1);
+}
