@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::authentication::{Authenticator, Check, Gate};
-use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Verdict};
+use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Room, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
 use super::wire::Wire;
@@ -41,6 +41,7 @@ pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
 pub(super) struct Common {
     pub(super) seats: Arc<Seats>,
     pub(super) gate: Arc<Gate>,
+    pub(super) room: Arc<Room>,
 }
 
 /// One shard: a core, its connections, its store.
@@ -79,8 +80,9 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(core: Core, mesh: Option<Mesh>, common: Common) -> Shard {
-        let Common { seats, gate } = common;
+    pub(super) fn new(mut core: Core, mesh: Option<Mesh>, common: Common) -> Shard {
+        let Common { seats, gate, room } = common;
+        core.share_room(room);
         Shard {
             core: RefCell::new(core),
             wires: RefCell::default(),

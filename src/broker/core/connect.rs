@@ -167,7 +167,7 @@ impl Core {
         }
         let who = self.admit(id, &opening)?;
         let is_new = !self.by_client.contains_key(&opening.client_id);
-        if is_new && self.sessions.len() >= self.mesh.place().share(self.limits.sessions_max) {
+        if is_new && self.room.sessions.get() >= self.limits.sessions_max {
             return Err(Fault::QuotaExceeded);
         }
         let connack = self.connack_properties(id, &opening);
@@ -225,6 +225,7 @@ impl Core {
         self.serial = self.serial.wrapping_add(1);
         let session = Session::new(self.serial, Arc::clone(client_id), version);
         let id = self.sessions.insert(session) as SessionId;
+        self.room.sessions.add(1);
         self.by_client.insert(Arc::clone(client_id), id);
         id
     }

@@ -146,6 +146,7 @@ impl Core {
         }
         // [MQTT-3.1.2-7] v3 [MQTT-3.1.2-6] v3
         let session = self.sessions.remove(id as usize);
+        self.room.sessions.remove(1);
         if let Some(key) = session.key() {
             self.note_gone(key);
         }

@@ -14,9 +14,11 @@
 mod tree;
 mod recipients;
 mod members;
+mod subscribers;
 mod routes;
 mod topics;
 mod pressure;
+mod room;
 mod retained;
 mod fault;
 mod access;
@@ -73,6 +75,7 @@ use self::pressure::PART_BYTES;
 pub use self::pressure::Pressure;
 use self::publish::{Unanswered, Uncompleted};
 use self::retained::Retained;
+pub use self::room::Room;
 use self::routes::Routes;
 use self::session::Session;
 pub use self::telling::Redirect;
@@ -265,6 +268,7 @@ pub struct Core {
     subscriptions: usize,
     routes: Routes,
     retained: Retained,
+    room: Arc<Room>,
     peers: Peers,
     encoder: Encoder,
     wheel: Wheel<Timer>,
@@ -289,6 +293,7 @@ impl Core {
 
     /// An empty shard among others.
     pub fn one_of(place: Place, limits: Limits, is_anonymous_allowed: bool, seed: u64, now: Instant) -> Core {
+        let room = Arc::<Room>::default();
         Core {
             limits,
             is_anonymous_allowed,
@@ -300,7 +305,8 @@ impl Core {
             by_client: HashMap::default(),
             subscriptions: 0,
             routes: Routes::new(),
-            retained: Retained::new(),
+            retained: Retained::new(Arc::clone(&room)),
+            room,
             peers: Peers::default(),
             encoder: Encoder::default(),
             wheel: Wheel::new(now),
@@ -315,6 +321,12 @@ impl Core {
             seed,
             counters: Counters::default(),
         }
+    }
+
+    /// Counts with the others of its node from now on; a shard that holds nothing yet.
+    pub fn share_room(&mut self, room: Arc<Room>) {
+        self.retained = Retained::new(Arc::clone(&room));
+        self.room = room;
     }
 
     /// Changes what clients may cost and whether they need a name. What is open stays open.

@@ -288,9 +288,7 @@ impl Core {
             self.counters.shed_new += 1;
             return;
         }
-        let share = |of_all| self.mesh.place().share(of_all);
-        let (max, bytes_max) =
-            (share(self.limits.retained_messages_max), share(self.limits.retained_bytes_max));
+        let (max, bytes_max) = (self.limits.retained_messages_max, self.limits.retained_bytes_max);
         let message = to_message(outgoing, now);
         let topic = Arc::clone(&message.topic);
         if self.ledger.cannot_note(&topic, outgoing.publish.qos) {

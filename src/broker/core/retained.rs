@@ -3,12 +3,14 @@
 //! A [`Walk`] gives matches one by one, so that who can take no more stops the search; and it stops by itself after so many
 //! topic levels, to be taken up again. While one rests, [`Retained::hold`] keeps the levels that it stands on.
 //!
-//! Invariants: `count` and `bytes` are the sums over the tree; what has expired is never given out, and goes when it is
+//! Invariants: `count` is the sum over the tree, and the node's room has it too; what has expired is never given out, and goes when it is
 //! met or when room is needed.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::room::Room;
 use super::tree::{NodeId, ROOT, Tree};
 use crate::mqtt::{Filter, Message};
 
@@ -16,7 +18,8 @@ use crate::mqtt::{Filter, Message};
 pub(super) struct Retained {
     tree: Tree<Option<Rc<Message>>>,
     count: usize,
-    bytes: usize,
+    /// What all shards of the node retain.
+    room: Arc<Room>,
     /// When it was last searched for what has expired.
     swept_at: Option<Instant>,
     /// A walk rests: nodes stay.
@@ -42,8 +45,8 @@ pub(super) struct Put {
 }
 
 impl Retained {
-    pub(super) fn new() -> Retained {
-        Retained { tree: Tree::new(), count: 0, bytes: 0, swept_at: None, is_held: false, vacant: Vec::new() }
+    pub(super) fn new(room: Arc<Room>) -> Retained {
+        Retained { tree: Tree::new(), count: 0, room, swept_at: None, is_held: false, vacant: Vec::new() }
     }
 
     /// True if the topic has a message.
@@ -79,7 +82,9 @@ impl Retained {
             return Put { is_full: false, has_changed: was_there };
         }
         let size = size(&message);
-        let is_full = |all: &Retained| all.count >= max || all.bytes + size > bytes_max;
+        let is_full = |all: &Retained| {
+            all.room.retained.get() >= max || all.room.retained_bytes.get() + size > bytes_max
+        };
         if is_full(self) && self.swept_at.is_none_or(|at| now >= at + SWEEP_EVERY) {
             self.swept_at = Some(now);
             self.sweep(now);
@@ -88,7 +93,8 @@ impl Retained {
             return Put { is_full: true, has_changed: was_there };
         }
         self.count += 1;
-        self.bytes += size;
+        self.room.retained.add(1);
+        self.room.retained_bytes.add(size);
         let node = self.tree.insert_path(message.topic.split('/'));
         *self.tree.value_mut(node) = Some(Rc::new(message));
         Put { is_full: false, has_changed: true }
@@ -99,7 +105,8 @@ impl Retained {
         let Some(node) = self.tree.find_path(topic.split('/')) else { return false };
         let Some(message) = self.tree.value_mut(node).take() else { return false };
         self.count -= 1;
-        self.bytes -= size(&message);
+        self.room.retained.remove(1);
+        self.room.retained_bytes.remove(size(&message));
         if self.is_held {
             self.vacant.push(node);
         } else {

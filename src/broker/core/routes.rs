@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::members::{Member, Members, Presence};
 use super::mesh::{ShardMask, ShardNumber};
 use super::recipients::{Recipients, Subscriber};
+use super::subscribers::Subscribers;
 use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
 use crate::mqtt::{Filter, QoS, SharedFilter};
@@ -25,7 +26,7 @@ use crate::mqtt::{Filter, QoS, SharedFilter};
 /// The route of one filter.
 struct Route {
     filter: Filter,
-    subscribers: Vec<Subscriber>,
+    subscribers: Subscribers,
     groups: SmallVec<[GroupId; 1]>,
     peers: SmallVec<[PeerId; 1]>,
     /// What other shards want, if any does.
@@ -103,7 +104,10 @@ impl Routes {
     pub(super) fn subscribe(&mut self, filter: &Filter, who: Subscriber) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(filter);
-        put(&mut self.routes[route as usize].subscribers, who)
+        let subscribers = &mut self.routes[route as usize].subscribers;
+        let is_first = subscribers.is_empty();
+        subscribers.put(who);
+        is_first
     }
 
     /// Adds or replaces a member of a group. True if it is the group's first.
@@ -215,7 +219,7 @@ impl Routes {
         self.generation += 1;
         let Some(route) = self.find(filter) else { return false };
         let subscribers = &mut self.routes[route as usize].subscribers;
-        let was_last = take(subscribers, session) && subscribers.is_empty();
+        let was_last = subscribers.take(session) && subscribers.is_empty();
         self.drop_if_unused(route);
         was_last
     }
@@ -324,7 +328,7 @@ impl Routes {
         }
         let id = self.routes.insert(Route {
             filter: filter.clone(),
-            subscribers: Vec::new(),
+            subscribers: Subscribers::default(),
             groups: SmallVec::new(),
             peers: SmallVec::new(),
             marks: None,
@@ -377,22 +381,6 @@ impl Routes {
         self.routes[route as usize].groups.push(id);
         id
     }
-}
-
-/// Adds or replaces. True if the list was empty.
-fn put(list: &mut Vec<Subscriber>, who: Subscriber) -> bool {
-    if let Some(other) = list.iter_mut().find(|other| other.session == who.session) {
-        *other = who;
-        return false;
-    }
-    list.push(who);
-    list.len() == 1
-}
-
-/// Removes. True if it was there.
-fn take(list: &mut Vec<Subscriber>, session: SessionId) -> bool {
-    let at = list.iter().position(|other| other.session == session);
-    at.map(|at| list.swap_remove(at)).is_some()
 }
 
 /// The levels of a filter without its trailing `#`, and whether it had one.

@@ -91,11 +91,6 @@ impl Place {
     pub fn home_of(self, text: &str) -> ShardNumber {
         if self.count == 1 { 0 } else { self.home(Partition::of(text)) }
     }
-
-    /// What one shard may hold of what all may hold.
-    pub fn share(self, of_all: usize) -> usize {
-        of_all.div_ceil(self.count())
-    }
 }
 
 /// Kinds of words that are answered for, each numbered by itself.

@@ -3,6 +3,7 @@
 use super::node::Node;
 use super::world::{World, v5};
 use crate::broker::core::Pressure;
+use crate::settings::Limits;
 use crate::store::Op;
 
 /// A name that is at home on this shard, of names like this.
@@ -162,4 +163,25 @@ fn what_is_kept_for_a_store_that_is_down_is_bounded() {
     assert!((200..600).contains(&dropped), "{dropped}");
     w.publish_with(a, &format!("0/{long}"), 0, "known", true, &[]);
     assert_eq!(w.core.levels().retained, 1);
+}
+
+#[test]
+fn what_is_bounded_for_the_node_may_all_be_on_one_shard() {
+    let limits = Limits { sessions_max: 10, retained_bytes_max: 1 << 20, ..Limits::default() };
+    let mut node = Node::with_limits(4, 1, limits);
+    for n in 0..12 {
+        node.connect(&name_on(&node, 3, &format!("client-{n}-")));
+    }
+    assert_eq!(node.cores[3].levels().sessions, 10);
+    node.publish(0, "large", &"x".repeat(700_000), 0, true);
+    node.settle();
+    node.publish(0, "larger", &"x".repeat(700_000), 0, true);
+    node.settle();
+    let counters = node.cores.iter().map(|core| core.counters().dropped_retained_full);
+    assert_eq!(counters.sum::<u64>(), 1);
+    node.publish(0, "large", "", 0, true);
+    node.settle();
+    node.publish(0, "larger", &"x".repeat(700_000), 0, true);
+    node.settle();
+    assert_eq!(node.cores.iter().map(|core| core.levels().retained).sum::<usize>(), 1);
 }

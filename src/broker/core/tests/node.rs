@@ -1,9 +1,10 @@
 //! Several shards in one virtual world: a random schedule decides who exchanges mail when.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::broker::core::{ConnectionId, Core, Desk, Effect, Office, Place, shards_in};
+use crate::broker::core::{ConnectionId, Core, Desk, Effect, Office, Place, Room, shards_in};
 use crate::mqtt::{
     Ack, Connect, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe, SubscribeFiltersBuf,
     SubscribeOptions, Unsubscribe, UnsubscribeFiltersBuf, Version, decode,
@@ -70,7 +71,12 @@ impl Node {
 
     pub(super) fn with_limits(shards: usize, seed: u64, limits: settings::Limits) -> Node {
         let now = Instant::now();
-        let core = |own| Core::one_of(Place::new(own, shards), limits, true, 7, now);
+        let room = Arc::<Room>::default();
+        let core = |own| {
+            let mut core = Core::one_of(Place::new(own, shards), limits, true, 7, now);
+            core.share_room(Arc::clone(&room));
+            core
+        };
         Node {
             cores: (0..shards).map(core).collect(),
             office: Office::new(shards),

@@ -43,10 +43,9 @@ fn a_client_that_is_not_read_may_be_silent() {
 fn a_message_that_came_before_the_store_failed_is_not_acknowledged_before_it_is_back() {
     let (mut w, _) = slow_store();
     let (old, new) = (v3("old").resume(), v5("new").resume().expiry(600));
-    for hello in [&old, &new] {
-        let id = w.hello(hello);
-        w.persist();
-        w.heard(id);
+    let ids = [w.connect(old.clone()), w.connect(new.clone())];
+    w.persist();
+    for id in ids {
         w.publish(id, "t", 2, "1");
         assert!(w.heard(id).is_empty());
         w.lose(id);
