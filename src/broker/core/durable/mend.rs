@@ -4,7 +4,6 @@
 //! the store is gone, and is written as a whole when it is back: first gone, then there, in one batch.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{NEVER, State};

@@ -21,6 +21,9 @@ fn an_answer_to_another_shard_is_no_larger_than_what_goes_in_at_once() {
     let payload = "x".repeat(10_000);
     for n in 0..500 {
         node.publish(publisher, &format!("r/{n}"), &payload, 0, true);
+        if n % 50 == 0 {
+            node.settle();
+        }
     }
     node.settle();
     node.subscribe(subscriber, "#", 0);
