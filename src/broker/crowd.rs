@@ -90,6 +90,7 @@ impl Crowd {
     }
 
     /// How many wait.
+    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting
     }
@@ -203,7 +204,7 @@ mod tests {
             at_work.remove(0);
             at_work.extend(busy.iter_mut().filter_map(take));
         }
-        assert!(take(&mut other).is_some());
+        at_work.push(take(&mut other).expect("its turn"));
         assert_eq!(crowd.waiting(), 7);
         while crowd.waiting() > 0 {
             at_work.clear();
