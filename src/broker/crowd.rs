@@ -90,7 +90,6 @@ impl Crowd {
     }
 
     /// How many wait.
-    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting
     }

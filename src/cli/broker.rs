@@ -77,7 +77,7 @@ impl BrokerArgs {
 
 fn check(config: &[PathBuf]) -> Result<(), Failure> {
     let document = Document::read(config).map_err(|error| Failure::new(error.to_string()))?;
-    crate::broker::check_certificates(&document.settings)
+    node::check_certificates(&document.settings)
         .map_err(|error| Failure::new(format!("the settings are invalid: {error}")))?;
     let place = config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     let mut said = String::new();

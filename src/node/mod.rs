@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::admin::{self, Routes, Trust, Vitals};
+pub use crate::broker::check_certificates;
 use crate::settings::report::NodeReport;
 use crate::store::{self, Store, StoreError};
 use document::{Document, DocumentError};

@@ -297,7 +297,6 @@ fn render_limits(object: &MqttCluster) -> Limits {
         memory_bytes_max: bytes(&limits.max_memory, default.memory_bytes_max),
         connect_timeout_s: seconds(&limits.connect_timeout, default.connect_timeout_s),
         keep_alive_s_max: seconds(&limits.max_keep_alive, default.keep_alive_s_max),
-        ..default
     }
 }
 
