@@ -1,6 +1,6 @@
 //! The pure sources, compiled alone, so that fuzzing them does not build the rest of mqlink.
 //!
-//! `cargo fuzz run codec`, or without cargo-fuzz: `fuzz/run packet SECONDS`.
+//! `cargo fuzz run codec`, or without cargo-fuzz: `fuzz/run codec SECONDS`.
 
 #[path = "../src/mqtt/mod.rs"]
 pub mod mqtt;
