@@ -186,7 +186,7 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub path: Option<String>,
-    /// Origins of web pages whose scripts may connect, such as https://app.example, for WS and WSS; absent: those of all.
+    /// Origins of web pages whose scripts may connect, such as `https://app.example`, for WS and WSS; absent: those of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::origins")]
     pub allowed_origins: Option<Vec<String>>,
