@@ -190,7 +190,7 @@ fn nobody_poses_as_a_link_peer() {
         let wrong = [
             ("without a certificate", None, refused),
             ("with a forged one", Some(forged(role)), None),
-            ("with a node's", Some(node), refused),
+            ("with a node's, which is for servers", Some(node), None),
             ("with that of the other direction", link.outward.leaf, refused),
         ];
         for (how, leaf, expected) in wrong {
