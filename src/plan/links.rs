@@ -255,7 +255,8 @@ fn find_sides<'a>(
     let target = Key::new(target.namespace.unwrap_or_else(|| key.namespace.clone()), target.name);
     // Consent first: who may not link does not learn whether a cluster exists elsewhere.
     let cluster = clusters.get(&target);
-    let runs = || halves::running(world, &target, &halves::remote_id(key)).is_some();
+    // Its half here runs, so it was permitted.
+    let runs = || halves::running(world, &local.key, &key.to_string()).is_some();
     if world.unreadable.has_cluster(&target) && (target.namespace == key.namespace || runs()) {
         return Err(unreadable(path, &target));
     }

@@ -166,6 +166,25 @@ fn other_namespaces_have_to_consent() {
 }
 
 #[test]
+fn a_link_to_a_cluster_elsewhere_that_cannot_be_read_runs_on_and_none_begins() {
+    let mut world = world(TWO);
+    world.clusters[1].metadata.namespace = Some("far".into());
+    world.links[0].spec.remote.cluster_ref.as_mut().unwrap().namespace = Some("far".into());
+    world.clusters[1].spec.allowed_links = Some(serde_saphyr::from_str("{namespaces: All}").unwrap());
+    let mut world = later(world);
+    world.clusters.remove(1);
+    world.running.remove(&key("far/eu"));
+    world.unreadable.clusters.insert(key("far/eu"));
+    let plan = planned(&world);
+    check_link(&plan, "us-eu", "ResolvedRefs", "False/ClusterUnreadable");
+    assert_eq!(plan.settings[&key("us")], world.running[&key("us")], "it runs on");
+    world.running.clear();
+    let plan = planned(&world);
+    check_link(&plan, "us-eu", "ResolvedRefs", "False/RefNotPermitted");
+    assert!(plan.settings[&key("us")].links.is_empty());
+}
+
+#[test]
 fn revoked_consent_tears_the_link_down() {
     let mut world = world(TWO);
     world.clusters[1].metadata.namespace = Some("far".into());
