@@ -237,7 +237,10 @@ const RUMQTTC: Other = Other {
             let is_id = |property: &Property| matches!(property, Property::SubscriptionIdentifier(_));
             publish.properties.iter().filter(is_id).count() > 1
         }
-        Packet::Disconnect(packet) => version == Version::V5 && packet.properties.is_empty(),
+        Packet::Disconnect(packet) => {
+            version == Version::V5 && packet.properties.is_empty()
+                || packet.reason == ReasonCode::BadAuthenticationMethod
+        }
         _ => false,
     },
     fails: &[
@@ -250,6 +253,10 @@ const RUMQTTC: Other = Other {
         (
             "refuses 5.0's DISCONNECT without properties",
             "3.14.2.1 and 3.14.2.2.1 let reason code and properties be left out",
+        ),
+        (
+            "refuses DISCONNECT with 0x8C",
+            "table 2-6 has it and 4.12.1 needs it, though the table of 3.14.2.1 does not name it",
         ),
     ],
     accepts: accepted::RUMQTTC,
