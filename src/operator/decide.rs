@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::build::{self, APPLIED, Kind, Object, ObjectId, Owner, link_secret, settings_secrets};
 use super::events::News;
-use super::ledger::{Ledger, Part};
+use super::ledger::{End, Ledger, Part};
 use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
 use super::picture::{Found, Picture};
 use super::rollout::{self, Step};
@@ -22,7 +22,7 @@ use super::write::{Before, Ended, Write, WriteError};
 use crate::admin::Pass;
 use crate::api::conditions::{self, ACCEPTED, RESOLVED_REFS};
 use crate::api::{API_VERSION, MqttCluster};
-use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random, Sealed, World};
+use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random, Sealed, Trouble, World};
 
 /// Decides, and remembers what was decided.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Decider {
     /// What should be there, by the last decision.
     wanted: Wanted,
     /// Why an object cannot be written, for those where that goes on.
-    troubles: BTreeMap<ObjectId, (Owner, String)>,
+    troubles: BTreeMap<ObjectId, (Owner, Trouble)>,
     /// Clusters that wait for others before they take over what is new in us.
     waits: BTreeMap<Key, String>,
     image: String,
@@ -94,7 +94,7 @@ impl Decider {
     pub(super) fn decide(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Vec<Write> {
         let mut plan = self.planned(now, instant, &mut *random);
         let waits = self.waits();
-        if waits != self.waits {
+        if self.forget_troubles() | (waits != self.waits) {
             self.waits = waits;
             plan = self.planned(now, instant, random);
         }
@@ -105,7 +105,6 @@ impl Decider {
         if self.knows_enough(instant) && self.ledger.objects_under_way() <= CROWD {
             writes.extend(self.statuses(&plan, instant));
         }
-        self.troubles.retain(|id, _| wanted.objects.contains_key(id));
         let picture = &self.picture;
         self.ledger.retain(|id| match id.kind {
             Kind::MqttCluster => picture.clusters.contains_key(&Key::new(&id.namespace, &id.name)),
@@ -132,12 +131,18 @@ impl Decider {
     /// Notes how a write ended.
     pub(super) fn ended(&mut self, ended: Ended, now: Instant) {
         let Ended { id, part, owner, done, .. } = ended;
-        let failures = self.ledger.ended(&id, part, done.is_ok(), now);
+        let end = match &done {
+            Ok(()) => End::Done,
+            Err(WriteError::Refused(..)) => End::Refused,
+            Err(_) => End::Failed,
+        };
+        let failures = self.ledger.ended(&id, part, end, now);
         match (done, owner) {
             // Nobody is left to read it.
             (Err(WriteError::Leaving(_)), _) => {}
-            (Err(error), Some(owner)) if failures >= FAILURES => {
-                self.troubles.insert(id, (owner, error.to_string()));
+            (Err(error), Some(owner)) if failures >= FAILURES || end == End::Refused => {
+                let trouble = Trouble { message: error.to_string(), is_refused: end == End::Refused };
+                self.troubles.insert(id, (owner, trouble));
             }
             (Err(_), _) => {}
             (Ok(()), _) => {
@@ -197,12 +202,19 @@ impl Decider {
     }
 
     /// The first trouble of each link, or of each cluster.
-    fn troubles_of(&self, links: bool) -> BTreeMap<Key, String> {
+    fn troubles_of(&self, links: bool) -> BTreeMap<Key, Trouble> {
         let mut first = BTreeMap::new();
         for (owner, trouble) in self.troubles.values().filter(|(owner, _)| owner.is_link == links) {
             first.entry(owner.key.clone()).or_insert_with(|| trouble.clone());
         }
         first
+    }
+
+    /// Forgets troubles with what nobody wants any more, or is there as it should be; whether there were any.
+    fn forget_troubles(&mut self) -> bool {
+        let (before, wanted, picture) = (self.troubles.len(), &self.wanted.objects, &mut self.picture);
+        self.troubles.retain(|id, _| wanted.get(id).is_some_and(|object| !picture.has(object)));
+        self.troubles.len() != before
     }
 
     /// The upgrades that have to wait.

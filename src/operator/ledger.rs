@@ -46,6 +46,18 @@ enum State {
     UnderWay,
     Done,
     Failed,
+    /// For what it is: another try is worth something once it is to be something else, or came or went meanwhile.
+    Refused,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Done,
+    /// The next try may do.
+    Failed,
+    /// What was to be written is wrong.
+    Refused,
 }
 
 impl Ledger {
@@ -63,6 +75,7 @@ impl Ledger {
         let wait = before.is_some_and(|entry| match entry.state {
             State::UnderWay => true,
             State::Done if entry.content == content && entry.version.as_deref() == version => true,
+            State::Refused => entry.content == content && entry.version.is_some() == version.is_some(),
             State::Done | State::Failed => now < entry.not_before,
         });
         if wait {
@@ -77,10 +90,14 @@ impl Ledger {
     }
 
     /// Notes how a write ended, and returns how often it failed in a row.
-    pub(super) fn ended(&mut self, id: &ObjectId, part: Part, is_done: bool, now: Instant) -> u32 {
+    pub(super) fn ended(&mut self, id: &ObjectId, part: Part, end: End, now: Instant) -> u32 {
         let key = (id.clone(), part);
         let Some(entry) = self.entries.get_mut(&key) else { return 0 };
-        if !is_done {
+        if end == End::Refused {
+            (entry.state, entry.failures, entry.not_before) = (State::Refused, 1, now);
+            return entry.failures;
+        }
+        if end == End::Failed {
             let wait = RETRY_MIN * 2u32.saturating_pow(entry.failures.min(16));
             entry.not_before = now + wait.min(RETRY_MAX);
             (entry.state, entry.failures) = (State::Failed, entry.failures.saturating_add(1));
@@ -162,7 +179,8 @@ mod tests {
         }
 
         fn ended(&mut self, part: Part, is_done: bool) {
-            self.ledger.ended(&self.id, part, is_done, self.now);
+            let end = if is_done { End::Done } else { End::Failed };
+            self.ledger.ended(&self.id, part, end, self.now);
         }
     }
 
@@ -231,6 +249,22 @@ mod tests {
         assert!(!begins(&mut written), "this was another list");
         written.ledger.seen_all(Kind::Service);
         assert!(begins(&mut written));
+    }
+
+    #[test]
+    fn what_was_refused_waits_until_it_is_something_else() {
+        let mut written = Written::new();
+        assert!(written.begins(Part::Object, 1, "v1"));
+        written.ledger.ended(&written.id, Part::Object, End::Refused, written.now);
+        written.now += RETRY_MAX * 100;
+        assert!(!written.begins(Part::Object, 1, "v1"));
+        written.ledger.seen(&written.id);
+        assert!(!written.begins(Part::Object, 1, "v2"), "its own status moves its version");
+        assert_eq!(written.ledger.next(written.now), None);
+        assert!(written.begins(Part::Object, 2, "v2"));
+        written.ledger.ended(&written.id, Part::Object, End::Refused, written.now);
+        let is_gone = written.ledger.begins(&written.id, Part::Object, &json!(2), None, written.now);
+        assert!(is_gone, "what cannot be changed may be made anew");
     }
 
     #[test]

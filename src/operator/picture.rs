@@ -22,6 +22,7 @@ use super::build::{
 use super::nodes::{NodeId, Pod};
 use super::shelf::{Shelf, named_in};
 use super::watch::Source;
+use crate::api::refs::{ServiceTemplate, ServiceType};
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
 use crate::plan::{Key, Minted, Placement, Plan, Sealed, Unreadable, World};
 use crate::settings;
@@ -400,19 +401,24 @@ impl Picture {
 
     fn placement(&self, key: &Key, cluster: &MqttCluster) -> Placement {
         let listeners = cluster.spec.client_listeners();
-        let address = |name: String, port: i32| self.address(&key.namespace, name, port);
         let of_listener = |listener: &crate::api::cluster::Listener| {
             let service = listener_service(&key.name, &listener.name);
-            Some((listener.name.clone(), address(service, listener.port)?))
+            let address =
+                self.address(&key.namespace, service, listener.port, listener.service.as_ref())?;
+            Some((listener.name.clone(), address))
         };
         let link = cluster.spec.link_listener.as_ref();
         let is_advertised =
             link.is_some_and(|link| link.advertised_address.as_ref().is_some_and(|it| !it.is_empty()));
         let link_port = cluster.spec.link_port().filter(|_| !is_advertised);
+        let link_address = link_port.and_then(|port| {
+            let template = link.and_then(|link| link.service.as_ref());
+            self.address(&key.namespace, link_service(&key.name), port, template)
+        });
         Placement {
             bind: BIND.to_owned(),
             listener_addresses: listeners.iter().filter_map(of_listener).collect(),
-            link_address: link_port.and_then(|port| address(link_service(&key.name), port)),
+            link_address,
             admin: true,
             nodes: self.node_names(key, cluster),
             selector: Some(selector_text(cluster)),
@@ -467,12 +473,23 @@ impl Picture {
             .collect()
     }
 
-    /// Where a Service is reached: behind a load balancer once that has an address, else by its name.
-    fn address(&self, namespace: &str, name: String, port: i32) -> Option<String> {
+    /// Where a Service is reached: behind a load balancer once that has an address, else by its name. One that is not there (yet,
+    /// or because somebody deleted it) is reached as the one will be that takes its place.
+    fn address(
+        &self,
+        namespace: &str,
+        name: String,
+        port: i32,
+        template: Option<&ServiceTemplate>,
+    ) -> Option<String> {
         let port = u16::try_from(port).ok()?;
         let id = ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name };
-        let service = &self.children.get(&id)?.body;
-        if service["spec"]["type"] != "LoadBalancer" {
+        let service = self.children.get(&id).map_or(&Value::Null, |found| &*found.body);
+        let is_balanced = match service["spec"]["type"].as_str() {
+            Some(type_) => type_ == "LoadBalancer",
+            None => template.and_then(|it| it.type_) == Some(ServiceType::LoadBalancer),
+        };
+        if !is_balanced {
             return Some(values::join_host_port(&format!("{}.{namespace}.svc", id.name), port));
         }
         let ingress = &service["status"]["loadBalancer"]["ingress"][0];

@@ -65,6 +65,9 @@ pub(super) enum WriteError {
     /// The API server does not answer.
     #[error("failed to {0} {1}: no answer in {2:?}")]
     TimedOut(&'static str, ObjectId, Duration),
+    /// The API server has looked at it, and refuses it for what it is.
+    #[error("the API server refuses {0}: {1}")]
+    Refused(ObjectId, String),
     /// Its namespace goes, or is gone.
     #[error("nothing is written to {0}: its namespace is being deleted")]
     Leaving(ObjectId),
@@ -118,6 +121,7 @@ impl WriteError {
     fn of(verb: &'static str, id: ObjectId, error: kube::Error) -> WriteError {
         match &error {
             kube::Error::Api(status) if is_of_namespace(status) => WriteError::Leaving(id),
+            kube::Error::Api(status) if is_final(status) => WriteError::Refused(id, status.message.clone()),
             _ => WriteError::Api(verb, id, Box::new(error)),
         }
     }
@@ -131,12 +135,18 @@ fn is_of_namespace(status: &Status) -> bool {
     is_going || is_gone
 }
 
+/// Whether the answer would be the same again: a field that is invalid, or cannot be read at all. Webhooks may change their mind.
+fn is_final(status: &Status) -> bool {
+    (status.is_invalid() || status.code == 400) && !status.message.starts_with("admission webhook")
+}
+
 async fn apply(api: &Api<DynamicObject>, name: &str, body: &Value, before: Before) -> kube::Result<Outcome> {
     let applied = api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
+    let may_be_mended = before != Before::New && body["spec"].is_object();
     let stored = match applied {
         Ok(object) if is_as_wanted(body, &object) => object,
         // Secrets and accounts have nothing that could be mended: somebody sealed them.
-        Err(kube::Error::Api(status)) if status.is_invalid() && body["spec"].is_object() => {
+        Err(kube::Error::Api(status)) if status.is_invalid() && may_be_mended => {
             mend(api, name, body).await?
         }
         Err(error) => return Err(error),

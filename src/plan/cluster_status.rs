@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::clusters::Cluster;
 use super::links::Link;
 use super::reports::{self, Node, decisive};
-use super::world::{Key, Sealed, World};
+use super::world::{Key, Sealed, Trouble, World};
 use crate::api::cluster::{Durability, LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
 use crate::api::conditions::{self, State, Status};
 use crate::api::link::ClusterLinkStatus;
@@ -24,7 +24,7 @@ struct Seen<'a> {
     cluster: &'a Cluster<'a>,
     nodes: Vec<Node<'a>>,
     /// What keeps its objects from being brought about.
-    trouble: Option<&'a String>,
+    trouble: Option<&'a Trouble>,
     /// Why it still runs what an earlier version of us made it run.
     waits: Option<&'a String>,
 }
@@ -51,7 +51,7 @@ pub(super) fn status(
     let count = |nodes: usize| Some(i32::try_from(nodes).unwrap_or(i32::MAX));
     MqttClusterStatus {
         observed_generation: cluster.object.metadata.generation,
-        conditions: Some(conditions_of(cluster, states, now)),
+        conditions: Some(conditions_of(&seen, states, now)),
         replicas: count(world.reports.get(&cluster.key).map_or(0, BTreeMap::len)),
         ready_replicas: count(
             seen.nodes.iter().filter(|node| listening(node).status == Status::True).count(),
@@ -65,11 +65,13 @@ pub(super) fn status(
     }
 }
 
-fn conditions_of(cluster: &Cluster<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
-    let previous = cluster.object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    // The first two are a person's to put right, the rest is what nodes are working on.
-    let passing = conditions::kstatus(&states[..2], &states[2..5]);
-    let generation = cluster.object.metadata.generation;
+fn conditions_of(seen: &Seen<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
+    let object = seen.cluster.object;
+    let previous = object.status.as_ref().and_then(|status| status.conditions.as_deref());
+    // The first two are a person's to put right, the rest is what nodes are working on, unless that was refused.
+    let mistakes = if seen.trouble.is_some_and(|trouble| trouble.is_refused) { 3 } else { 2 };
+    let passing = conditions::kstatus(&states[..mistakes], &states[mistakes..5]);
+    let generation = object.metadata.generation;
     conditions::list(&conditions::OF_CLUSTER, states, passing, generation, previous, now)
 }
 
@@ -84,7 +86,7 @@ fn resolved_refs(seen: &Seen<'_>) -> State {
 /// As for a Deployment: False when nodes cannot come up, True when they are there.
 fn progressing(seen: &Seen<'_>) -> State {
     if let Some(trouble) = seen.trouble {
-        return State::no("ApplyFailed", trouble);
+        return trouble.state();
     }
     let starting = || State::unknown("NodesStarting", "No node is known yet.");
     let states: Vec<State> = seen.nodes.iter().map(started).collect();

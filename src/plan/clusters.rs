@@ -17,7 +17,7 @@ use super::world::{Key, Placement, Sealed, World};
 use crate::api::cluster::{Durability, LinkTlsMode};
 use crate::api::conditions::State;
 use crate::api::{Finding, MqttCluster, check, values};
-use crate::pki::{LeafRequest, OPERATOR_LEAF_LIFE, Random, Role, Usage};
+use crate::pki::{Leaf, LeafRequest, OPERATOR_LEAF_LIFE, Random, Role, Usage};
 use crate::settings::{self, Limits, LinkListener, ServerTls, Settings};
 
 /// A cluster, and what became of its spec.
@@ -317,7 +317,7 @@ fn render_link_listener(
     let tls = match object.spec.link_tls_mode() {
         LinkTlsMode::Plaintext => None,
         LinkTlsMode::Auto => {
-            let request = server_request(key, host);
+            let request = server_request(key, host, minted.link_server.as_ref());
             let leaf = tend_leaf(&mut minted.link_server, &request, &minted.authorities, now, random);
             let leaf = leaf.ok_or_else(|| unnameable(&request))?;
             endpoint.not_after = leaf.says().ok().map(|own| own.not_after);
@@ -407,14 +407,19 @@ fn nodes_role(key: &Key) -> Role {
     Role::Node { namespace: key.namespace.clone(), cluster: key.name.clone(), node: "*".to_owned() }
 }
 
-fn server_request(key: &Key, host: Option<String>) -> LeafRequest {
+/// While an address is not known, a certificate keeps the one it has: a load balancer that is made anew may get it again.
+fn server_request(key: &Key, host: Option<String>, before: Option<&Leaf>) -> LeafRequest {
     let role = nodes_role(key);
     let mut request =
         LeafRequest { role: Some(role), usage: Usage::Server, dns: vec![stable_name(key)], ips: Vec::new() };
     match host.map(|host| host.parse().map_err(|_| host)) {
         Some(Ok(ip)) => request.ips.push(ip),
         Some(Err(name)) => request.dns.push(name),
-        None => {}
+        None => {
+            if let Some(said) = before.and_then(|leaf| leaf.says().ok()) {
+                (request.dns, request.ips) = (said.dns.clone(), said.ips.clone());
+            }
+        }
     }
     request
 }

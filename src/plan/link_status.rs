@@ -9,7 +9,7 @@ use super::clusters::Cluster;
 use super::halves::{self, Half};
 use super::links::Link;
 use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
-use super::world::{Key, World};
+use super::world::{Key, Trouble, World};
 use crate::api::conditions::{self, State, Status};
 use crate::api::link::{ClusterLinkStatus, Dial, Dialect, Effective, Invitation, LocalStatus, RemoteStatus};
 use crate::settings;
@@ -24,7 +24,7 @@ const FILTER_BYTES_MAX: usize = 1_024;
 struct Seen<'a> {
     link: &'a Link<'a>,
     /// What keeps its objects from being brought about.
-    trouble: Option<&'a String>,
+    trouble: Option<&'a Trouble>,
     /// Both sides, each with the nodes that run it; the local side first.
     sides: Vec<Side<'a>>,
 }
@@ -67,7 +67,7 @@ pub(super) fn status(
         link.local.as_ref().and_then(|key| clusters.get(key)).map(|cluster| cluster.name.clone());
     ClusterLinkStatus {
         observed_generation: link.object.metadata.generation,
-        conditions: Some(conditions_of(link, states, now)),
+        conditions: Some(conditions_of(&seen, states, now)),
         local: reports::telling(LocalStatus {
             cluster_name: local_name.clone(),
             connections: connections(&near),
@@ -82,10 +82,13 @@ pub(super) fn status(
     }
 }
 
-fn conditions_of(link: &Link<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
+fn conditions_of(seen: &Seen<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {
+    let link = seen.link;
     let previous = link.object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    // The first two are a person's to put right, the third is what nodes are working on, unless there is no room for it.
-    let mistakes = if link.too_large.is_some() { 3 } else { 2 };
+    // The first two are a person's to put right, the third is what nodes are working on, unless there is no room for it or it
+    // was refused.
+    let is_refused = seen.trouble.is_some_and(|trouble| trouble.is_refused);
+    let mistakes = if link.too_large.is_some() || is_refused { 3 } else { 2 };
     let mut passing = conditions::kstatus(&states[..mistakes], &states[mistakes..3]);
     if !link.enabled() {
         let message = "The link is disabled (spec.enabled: false).";
@@ -111,7 +114,7 @@ fn programmed(seen: &Seen<'_>) -> State {
         return State::no(finding.reason, finding.message_with_path());
     }
     if let Some(trouble) = seen.trouble {
-        return State::no("ApplyFailed", trouble);
+        return trouble.state();
     }
     let states: Vec<State> = seen
         .sides

@@ -10,6 +10,7 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::minted::Minted;
+use crate::api::conditions::State;
 use crate::api::{ClusterLink, MqttCluster};
 use crate::settings::Settings;
 use crate::settings::report::NodeReport;
@@ -37,15 +38,37 @@ pub struct World {
     /// What the nodes of each cluster say, by the node's name.
     pub reports: BTreeMap<Key, BTreeMap<String, NodeView>>,
     /// What keeps the objects of a cluster from being brought about, where something does.
-    pub troubles: BTreeMap<Key, String>,
+    pub troubles: BTreeMap<Key, Trouble>,
     /// The same for links.
-    pub link_troubles: BTreeMap<Key, String>,
+    pub link_troubles: BTreeMap<Key, Trouble>,
     /// Why nodes still run what an earlier version of us made them run, where that is meant to be.
     pub waits: BTreeMap<Key, String>,
     /// What each cluster ran before: stays in force where the new spec is refused.
     pub running: BTreeMap<Key, Sealed>,
     /// [`super::Plan::minted`] of the last plan.
     pub minted: Minted,
+}
+
+/// What keeps an object from being brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What happened, in a sentence without its full stop.
+    pub message: String,
+    /// Whether it was looked at and refused for what it is: trying again changes nothing, and a person has to.
+    pub is_refused: bool,
+}
+
+impl Trouble {
+    /// As a condition: what does not hold, and what to do.
+    pub(super) fn state(&self) -> State {
+        match self.is_refused {
+            true => State::no(
+                "ApplyRefused",
+                format!("{}; correct the part of the spec that it follows from", self.message),
+            ),
+            false => State::no("ApplyFailed", &self.message),
+        }
+    }
 }
 
 /// What is there and cannot be read.

@@ -350,6 +350,40 @@ fn an_object_made_anew_at_once_does_not_inherit_either() {
 }
 
 #[test]
+fn a_service_that_is_made_anew_changes_nothing_else() {
+    let mut world = two_regions();
+    world.settle();
+    world.delete(&id(Kind::Service, "us-east-link"));
+    let writes: Vec<String> = world.decide().iter().map(|write| write.id().to_string()).collect();
+    assert_eq!(writes, ["Service mqtt/us-east-link"]);
+}
+
+#[test]
+fn a_load_balancer_that_is_made_anew_costs_no_certificate() {
+    let mut world = two_regions();
+    let spec = json!({"linkListener": {"service": {"type": "LoadBalancer"}}});
+    world.own(Kind::MqttCluster, "us-east", spec);
+    world.settle();
+    let service = id(Kind::Service, "us-east-link");
+    let has_address = |world: &mut World| {
+        let ingress = json!({"loadBalancer": {"ingress": [{"ip": "2001:db8::7"}]}});
+        world.change(&service, |service| service["status"] = ingress);
+        world.settle();
+        assert_eq!(
+            world.objects[&id(Kind::MqttCluster, "us-east")]["status"]["linkListener"]["address"],
+            "[2001:db8::7]:11883"
+        );
+    };
+    has_address(&mut world);
+    let minted = id(Kind::Secret, "mqlink-us-east-minted");
+    let before = world.objects[&minted]["data"].clone();
+    world.delete(&service);
+    world.settle();
+    has_address(&mut world);
+    assert_eq!(world.objects[&minted]["data"], before);
+}
+
+#[test]
 fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
     let mut world = two_regions();
     world.settle();
@@ -511,6 +545,38 @@ fn a_write_that_goes_on_failing_is_a_condition_of_its_cluster() {
     world.now += Duration::from_secs(60);
     world.settle();
     assert!(!world.condition("us-east", "Ready").contains("ApplyFailed"));
+}
+
+#[test]
+fn what_the_server_refuses_is_not_tried_again_until_it_is_something_else() {
+    let mut world = two_regions();
+    world.settle();
+    let set = id(Kind::StatefulSet, "us-east");
+    let with_label = |world: &mut World, value: &str| {
+        let cluster = id(Kind::MqttCluster, "us-east");
+        let labels = json!({"metadata": {"labels": {"a": value}}});
+        world.change(&cluster, |cluster| cluster["spec"]["podTemplate"] = labels);
+    };
+    with_label(&mut world, "not a value");
+    let writes: Vec<Write> = world.decide().into_iter().filter(|write| *write.id() == set).collect();
+    assert_eq!(writes.len(), 1);
+    world.end(set.clone(), Part::Object, Err(WriteError::Refused(set.clone(), "labels: no".to_owned())));
+    world.settle();
+    let said = "ApplyRefused the API server refuses StatefulSet mqtt/us-east: labels: no; correct";
+    assert!(world.condition("us-east", "Stalled").starts_with(said), "{}", world.condition("us-east", "Stalled"));
+    // The pods that run go on, and move the version of their set.
+    world.change(&set, |set| set["status"] = json!({"readyReplicas": 1}));
+    world.now += Duration::from_secs(3600);
+    assert_eq!(world.settle(), 0);
+    // What is there is what is wanted again, so nothing is written that could take the trouble away.
+    world.change(&id(Kind::MqttCluster, "us-east"), |cluster| {
+        cluster["spec"].as_object_mut().expect("a spec").remove("podTemplate");
+    });
+    world.settle();
+    assert_eq!(world.condition("us-east", "Stalled"), "");
+    with_label(&mut world, "value");
+    world.settle();
+    assert_eq!(world.objects[&set]["spec"]["template"]["metadata"]["labels"]["a"], "value");
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn durability_is_for_clusters_with_a_volume() {
 fn what_cannot_be_applied_is_said() {
     let mut world = world(&cluster("{}"));
     let trouble = "failed to apply Service default/us-mqtt: quota";
-    world.troubles.insert(key("us"), trouble.to_owned());
+    world.troubles.insert(key("us"), Trouble { message: trouble.to_owned(), is_refused: false });
     let plan = planned(&world);
     check_cluster(&plan, "us", "Progressing", "False/ApplyFailed");
     check_cluster(&plan, "us", "Ready", "False/ApplyFailed");

@@ -214,11 +214,30 @@ fn a_cluster_that_waits_for_its_upgrade_says_so_and_is_ready() {
 #[test]
 fn a_link_whose_secret_cannot_be_written_is_not_programmed() {
     let mut troubled = later(world(TWO));
-    troubled.link_troubles.insert(key("us-eu"), "failed to apply Secret: forbidden".into());
+    let trouble = |is_refused| Trouble { message: "failed to apply Secret: forbidden".into(), is_refused };
+    troubled.link_troubles.insert(key("us-eu"), trouble(false));
     let plan = planned(&troubled);
     check_link(&plan, "us-eu", "Programmed", "False/ApplyFailed");
     check_link(&plan, "us-eu", "Connected", "True/Connected");
     check_link(&plan, "us-eu", "Ready", "False/ApplyFailed");
+    check_link(&plan, "us-eu", RECONCILING, "True/ApplyFailed");
+    troubled.link_troubles.insert(key("us-eu"), trouble(true));
+    check_link(&planned(&troubled), "us-eu", STALLED, "True/ApplyRefused");
+}
+
+#[test]
+fn what_the_server_refuses_for_good_is_a_persons_to_put_right() {
+    let mut troubled = later(world(TWO));
+    let trouble = |is_refused| Trouble { message: "StatefulSet us: no".into(), is_refused };
+    troubled.troubles.insert(key("us"), trouble(false));
+    check_cluster(&planned(&troubled), "us", RECONCILING, "True/ApplyFailed");
+    troubled.troubles.insert(key("us"), trouble(true));
+    let plan = planned(&troubled);
+    check_cluster(&plan, "us", STALLED, "True/ApplyRefused");
+    check_cluster(&plan, "us", "Ready", "False/ApplyRefused");
+    let message = cluster_condition(&plan, "us", "Progressing").message;
+    assert_eq!(message, "StatefulSet us: no; correct the part of the spec that it follows from");
+    check_cluster(&plan, "us", "ConfigApplied", "True/Applied");
 }
 
 #[test]
