@@ -578,7 +578,7 @@ pub struct PodTemplate {
 pub struct PodMetadata {
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::string_map")]
+    #[schemars(schema_with = "schema::labels")]
     pub labels: Option<BTreeMap<String, String>>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::bounds::NAME_CHARS_MAX;
-use super::schema::{DNS_LABEL, SERVICE_LABEL};
+use super::schema::{DNS_LABEL, QUANTITY, SERVICE_LABEL, VARIABLE};
 use super::{ClusterLink, MqttCluster};
 
 /// A kind of this API.
@@ -79,6 +79,7 @@ pub fn crd(kind: Kind) -> Value {
             root.pointer_mut(&pointer).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
         {
             drop_descriptions(part);
+            narrow(part, field);
         }
     }
     crd
@@ -122,6 +123,41 @@ fn tidy_schema(schema: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Says of Kubernetes' own types what their schema leaves to those who read them: what is wrong is to be refused when it is
+/// written, not when the pods are made. `field` is where they stand, which decides what an operator may be.
+fn narrow(schema: &mut Value, field: &str) {
+    let Value::Object(object) = schema else { return };
+    for (name, inner) in object.iter_mut() {
+        let own = match (name.as_str(), field) {
+            ("effect", _) => json!({"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]}),
+            ("whenUnsatisfiable", _) => json!({"enum": ["DoNotSchedule", "ScheduleAnyway"]}),
+            ("operator", "nodeAffinity") => {
+                json!({"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]})
+            }
+            ("operator", "affinity" | "topologySpread") => {
+                json!({"enum": ["In", "NotIn", "Exists", "DoesNotExist"]})
+            }
+            ("maxSkew", _) => json!({"minimum": 1}),
+            ("name", "env") => json!({"pattern": VARIABLE}),
+            ("additionalProperties", "resources") => json!({"pattern": QUANTITY}),
+            _ => json!({}),
+        };
+        let own = own.as_object().expect("it is written as one").clone();
+        let is_leaf = !own.is_empty();
+        if let Some(leaf) = inner.as_object_mut().filter(|_| is_leaf) {
+            leaf.extend(own);
+            continue;
+        }
+        let field = match name.as_str() {
+            "nodeAffinity" => "nodeAffinity",
+            // The names of other things.
+            "valueFrom" => "",
+            _ => field,
+        };
+        narrow(inner, field);
     }
 }
 

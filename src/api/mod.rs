@@ -68,6 +68,8 @@ pub mod bounds {
     pub const TEXT_CHARS_MAX: usize = 512;
     /// Entries of a map of labels or annotations.
     pub const MAP_ENTRIES_MAX: usize = 64;
+    /// Characters of a label's value.
+    pub const LABEL_CHARS_MAX: usize = 63;
     /// Connections of a forwarding pool.
     pub const POOL_SIZE_MAX: i32 = 64;
     /// Largest value of any packet window: packet ids have 16 bits.

@@ -45,6 +45,14 @@ pub(super) const CLIENT_ID_PREFIX: &str = "^[A-Za-z0-9._-]*$";
 /// An address range: an IP address with the length of its prefix.
 pub(super) const CIDR: &str = "^[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}$";
 
+/// A quantity of Kubernetes, above or equal to nothing: `100m`, `1.5`, `64Mi`, `1e3`.
+pub(super) const QUANTITY: &str =
+    "^([0-9]+([.][0-9]*)?|[.][0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][0-9]{1,2})?$";
+/// The value of a label; may be empty.
+pub(super) const LABEL_VALUE: &str = "^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$";
+/// The name of an environment variable: visible ASCII and spaces, without `=`.
+pub(super) const VARIABLE: &str = "^[ -<>-~]+$";
+
 /// The origin of a web page: a scheme and a host, maybe with a port.
 pub(super) const ORIGIN: &str = r"^[a-z][a-z0-9+.-]*://[!-.0->@-~]+$";
 
@@ -283,6 +291,13 @@ pub(super) fn claim(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn string_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": MAP_ENTRIES_MAX, "additionalProperties": { "type": "string" },
+    })
+}
+
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": MAP_ENTRIES_MAX,
+        "additionalProperties": { "type": "string", "maxLength": LABEL_CHARS_MAX, "pattern": LABEL_VALUE },
     })
 }
 

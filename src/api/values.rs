@@ -26,6 +26,17 @@ pub fn bytes(text: &str) -> Option<u64> {
     Some(number.parse::<u64>().ok()?.saturating_mul(factor))
 }
 
+/// Whether this is a quantity of Kubernetes that is not below nothing, such as `250m`, `1.5` or `64Mi`.
+pub fn is_quantity(text: &str) -> bool {
+    let number = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+    let (number, unit) = text.split_at(number);
+    let is_number = number.bytes().any(|byte| byte != b'.') && number.matches('.').count() <= 1;
+    let is_exponent =
+        |digits: &str| (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    const UNITS: [&str; 14] = ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    is_number && (UNITS.contains(&unit) || unit.strip_prefix(['e', 'E']).is_some_and(is_exponent))
+}
+
 /// Reads a duration such as `90s` or `1h30m`; `None` when it is not one or is zero.
 pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut parts) = (text, Duration::ZERO, 0);

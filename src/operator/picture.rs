@@ -403,8 +403,7 @@ impl Picture {
         let listeners = cluster.spec.client_listeners();
         let of_listener = |listener: &crate::api::cluster::Listener| {
             let service = listener_service(&key.name, &listener.name);
-            let address =
-                self.address(&key.namespace, service, listener.port, listener.service.as_ref())?;
+            let address = self.address(&key.namespace, service, listener.port, listener.service.as_ref())?;
             Some((listener.name.clone(), address))
         };
         let link = cluster.spec.link_listener.as_ref();

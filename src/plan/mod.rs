@@ -43,7 +43,9 @@ pub use halves::invitation_name;
 pub use link_status::rtt_bucket;
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
 pub use users::{UsersError, parse_users};
-pub use world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, Trouble, Unreadable, World};
+pub use world::{
+    Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, Trouble, Unreadable, World,
+};
 
 /// What should run, and what is true.
 #[derive(Clone, Debug, Default)]

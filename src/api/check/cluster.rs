@@ -304,10 +304,23 @@ fn check_allowed_links(found: &mut Findings, allowed: &AllowedLinks) {
 
 fn check_pod_template(found: &mut Findings, template: &PodTemplate) {
     if let Some(metadata) = &template.metadata {
-        found.entries("spec.podTemplate.metadata.labels", metadata.labels.as_ref());
+        found.labels("spec.podTemplate.metadata.labels", metadata.labels.as_ref());
         found.entries("spec.podTemplate.metadata.annotations", metadata.annotations.as_ref());
     }
     if let Some(class) = &template.priority_class {
         found.reference("spec.podTemplate.priorityClass", class);
+    }
+    let resources = template.resources.clone().unwrap_or_default();
+    for (field, quantities) in [("requests", resources.requests), ("limits", resources.limits)] {
+        for (name, quantity) in quantities.into_iter().flatten() {
+            found.quantity(format!("spec.podTemplate.resources.{field}.{name}"), &quantity.0);
+        }
+    }
+    for (index, variable) in template.env.iter().flatten().enumerate() {
+        found.variable(format!("spec.podTemplate.env[{index}].name"), &variable.name);
+    }
+    for (index, constraint) in template.topology_spread.iter().flatten().enumerate() {
+        let path = format!("spec.podTemplate.topologySpread[{index}].maxSkew");
+        found.range(path, constraint.max_skew, i32::MAX);
     }
 }

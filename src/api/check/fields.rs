@@ -137,6 +137,31 @@ impl Findings {
         self.require(entries <= MAP_ENTRIES_MAX, path, message);
     }
 
+    /// Labels of Kubernetes. Their names are left to it.
+    pub(super) fn labels(&mut self, path: impl Display, map: Option<&BTreeMap<String, String>>) {
+        self.entries(&path, map);
+        for (name, value) in map.into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            self.chars(&path, value, 0, LABEL_CHARS_MAX);
+            let end = |c: char| c.is_ascii_alphanumeric();
+            let fits = value.starts_with(end) && value.ends_with(end) && value.chars().all(is_name_char);
+            let message =
+                "must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit";
+            self.require(value.is_empty() || fits, path, message);
+        }
+    }
+
+    /// A quantity of Kubernetes.
+    pub(super) fn quantity(&mut self, path: impl Display, value: &str) {
+        self.require(values::is_quantity(value), path, "must be a quantity such as 250m, 2 or 64Mi");
+    }
+
+    /// The name of an environment variable.
+    pub(super) fn variable(&mut self, path: impl Display, name: &str) {
+        let fits = !name.is_empty() && name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
+        self.require(fits, path, "must be the name of an environment variable: visible ASCII without '='");
+    }
+
     pub(super) fn items(&mut self, path: impl Display, count: usize, min: usize, max: usize) {
         self.require(count >= min, &path, "must not be empty; remove the field for its default");
         self.require(count <= max, path, format!("has {count} entries, but {max} are the most; remove some"));

@@ -563,7 +563,11 @@ fn what_the_server_refuses_is_not_tried_again_until_it_is_something_else() {
     world.end(set.clone(), Part::Object, Err(WriteError::Refused(set.clone(), "labels: no".to_owned())));
     world.settle();
     let said = "ApplyRefused the API server refuses StatefulSet mqtt/us-east: labels: no; correct";
-    assert!(world.condition("us-east", "Stalled").starts_with(said), "{}", world.condition("us-east", "Stalled"));
+    assert!(
+        world.condition("us-east", "Stalled").starts_with(said),
+        "{}",
+        world.condition("us-east", "Stalled")
+    );
     // The pods that run go on, and move the version of their set.
     world.change(&set, |set| set["status"] = json!({"readyReplicas": 1}));
     world.now += Duration::from_secs(3600);

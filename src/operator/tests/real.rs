@@ -132,6 +132,36 @@ fn a_refused_spec_touches_nothing_that_runs() {
     });
 }
 
+/// A mistake that only the validation of the pods finds, in a cluster that is new and in one that runs.
+#[test]
+fn a_mistake_that_only_the_server_finds_is_told_in_its_words_and_mended() {
+    play(async |scene| {
+        let cluster = json!({
+            "apiVersion": "mqlink.dev/v1alpha1", "kind": "MqttCluster", "metadata": {"name": "us"},
+            "spec": {"podTemplate": {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}},
+        });
+        scene.create(Kind::MqttCluster, cluster).await;
+        let mut operator = scene.operator();
+        let stalls = |object: Option<&Value>| condition(object, "Stalled") == Some(("True", "ApplyRefused"));
+        scene.until(Kind::MqttCluster, "us", stalls).await;
+        let said = scene.get(Kind::MqttCluster, "us").await["status"]["conditions"].to_string();
+        assert!(said.contains("must be less than or equal to cpu limit"), "{said}");
+        operator.rests(&scene).await;
+        let mended = json!({"spec": {"podTemplate": {"resources": {"limits": {"cpu": "2"}}}}});
+        scene.merge(Kind::MqttCluster, "us", mended).await;
+        scene.until(Kind::StatefulSet, "us", exists).await;
+        let is_mended = |object: Option<&Value>| condition(object, "Stalled").is_none();
+        scene.until(Kind::MqttCluster, "us", is_mended).await;
+        // The name of a label is no name.
+        let wrong = json!({"spec": {"podTemplate": {"metadata": {"labels": {"-": "a"}}}}});
+        scene.merge(Kind::MqttCluster, "us", wrong).await;
+        scene.until(Kind::MqttCluster, "us", stalls).await;
+        let right = json!({"spec": {"podTemplate": {"metadata": {"labels": {"-": null}}}}});
+        scene.merge(Kind::MqttCluster, "us", right).await;
+        scene.until(Kind::MqttCluster, "us", is_mended).await;
+    });
+}
+
 #[test]
 fn an_object_of_somebody_else_is_left_alone() {
     play(async |scene| {

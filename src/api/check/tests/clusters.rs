@@ -435,6 +435,74 @@ fn who_may_link_and_how_pods_look() {
     ]);
 }
 
+/// What else only the validation of the StatefulSet would find.
+#[test]
+fn mistakes_in_pods_are_found_in_the_template() {
+    let label = |value: &str| format!("{{podTemplate: {{metadata: {{labels: {{a: '{value}'}}}}}}}}");
+    let memory = |value: &str| format!("{{podTemplate: {{resources: {{limits: {{memory: {value}}}}}}}}}");
+    let variable = |name: &str| format!("{{podTemplate: {{env: [{{name: '{name}'}}]}}}}");
+    let toleration = |effect: &str| format!("{{podTemplate: {{tolerations: [{{effect: {effect}}}]}}}}");
+    let spread = |skew: i32, when: &str| {
+        format!(
+            "{{podTemplate: {{topologySpread: [{{maxSkew: {skew}, topologyKey: zone, whenUnsatisfiable: {when}}}]}}}}"
+        )
+    };
+    let on_nodes = |operator: &str| {
+        let terms = format!("[{{matchExpressions: [{{key: a, operator: {operator}, values: ['1']}}]}}]");
+        format!(
+            "{{podTemplate: {{affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: {terms}}}}}}}}}}}"
+        )
+    };
+    let beside_pods = |operator: &str| {
+        let selector = format!("{{matchExpressions: [{{key: a, operator: {operator}, values: ['1']}}]}}");
+        format!(
+            "{{podTemplate: {{affinity: {{podAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: [{{topologyKey: zone, labelSelector: {selector}}}]}}}}}}}}"
+        )
+    };
+    check_clusters(vec![
+        accept(label("")),
+        accept(label("A.b_c-9")),
+        accept(label(&"x".repeat(63))),
+        refuse(&["spec.podTemplate.metadata.labels.a"], label(&"x".repeat(64))),
+        refuse(&["spec.podTemplate.metadata.labels.a"], label("two words")),
+        refuse(&["spec.podTemplate.metadata.labels.a"], label("-a")),
+        accept(memory("64Mi")),
+        accept(memory("1.5Gi")),
+        accept(memory(".5G")),
+        accept(memory("'1e3'")),
+        accept(memory("1000")),
+        refuse(&["spec.podTemplate.resources.limits.memory"], memory("64MB")),
+        refuse(&["spec.podTemplate.resources.limits.memory"], memory("much")),
+        refuse(&["spec.podTemplate.resources.limits.memory"], memory("'-1'")),
+        refuse(&["spec.podTemplate.resources.limits.memory"], memory("'.'")),
+        refuse(&["spec.podTemplate.resources.limits.memory"], memory("''")),
+        accept(variable("A_b.c-1")),
+        refuse(&["spec.podTemplate.env[0].name"], variable("a=b")),
+        refuse(&["spec.podTemplate.env[0].name"], variable("")),
+        refuse(&["spec.podTemplate.env[0].name"], variable("é")),
+        accept("{podTemplate: {env: [{name: A, valueFrom: {secretKeyRef: {name: a.b, key: c}}}]}}"),
+        accept(toleration("NoExecute")),
+        refuse(&["spec.podTemplate.tolerations[0].effect"], toleration("Never")),
+        accept(spread(1, "DoNotSchedule")),
+        refuse(&["spec.podTemplate.topologySpread[0].maxSkew"], spread(0, "DoNotSchedule")),
+        refuse(&["spec.podTemplate.topologySpread[0].whenUnsatisfiable"], spread(1, "Never")),
+        accept(on_nodes("Gt")),
+        refuse(
+            &[
+                "spec.podTemplate.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator",
+            ],
+            on_nodes("Is"),
+        ),
+        accept(beside_pods("NotIn")),
+        refuse(
+            &[
+                "spec.podTemplate.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchExpressions[0].operator",
+            ],
+            beside_pods("Gt"),
+        ),
+    ]);
+}
+
 /// What the largest spec costs to judge, within the bytes that one object may have.
 #[test]
 fn the_largest_cluster() {
