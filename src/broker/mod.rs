@@ -175,6 +175,12 @@ impl Broker {
         }
     }
 
+    /// Runs a task of the links on the broker's thread. A panic in it ends the node, as one in the broker's own tasks does: see
+    /// [`Broker::shard_lost`].
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+        self.inner.shard.spawn(task)
+    }
+
     /// Lets `f` at the core, for what [`port`] offers, and does what the core then asks for.
     pub fn with_core<T>(&self, f: impl FnOnce(&mut Core) -> T) -> T {
         self.inner.shard.with_core(f)

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use crate::broker::Broker;
 use crate::link::machine::Identity;
 use crate::mqtt::Violation;
 use crate::settings::Link as Half;
@@ -61,9 +62,15 @@ impl DialError {
 }
 
 /// Dials in a task of its own, and serves the connection when there is one.
-pub(super) fn spawn(hub: Weak<RefCell<Hub>>, id: String, half: &Half, own: &Identity) -> AbortHandle {
-    let (half, own) = (half.clone(), own.clone());
-    let task = tokio::task::spawn_local(async move {
+pub(super) fn spawn(
+    hub: Weak<RefCell<Hub>>,
+    broker: &Broker,
+    id: String,
+    half: &Half,
+    own: &Identity,
+) -> AbortHandle {
+    let (half, own, tasks) = (half.clone(), own.clone(), broker.clone());
+    broker.spawn(async move {
         let server = half.server.clone().unwrap_or_default();
         let attempt = tokio::time::timeout(DIAL_TIMEOUT, dial(&half, &own));
         let done = attempt.await.unwrap_or(Err(DialError::Timeout(server)));
@@ -73,7 +80,7 @@ pub(super) fn spawn(hub: Weak<RefCell<Hub>>, id: String, half: &Half, own: &Iden
                 let conn = hub.borrow_mut().open(&id, true, Instant::now());
                 if let Some(conn) = conn {
                     // A task of its own: giving up the attempt must not end the connection it led to.
-                    tokio::task::spawn_local(socket::serve(hub, conn, stream, rest));
+                    tasks.spawn(socket::serve(hub, conn, stream, rest));
                 }
             }
             Err(error) => {
@@ -81,8 +88,7 @@ pub(super) fn spawn(hub: Weak<RefCell<Hub>>, id: String, half: &Half, own: &Iden
                 hub.borrow_mut().dial_failed(&id, error.reason(), &error.to_string(), Instant::now());
             }
         }
-    });
-    task.abort_handle()
+    })
 }
 
 async fn dial(half: &Half, own: &Identity) -> Result<(Stream, Vec<u8>), DialError> {

@@ -31,7 +31,7 @@ pub(super) type SharedHub = Rc<RefCell<Hub>>;
 
 /// All links of a node.
 pub(super) struct Hub {
-    broker: Broker,
+    pub(super) broker: Broker,
     pub(super) own: Identity,
     /// The largest frame that this node takes.
     pub(super) frame_bytes_max: usize,
@@ -357,7 +357,8 @@ impl Hub {
                 }
             }
             Output::Dial => {
-                let task = dial::spawn(self.this.clone(), slot.id.to_string(), slot.link.half(), &self.own);
+                let (hub, id) = (self.this.clone(), slot.id.to_string());
+                let task = dial::spawn(hub, &self.broker, id, slot.link.half(), &self.own);
                 slot.dial = Some(task);
             }
             Output::CancelDial => {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
+use crate::broker::Broker;
 use crate::link::gate::{self, Presented};
 use crate::link::refusal::Refusal;
 use crate::settings::{LinkListener, ServerTls, Settings, bind_everywhere};
@@ -44,7 +45,7 @@ pub(super) struct Listener {
     port: u16,
     tls: Option<ServerTls>,
     acceptor: Rc<RefCell<Option<TlsAcceptor>>>,
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 impl Drop for Listener {
@@ -76,7 +77,8 @@ impl Listener {
         let acceptor = Rc::new(RefCell::new(build_acceptor(wanted.tls.as_ref())?));
         let socket = bind(&settings.bind, wanted.port)
             .map_err(|error| ListenError::Bind(format!("{}:{}", settings.bind, wanted.port), error))?;
-        let task = tokio::task::spawn_local(accept(hub, socket, acceptor.clone()));
+        let broker = hub.borrow().broker.clone();
+        let task = broker.spawn(accept(hub, broker.clone(), socket, acceptor.clone()));
         let (bind, port, tls) = (settings.bind.clone(), wanted.port, wanted.tls.clone());
         Ok(Listener { bind, port, tls, acceptor, task })
     }
@@ -96,14 +98,19 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     })
 }
 
-async fn accept(hub: SharedHub, listener: TcpListener, acceptor: Rc<RefCell<Option<TlsAcceptor>>>) {
+async fn accept(
+    hub: SharedHub,
+    broker: Broker,
+    listener: TcpListener,
+    acceptor: Rc<RefCell<Option<TlsAcceptor>>>,
+) {
     let greetings = Rc::new(Cell::new(0));
     loop {
         match listener.accept().await {
             Ok((tcp, _)) if greetings.get() < GREETINGS_MAX => {
                 let (hub, acceptor) = (hub.clone(), acceptor.borrow().clone());
                 let slot = GreetingSlot::take(&greetings);
-                tokio::task::spawn_local(async move {
+                broker.spawn(async move {
                     let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(&hub, tcp, acceptor)).await;
                     drop(slot);
                     serve(hub, greeted).await;

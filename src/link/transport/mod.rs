@@ -1,8 +1,7 @@
 //! Links on sockets: the link listener, dialling, TLS, and the tasks around the machines.
 //!
-//! Everything runs on the shard's thread, in its `LocalSet`. The machines decide; here is only what needs a
-//! socket, a clock or a task. Of the
-//! broker it knows the handle and its port.
+//! Everything runs on the shard's thread, in tasks of the broker, so that a panic in one ends the node. The machines decide;
+//! here is only what needs a socket, a clock or a task. Of the broker it knows the handle and its port.
 
 mod clock;
 mod tls;
@@ -21,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
 use crate::broker::Broker;
 use crate::settings::Settings;
@@ -46,7 +45,7 @@ struct Inner {
     hub: SharedHub,
     listener: RefCell<Listening>,
     /// Brings the core's events and the machines' timeouts to the hub.
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 impl Drop for Inner {
@@ -66,7 +65,7 @@ impl Links {
     /// Starts without any link; `seed` spreads the delays of diallers. Must be called within a `LocalSet`.
     pub fn start(broker: Broker, own: Identity, seed: u64) -> Links {
         let hub = Hub::new(broker.clone(), own, seed);
-        let task = tokio::task::spawn_local(run(hub.clone(), broker));
+        let task = broker.spawn(run(hub.clone(), broker.clone()));
         Links { inner: Rc::new(Inner { hub, listener: RefCell::default(), task }) }
     }
 

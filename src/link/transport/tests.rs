@@ -6,9 +6,11 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::{Identity, Links};
+use super::{Identity, Links, greeting};
 use crate::broker::Broker;
 use crate::broker::core::ConnectionId;
 
@@ -412,6 +414,42 @@ async fn a_server_of_another_authority_is_not_believed() {
         eu.links[0].dial = Dial::In;
         let (us, _eu) = (Node::start(us, 1), Node::start(eu, 2));
         us.until("us does not go on", |us| us.connected_reason() == "TLSFailed").await;
+    })
+    .await;
+}
+
+/// A node without a link, whose timers would wake its tasks.
+fn lonely() -> Node {
+    let (mut us, _) = pair();
+    us.links.clear();
+    Node::start(us, 1)
+}
+
+/// Who finds the hub taken panics; the node ends with that.
+async fn check_ends(node: &Node, provoke: impl Future<Output = ()>) {
+    tokio::task::yield_now().await; // its tasks have begun
+    let held = node.links.inner.hub.borrow_mut();
+    provoke.await;
+    let ended = tokio::time::timeout(PATIENCE, node.broker.shard_lost()).await;
+    drop(held);
+    assert!(ended.is_ok(), "a task panicked, and the node runs on");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_panic_in_a_task_of_the_links_ends_the_node() {
+    run(async {
+        let node = lonely();
+        let wake = node.links.inner.hub.borrow().wake.clone();
+        check_ends(&node, async { wake.notify_one() }).await;
+
+        let node = lonely();
+        let port = node.settings.link_listener.as_ref().expect("it listens").port;
+        let own = Identity { cluster: "eu".into(), node: "eu-0".into(), incarnation: 1 };
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        check_ends(&node, async {
+            socket.write_all(&greeting::connect(&own, None)).await.expect("it reads");
+        })
+        .await;
     })
     .await;
 }
