@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
 use super::scram;
-use crate::settings::{ARGON2_KIB_MAX, BCRYPT_COST_MAX, ROUNDS_MAX, SecretKind};
+use crate::settings::{BCRYPT_COST_MAX, ROUNDS_MAX, SecretKind};
 
 /// The longest hash that is derived for comparison.
 const HASH_BYTES_MAX: usize = 64;
@@ -43,8 +43,8 @@ pub(super) fn verify(secret: &str, password: &[u8]) -> bool {
 
 fn verify_argon2(secret: &str, password: &[u8]) -> Option<bool> {
     let hash = PasswordHash::new(secret).ok()?;
-    let memory_kib = hash.params.get_decimal("m").unwrap_or_default();
-    let is_bearable = memory_kib <= ARGON2_KIB_MAX;
+    let [kib, passes, lanes] = ["m", "t", "p"].map(|cost| hash.params.get_decimal(cost));
+    let is_bearable = SecretKind::is_bearable_argon2(kib?, passes?, lanes?);
     Some(is_bearable && Argon2::default().verify_password(password, &hash).is_ok())
 }
 

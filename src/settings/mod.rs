@@ -45,4 +45,4 @@ pub use hash::canonical_sha256;
 pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};
 pub use pieces::{Pieces, names_others, without_links};
-pub use secret::{ARGON2_KIB_MAX, BCRYPT_COST_MAX, ROUNDS_MAX, SecretKind};
+pub use secret::{BCRYPT_COST_MAX, ROUNDS_MAX, SecretKind};

@@ -11,9 +11,11 @@ pub const ROUNDS_MAX: u32 = 10_000_000;
 /// Likewise for bcrypt, whose cost is an exponent: about a minute.
 pub const BCRYPT_COST_MAX: u32 = 20;
 /// Likewise for argon2: 1 GiB, in KiB.
-pub const ARGON2_KIB_MAX: u32 = 1 << 20;
-/// And this often over it.
-const ARGON2_PASSES_MAX: u32 = 100;
+const ARGON2_KIB_MAX: u32 = 1 << 20;
+/// And so much over all passes, in KiB: some seconds.
+const ARGON2_WORK_MAX: u64 = 4 << 20;
+/// And in so many lanes; RFC 9106 recommends four.
+const ARGON2_LANES_MAX: u32 = 64;
 
 /// How a secret is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,14 @@ impl SecretKind {
         Self::BEGINNINGS.iter().find_map(find).filter(|(_, rest)| !rest.is_empty())
     }
 
+    /// True if an argon2 hash of these costs is one that we make.
+    pub fn is_bearable_argon2(kib: u32, passes: u32, lanes: u32) -> bool {
+        (1..=ARGON2_LANES_MAX).contains(&lanes)
+            && passes >= 1
+            && kib <= ARGON2_KIB_MAX
+            && u64::from(kib) * u64::from(passes) <= ARGON2_WORK_MAX
+    }
+
     /// Checks that a secret is whole.
     ///
     /// # Errors
@@ -77,7 +87,7 @@ impl SecretKind {
             SecretKind::Mosquitto6 => (is_salt_and_hash(rest), "$6$salt$hash in Base64, 64 bytes of hash"),
             SecretKind::Argon2 => (
                 is_argon2(secret),
-                "$argon2id$v=19$m=…,t=…,p=…$salt$hash with at most 1 GiB of memory and 100 passes",
+                "$argon2id$v=19$m=…,t=…,p=…$salt$hash with at most 64 lanes, 1 GiB of memory, and 4 GiB over all passes (m times t)",
             ),
             SecretKind::Bcrypt => (is_bcrypt(rest), "$2b$, a cost from 04 to 20, `$` and 53 more characters"),
             SecretKind::Pbkdf2Sha256 | SecretKind::Pbkdf2Sha512 => {
@@ -114,9 +124,8 @@ fn is_argon2(secret: &str) -> bool {
     };
     let &[costs, salt, hash] = rest else { return false };
     let cost = |name: &str| costs.split(',').find_map(|one| one.strip_prefix(name)?.parse::<u32>().ok());
-    let is_bearable = cost("m=").is_some_and(|kib| kib <= ARGON2_KIB_MAX)
-        && cost("t=").is_some_and(|passes| (1..=ARGON2_PASSES_MAX).contains(&passes))
-        && cost("p=").is_some();
+    let costs = [cost("m="), cost("t="), cost("p=")];
+    let is_bearable = matches!(costs, [Some(kib), Some(passes), Some(lanes)] if SecretKind::is_bearable_argon2(kib, passes, lanes));
     let long_enough = |text: &str, min| STANDARD_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() >= min);
     ["argon2id", "argon2i", "argon2d"].contains(kind)
         && is_bearable
@@ -168,6 +177,8 @@ mod tests {
             format!("$6$MDEyMzQ1Njc4OWFi${HASH_64}"),
             "$argon2id$v=19$m=64,t=1,p=1$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM"
                 .to_owned(),
+            "$argon2id$v=19$m=1048576,t=4,p=64$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM"
+                .to_owned(),
             format!("$2b$04${bcrypt}"),
             "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$cBg8D2DungRB9k76szThf5ehfyBz991ay6PT8Srwk4M"
                 .to_owned(),
@@ -194,6 +205,10 @@ mod tests {
             "$argon2x$v=19$m=64,t=1,p=1$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
             "$argon2id$v=19$m=4294967295,t=1,p=1$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
             "$argon2id$v=19$m=64,t=4294967295,p=1$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
+            "$argon2id$v=19$m=1048576,t=5,p=1$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
+            "$argon2id$v=19$m=64,t=0,p=1$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
+            "$argon2id$v=19$m=1048576,t=1,p=65$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
+            "$argon2id$v=19$m=64,t=1,p=0$LSb9gjRjgHRXoiZmB0GtHA$NmLJ8P9sALgVF2BhBk/xRG5GsYWbZTsETV3M9R3JjBM",
             "$2b$31$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuuabcdefghijklm",
             "$2b$04$äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäö",
             "$pbkdf2-sha256$1$AAAA$",
