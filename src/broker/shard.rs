@@ -257,8 +257,8 @@ impl Shard {
         };
         let mut core = self.core.borrow_mut();
         let waiting = core.outgoing(id).len();
-        if waiting == 0 && !wire.is_closing.get() {
-            return; // its task was faster
+        if waiting == 0 {
+            return; // its task was faster, and may have said goodbye: to write nothing would be an error now
         }
         match plain.try_write(core.outgoing(id)) {
             Ok(count) => {

@@ -26,6 +26,9 @@ use super::wire::Wire;
 
 /// How long a closing connection may take to read what is left for it.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
+/// How much of what it sent meanwhile is read for that: a packet that is too large is written as a whole before its client
+/// listens, but who sends on and on is worth no time.
+const DRAINED_MAX: usize = 64 << 20;
 
 /// The reading side, and for all but plain TCP both.
 pub(super) enum Socket {
@@ -54,7 +57,7 @@ pub(super) async fn serve(shard: Rc<Shard>, guest: Guest) {
     let wire = Rc::new(wire);
     shard.wires.borrow_mut().insert(id, Rc::clone(&wire));
     wire.is_paused.set(!unread.is_empty());
-    let mut task = Task { shard, wire, socket, id, unread, is_flushed: true };
+    let mut task = Task { shard, wire, socket, id, unread, is_flushed: true, drained: 0 };
     poll_fn(|cx| task.poll_open(cx)).await;
     // A client that does not read must not keep us.
     let _ = tokio::time::timeout(CLOSING_MAX, poll_fn(|cx| task.poll_farewell(cx))).await;
@@ -68,6 +71,8 @@ struct Task {
     /// The beginning of a packet that is not whole yet.
     unread: Vec<u8>,
     is_flushed: bool,
+    /// What was read and forgotten at the end.
+    drained: usize,
 }
 
 impl Drop for Task {
@@ -131,13 +136,14 @@ impl Task {
         self.poll_drain(cx)
     }
 
-    /// Reads and forgets until the client stops: a socket that is closed with unread bytes is reset, and what was sent
+    /// Reads and forgets until the client stops, within bounds: a socket that is closed with unread bytes is reset, and what was sent
     /// last is lost with that.
     fn poll_drain(&mut self, cx: &mut Context) -> Poll<()> {
         let mut buffer = self.shard.buffer.borrow_mut();
         let mut space = ReadBuf::new(&mut buffer);
         match ready!(self.socket.poll_read(cx, &mut space)) {
-            Ok(()) if !space.filled().is_empty() => {
+            Ok(()) if !space.filled().is_empty() && self.drained < DRAINED_MAX => {
+                self.drained += space.filled().len();
                 cx.waker().wake_by_ref(); // others first
                 Poll::Pending
             }

@@ -273,3 +273,20 @@ fn a_user_keeps_the_client_id_and_wrong_passwords_take_their_time() {
         assert_eq!(login("x", "bob", "bob").await.1, "CONNACK Success");
     });
 }
+
+#[test]
+fn who_is_sent_away_and_sends_on_is_not_read_for_long() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut a = Client::connect(&broker, "a").await;
+        a.hello("a", None).await; // a second CONNECT
+        assert_eq!(a.hear().await, "DISCONNECT ProtocolError");
+        let piece = vec![0; 1 << 20];
+        let mut taken = 0;
+        while a.stream.write_all(&piece).await.is_ok() {
+            taken += 1;
+        }
+        assert!(taken < 64 + 32, "{taken} MiB were taken");
+        assert!(taken > 8, "{taken} MiB: a packet that is too large would find nobody");
+    });
+}
