@@ -307,7 +307,8 @@ impl Client {
                 self.is_new = false;
             }
             Ok(None) => {}
-            _ => self.version = connack_version(&self.unread),
+            // Who begins with anything but a CONNECT hears nothing.
+            _ => self.version = connack_version(&self.unread).unwrap_or(self.version),
         }
     }
 

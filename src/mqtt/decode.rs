@@ -56,21 +56,25 @@ pub fn plain_puback(input: &[u8]) -> Option<PacketId> {
 /// How long a [`plain_puback`] is.
 pub const PLAIN_ACK_BYTES: usize = 4;
 
-/// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed.
+/// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed. None if it is no
+/// CONNECT: who sends something else is not a client.
 ///
 /// A level below 5 gets the two-byte CONNACK of 3.1.1, everything else that of 5.0. Bit 7 of the level, with which
 /// bridges present themselves, does not count.
-pub fn connack_version(input: &[u8]) -> Version {
+pub fn connack_version(input: &[u8]) -> Option<Version> {
+    if input.first().map(|first| first >> 4) != Some(PacketType::Connect as u8) {
+        return None;
+    }
     let level = || {
         let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
         let mut reader = Reader::new(input.get(1 + len..)?);
         reader.data().ok()?;
         reader.byte().ok()
     };
-    match level() {
+    Some(match level() {
         Some(level) if level & 0x7f < 5 => Version::V3,
         _ => Version::V5,
-    }
+    })
 }
 
 /// Checks the type and the flags of the fixed header. [MQTT-2.1.3-1]

@@ -109,7 +109,7 @@ impl Core {
     pub(super) fn deliver_patiently(&mut self, to: SessionId, grant: &Grant, outgoing: &Outgoing) -> bool {
         let session = &self.sessions[to as usize];
         let qos = outgoing.publish.qos.min(grant.qos);
-        if qos == QoS::AtMostOnce && is_ready(session, &self.wires) {
+        if qos == QoS::AtMostOnce && is_ready(session, &self.wires, self.pressure) {
             self.deliver_once(to, grant, outgoing, true);
             return true;
         }
@@ -153,10 +153,8 @@ impl Core {
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
         let session = &self.sessions[to as usize];
         let qos = delivery.frame.qos();
-        let is_short = self.pressure >= Pressure::Queues;
-        let is_ready = is_ready(session, &self.wires)
-            && !session.holds(qos)
-            && !(is_short && session.ring.bytes() > SHORT_QUEUE_BYTES);
+        let is_short = self.pressure.keeps_queues_short();
+        let is_ready = is_ready(session, &self.wires, self.pressure) && !session.holds(qos);
         if !is_ready && is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
             return Err(Refusal::Short);
         }
@@ -276,20 +274,21 @@ impl Core {
 }
 
 /// How ready a session is for a shared group's messages.
-pub(super) fn presence_of(session: &Session, wires: &Wires) -> Presence {
+pub(super) fn presence_of(session: &Session, wires: &Wires, pressure: Pressure) -> Presence {
     let is_talkative = session.shares.len() > SHARES_TOLD_MAX;
     match session.connection {
         None => Presence::Gone,
-        Some(_) if is_talkative || is_ready(session, wires) => Presence::Ready,
+        Some(_) if is_talkative || is_ready(session, wires, pressure) => Presence::Ready,
         Some(_) => Presence::Busy,
     }
 }
 
 /// True if the session's client can be sent a QoS 1 or 2 message now.
-fn is_ready(session: &Session, wires: &Wires) -> bool {
+fn is_ready(session: &Session, wires: &Wires, pressure: Pressure) -> bool {
     let connection = session.connection.and_then(|id| wires.get(id));
     !session.has_backlog()
         && session.ring.has_room(session.window)
+        && !(pressure.keeps_queues_short() && session.ring.bytes() > SHORT_QUEUE_BYTES)
         && connection.is_some_and(|connection| connection.waiting() <= OUT_BYTES_MAX)
 }
 

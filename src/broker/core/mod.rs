@@ -337,7 +337,13 @@ impl Core {
 
     /// Says how short memory is; what is shed for that follows at once.
     pub fn set_pressure(&mut self, pressure: Pressure) {
+        let was_short = self.pressure.keeps_queues_short();
         self.pressure = pressure;
+        if pressure.keeps_queues_short() != was_short {
+            // Members of shared groups with much in flight are as ready as the step lets them be.
+            let ids: Vec<_> = self.sessions.iter().map(|(id, _)| id as SessionId).collect();
+            ids.into_iter().for_each(|id| self.look_at(id));
+        }
     }
 
     /// A socket was accepted.
@@ -389,7 +395,9 @@ impl Core {
                 }
                 // [MQTT-4.13.1-1] [MQTT-3.1.4-1]
                 Err(violation) => {
-                    self.introduce(id, mqtt::connack_version(&bytes[used..]));
+                    if let Some(version) = mqtt::connack_version(&bytes[used..]) {
+                        self.introduce(id, version);
+                    }
                     self.close(id, Fault::Violation(violation), now);
                 }
             }

@@ -30,6 +30,11 @@ const STEPS: [(Pressure, u128); 3] = [(Pressure::Closed, 100), (Pressure::Queues
 const SLACK: u128 = 5;
 
 impl Pressure {
+    /// True if queues grow no further than they must.
+    pub(super) fn keeps_queues_short(self) -> bool {
+        self >= Pressure::Queues
+    }
+
     /// The step for so many bytes, after another one. A mark of 0 is none.
     pub fn of(used: usize, mark: usize, before: Pressure) -> Pressure {
         let percent = (used as u128 * 100).checked_div(mark as u128).unwrap_or(0);

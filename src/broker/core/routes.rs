@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashSet, HashTable};
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -37,13 +37,15 @@ struct Route {
 #[derive(Default)]
 struct Marks {
     plain: ShardMask,
-    /// Shared groups that other shards own.
-    groups: Vec<(ShardNumber, Arc<str>)>,
+    /// The names of shared groups that another shard owns.
+    groups: HashSet<Arc<str>, RandomState>,
+    /// Which: all groups of a filter have the same home.
+    owner: ShardNumber,
 }
 
 impl Marks {
     fn mask(&self) -> ShardMask {
-        self.groups.iter().fold(self.plain, |mask, (owner, _)| mask | 1 << owner)
+        if self.groups.is_empty() { self.plain } else { self.plain | 1 << self.owner }
     }
 }
 
@@ -58,6 +60,8 @@ pub(super) struct GroupId {
 struct Group {
     shared: Arc<SharedFilter>,
     serial: u32,
+    /// Its place among the groups of its filter.
+    place: usize,
     members: Members,
 }
 
@@ -76,6 +80,7 @@ pub(super) struct Routes {
     /// How many routes hang in the tree.
     wild_count: usize,
     groups: Slab<Group>,
+    by_share: HashMap<SharedFilter, GroupId, RandomState>,
     hasher: RandomState,
     generation: u64,
     serial: u32,
@@ -89,6 +94,7 @@ impl Routes {
             wild: Tree::new(),
             wild_count: 0,
             groups: Slab::new(),
+            by_share: HashMap::default(),
             hasher: RandomState::default(),
             generation: 0,
             serial: 0,
@@ -113,9 +119,8 @@ impl Routes {
     /// Adds or replaces a member of a group. True if it is the group's first.
     pub(super) fn join(&mut self, shared: &SharedFilter, member: Member) -> bool {
         self.generation += 1;
-        let route = self.route_or_insert(&shared.filter);
-        let known = self.group_of(route, &shared.group);
-        let group = known.unwrap_or_else(|| self.add_group(route, shared));
+        let known = self.find_group(shared);
+        let group = known.unwrap_or_else(|| self.add_group(shared));
         self.groups[group.slot as usize].members.put(member);
         known.is_none()
     }
@@ -123,15 +128,12 @@ impl Routes {
     /// Takes a member out of a group. True if it was the last.
     pub(super) fn leave(&mut self, shared: &SharedFilter, shard: ShardNumber, session: SessionId) -> bool {
         self.generation += 1;
-        let Some(route) = self.find(shared.filter.as_str()) else { return false };
-        let Some(id) = self.group_of(route, &shared.group) else { return false };
+        let Some(id) = self.find_group(shared) else { return false };
         let members = &mut self.groups[id.slot as usize].members;
         members.take(shard, session);
         let was_last = members.is_empty();
         if was_last {
-            self.groups.remove(id.slot as usize);
-            self.routes[route as usize].groups.retain(|&mut other| other != id);
-            self.drop_if_unused(route);
+            self.remove_group(shared, id);
         }
         was_last
     }
@@ -180,10 +182,11 @@ impl Routes {
                 here.subscribers.is_empty() && (before == 0) != (marks.plain == 0)
             }
             Some(name) => {
-                marks.groups.retain(|(_, other)| other != name);
-                if wanted {
-                    marks.groups.push((shard, name.clone()));
+                match wanted {
+                    true => drop(marks.groups.insert(name.clone())),
+                    false => drop(marks.groups.remove(name)),
                 }
+                marks.owner = shard;
                 true // a group has one owner
             }
         };
@@ -200,7 +203,7 @@ impl Routes {
         let Some(marks) = route.and_then(|route| route.marks.as_ref()) else { return false };
         match group {
             None => marks.plain != 0,
-            Some(name) => marks.groups.iter().any(|(_, other)| other == name),
+            Some(name) => marks.groups.contains(name),
         }
     }
 
@@ -261,7 +264,7 @@ impl Routes {
 
     /// A group that is owned here, if it has members.
     pub(super) fn find_group(&self, shared: &SharedFilter) -> Option<GroupId> {
-        self.group_of(self.find(shared.filter.as_str())?, &shared.group)
+        self.by_share.get(shared).copied()
     }
 
     /// Every filter and group that subscribers want, those of other shards included.
@@ -271,7 +274,7 @@ impl Routes {
             let plain = (is_marked || !route.subscribers.is_empty()).then_some((&route.filter, None));
             let named = |id: &GroupId| (&route.filter, Some(&self.groups[id.slot as usize].shared.group));
             let marks = route.marks.iter().flat_map(|marks| &marks.groups);
-            let others = marks.map(|(_, name)| (&route.filter, Some(name)));
+            let others = marks.map(|name| (&route.filter, Some(name)));
             plain.into_iter().chain(route.groups.iter().map(named)).chain(others)
         })
     }
@@ -366,20 +369,30 @@ impl Routes {
         }
     }
 
-    fn group_of(&self, route: u32, name: &str) -> Option<GroupId> {
-        let groups = &self.routes[route as usize].groups;
-        groups.iter().copied().find(|id| &*self.groups[id.slot as usize].shared.group == name)
-    }
-
-    fn add_group(&mut self, route: u32, shared: &SharedFilter) -> GroupId {
+    fn add_group(&mut self, shared: &SharedFilter) -> GroupId {
+        let route = self.route_or_insert(&shared.filter);
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let filter = self.routes[route as usize].filter.clone();
         let shared = Arc::new(SharedFilter { group: Arc::clone(&shared.group), filter });
-        let group = Group { shared, serial, members: Members::default() };
+        let place = self.routes[route as usize].groups.len();
+        let group = Group { shared: Arc::clone(&shared), serial, place, members: Members::default() };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
         self.routes[route as usize].groups.push(id);
+        self.by_share.insert(SharedFilter::clone(&shared), id);
         id
+    }
+
+    fn remove_group(&mut self, shared: &SharedFilter, id: GroupId) {
+        let place = self.groups.remove(id.slot as usize).place;
+        self.by_share.remove(shared);
+        let route = self.find(shared.filter.as_str()).expect("a group has a route");
+        let groups = &mut self.routes[route as usize].groups;
+        groups.swap_remove(place);
+        if let Some(moved) = groups.get(place) {
+            self.groups[moved.slot as usize].place = place;
+        }
+        self.drop_if_unused(route);
     }
 }
 

@@ -157,7 +157,7 @@ impl Other {
 
     fn compare(&self, bytes: &[u8], version: Version) -> Result<(), TestCaseError> {
         // A CONNECT names its version; the others have a parser for each.
-        let version = if bytes.first() == Some(&0x10) { connack_version(bytes) } else { version };
+        let version = connack_version(bytes).unwrap_or(version);
         let verdict = (self.judge)(bytes, version);
         match decode(bytes, version, &Limits::default()) {
             Ok(Some((ours, _))) if (self.fails_at)(&ours, version) => {}

@@ -676,12 +676,15 @@ fn a_violation_says_what_is_wrong_and_which_rule_that_breaks() {
 fn a_refused_connect_is_answered_in_its_own_version() {
     let connect = |level: u8| packet(0x10, &[&data("MQTT"), &[level, 2, 0, 60]]);
     for level in [3, 4, 0x83, 0x84] {
-        assert_eq!(connack_version(&connect(level)), V3);
+        assert_eq!(connack_version(&connect(level)), Some(V3));
     }
     for level in [5, 6, 0x7f] {
-        assert_eq!(connack_version(&connect(level)), V5);
+        assert_eq!(connack_version(&connect(level)), Some(V5));
     }
-    for len in 0..8 {
-        assert_eq!(connack_version(&connect(4)[..len]), V5, "as good as any: the level is not there");
+    for len in 1..8 {
+        assert_eq!(connack_version(&connect(4)[..len]), Some(V5), "as good as any: the level is not there");
+    }
+    for other in [&b""[..], b"GET / HTTP/1.1", b"\xf0", b"\x30\x03"] {
+        assert_eq!(connack_version(other), None, "{other:?} is no CONNECT");
     }
 }

@@ -108,7 +108,7 @@ impl Core {
 
     fn tell_presence(&mut self, id: SessionId) {
         let session = &mut self.sessions[id as usize];
-        let presence = presence_of(session, &self.wires);
+        let presence = presence_of(session, &self.wires, self.pressure);
         if std::mem::replace(&mut session.presence, presence) == presence {
             return;
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Node;
+use crate::broker::core::Pressure;
 use crate::settings::Limits;
 
 const SEEDS: u64 = 40;
@@ -126,6 +127,52 @@ fn a_message_that_its_member_has_no_room_for_goes_to_another() {
             "{which}"
         );
     });
+}
+
+#[test]
+fn a_member_with_much_in_flight_takes_no_share_while_memory_is_short() {
+    everywhere(Limits::default(), |mut node, name, which| {
+        let p = node.connect(&name("p"));
+        let (a, b) = (node.member(&name("a"), 1, false), node.member(&name("b"), 1, true));
+        node.subscribe(b, "own", 1);
+        node.settle();
+        node.publish(p, "own", &"x".repeat(100_000), 1, false);
+        node.settle();
+        node.cores.iter_mut().for_each(|core| core.set_pressure(Pressure::Queues));
+        node.settle();
+        (0..10).for_each(|n| node.tell(p, &n.to_string()));
+        assert_eq!(node.clients[a].got.len(), 10, "{which}");
+        node.cores.iter_mut().for_each(|core| core.set_pressure(Pressure::None));
+        node.settle();
+        (0..10).for_each(|n| node.tell(p, &n.to_string()));
+        assert_eq!(node.clients[a].got.len(), 15, "{which}: both are ready again");
+    });
+}
+
+#[test]
+fn groups_of_one_filter_come_and_go_in_any_order() {
+    for shards in [1, 2, 4] {
+        let mut node = Node::new(shards, 7);
+        let (p, a) = (node.connect("p"), node.connect("a"));
+        let group = |n: usize| format!("$share/g{n}/t/+");
+        let mut there = BTreeSet::new();
+        for _ in 0..300 {
+            let n = node.random.below(40);
+            match there.remove(&n) {
+                true => node.unsubscribe(a, &group(n)),
+                false => {
+                    node.subscribe(a, &group(n), 1);
+                    there.insert(n);
+                }
+            }
+            if node.random.below(4) == 0 {
+                node.settle();
+                node.clients[a].got.clear();
+                node.tell(p, "x");
+                assert_eq!(node.clients[a].got.len(), there.len(), "{shards} shards: {there:?}");
+            }
+        }
+    }
 }
 
 #[test]
