@@ -13,7 +13,7 @@ use std::ops::Bound;
 
 use sha2::{Digest, Sha256};
 
-use super::{Op, Partition, SessionKey, Stored, StoredSession};
+use super::{NUMBER_MAX, Op, Partition, SessionKey, Stored, StoredSession};
 
 /// A family of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,7 +218,7 @@ impl Reading {
     fn take_chunk(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let (session, ordinal) = split(key)?;
         let first = u64::from_be_bytes(ordinal.try_into().ok()?);
-        let messages = messages(first, value)?;
+        let messages = (first <= NUMBER_MAX).then(|| messages(first, value)).flatten()?;
         let end = first + messages.len() as u64;
         let at = self.stored.sessions.binary_search_by_key(&session, |one| one.key).ok()?;
         self.stored.sessions[at].messages.extend(messages);
@@ -289,5 +289,6 @@ fn text_of(name: &[u8], value: &[u8]) -> Option<(String, Vec<u8>)> {
 fn split(key: &[u8]) -> Option<(SessionKey, &[u8])> {
     let (&partition, rest) = key.split_first()?;
     let (number, rest) = rest.split_first_chunk::<8>()?;
-    Some((SessionKey { partition: Partition(partition), number: u64::from_be_bytes(*number) }, rest))
+    let number = Some(u64::from_be_bytes(*number)).filter(|&number| number <= NUMBER_MAX)?;
+    Some((SessionKey { partition: Partition(partition), number }, rest))
 }

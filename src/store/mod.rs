@@ -39,6 +39,9 @@ pub use partition::{PARTITIONS, Partition, Token};
 pub use shelf::Shelf;
 pub use writer::{Client, Event, Listener, Store};
 
+/// No session number and no ordinal gets as large: who finds a larger one has found damage, and may reckon with smaller ones.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// What an acknowledgement means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

@@ -86,6 +86,26 @@ fn what_is_written_is_read() {
     assert_eq!(retained, [("r".to_owned(), b"3".to_vec()), (long, b"4".to_vec())]);
 }
 
+/// Found by the fuzzer of storage: the ordinal behind the chunk did not fit.
+#[test]
+fn numbers_that_nobody_reaches_are_damage() {
+    let chunk = [1, 0, 0, 0, b'x'];
+    for (number, ordinal, is_ours) in
+        [(1, 0, true), (1, NUMBER_MAX, true), (1, u64::MAX, false), (u64::MAX, 0, false)]
+    {
+        let mut shelf = Shelf::default();
+        let prefix = [&[7][..], &u64::to_be_bytes(number)].concat();
+        shelf.put(0, &[&prefix[..], &[0]].concat(), b"who");
+        shelf.put(1, &[&prefix[..], &u64::to_be_bytes(ordinal)].concat(), &chunk);
+        let (stored, strange) = shelf.read_any();
+        assert_eq!(
+            (ordinals(&stored).len() == 1, strange.is_empty()),
+            (is_ours, is_ours),
+            "{number} {ordinal}"
+        );
+    }
+}
+
 #[test]
 fn a_queue_is_written_by_the_batch_and_truncated_by_the_chunk() {
     let mut shelf = Shelf::default();

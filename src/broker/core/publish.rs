@@ -419,6 +419,7 @@ impl Core {
             let Some(connection) = self.wires.get(id) else { continue };
             let (session, version) = (connection.session(), connection.version);
             let answer = match one.answer {
+                // It sends a QoS 2 message again, which is with its recipients: what is noted of its id stays.
                 Answer::Acknowledge(_, _, reason) if !reason.is_error() && version == Version::V3 => {
                     self.close(id, Fault::QuotaExceeded, now);
                     continue;

@@ -109,7 +109,7 @@ fn explain(reason: ReasonCode) -> Option<&'static str> {
         ReasonCode::NotAuthorized => "not allowed: ask whoever runs the broker, or use another topic",
         ReasonCode::QuotaExceeded => "a limit of this broker is reached: use less, or have it raised",
         ReasonCode::TopicFilterInvalid => {
-            "the filter has more levels than this broker takes, or is not valid"
+            "no filter that this broker takes: it may have 128 levels, and a shared one is $share/NAME/FILTER, NAME without + and #"
         }
         ReasonCode::PayloadFormatInvalid => {
             "the payload is not UTF-8, though its format indicator says so: leave the indicator out"

@@ -5,6 +5,7 @@
 //! at the end, and the store as a whole has a format number beside them.
 
 use crate::mqtt::{PacketId, QoS, Version};
+use crate::store::NUMBER_MAX;
 
 /// Who a session is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,7 +259,7 @@ impl ProgressRecord {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<ProgressRecord> {
         let mut reader = Reader(bytes);
-        let head = reader.u64()?;
+        let head = reader.u64().filter(|&head| head <= NUMBER_MAX)?;
         let count = reader.u32()? as usize;
         let (answered, _) = reader.take(count.checked_mul(8)?)?.as_chunks::<8>();
         let answered = answered.iter().map(|word| {

@@ -68,6 +68,35 @@ fn a_message_that_came_before_the_store_failed_is_not_acknowledged_before_it_is_
     assert_eq!(w.heard(b), ["PUBREC 1"]);
 }
 
+/// Version 3 has no word for a refusal: the message is sent again, and its id must still say that it came.
+#[test]
+fn a_message_of_an_older_client_comes_once_though_the_store_failed_with_it() {
+    for dies in [false, true] {
+        let mut w = World::durable();
+        let b = v5("b").resume().expiry(600);
+        let at = w.connect(b.clone());
+        w.subscribe(at, "t", 2);
+        w.lose(at);
+        let a = w.connect(v3("a").resume());
+        w.unpersisted = Some(Vec::new());
+        w.publish(a, "t", 2, "1");
+        w.store_down();
+        assert_eq!((w.heard(a), w.closed(a)), (vec![], Some(Fault::QuotaExceeded)));
+        match dies {
+            true => w.crash(1.0),
+            false => w.store_up(),
+        }
+        w.persist();
+        let a = w.connect(v3("a").resume());
+        w.publish(a, "t", 2, "1");
+        w.persist();
+        assert_eq!(w.heard(a), ["PUBREC 1"]);
+        let at = w.hello(&b);
+        w.persist();
+        assert_eq!(w.heard(at)[1..], ["t=1 q2 #1"], "it dies: {dies}");
+    }
+}
+
 #[test]
 fn half_a_message_does_not_reach_the_disk_while_the_other_shard_has_to_mend() {
     for seed in 1..=20 {
