@@ -31,6 +31,11 @@ impl Backoff {
         half + Duration::from_micros(self.random.below(half.as_micros() as u64 + 1))
     }
 
+    /// Goes on with the longest delay: another attempt soon would do harm.
+    pub fn exhaust(&mut self) {
+        self.delay = DELAY_MAX;
+    }
+
     /// Begins anew, after an attempt that led to something.
     pub fn reset(&mut self) {
         self.delay = DELAY_MIN;

@@ -65,6 +65,12 @@ impl Dialer {
         self.state = State::Waiting { until: now + self.backoff.next_delay() };
     }
 
+    /// Somebody else took the connection over: taking it back at once would go on for ever.
+    pub(super) fn handle_conflict(&mut self, now: Instant) {
+        self.backoff.exhaust();
+        self.handle_failed(now);
+    }
+
     /// A connection carries data: the next loss is a new one.
     pub(super) fn handle_success(&mut self) {
         self.backoff.reset();

@@ -178,6 +178,12 @@ impl Link {
     ) {
         let Some(connection) = self.remove(conn, now) else { return };
         self.outputs.push_back(super::Output::Close { conn });
+        if reason == Reason::Superseded && connection.open().is_some() && self.connections.is_empty() {
+            // The other connection that stays is not one of ours.
+            self.dialer.handle_conflict(now);
+            self.note_trouble(self.conflict());
+            return;
+        }
         if connection.dialled || connection.open().is_some() {
             self.dialer.handle_failed(now);
         }
@@ -188,6 +194,16 @@ impl Link {
         if shows(reason) {
             self.note_trouble(Trouble::refused(reason, text));
         }
+    }
+}
+
+impl Link {
+    fn conflict(&self) -> Trouble {
+        let text = format!(
+            "another node that calls itself one of {} took the connection to {} over: two clusters have one clusterName",
+            self.own.cluster, self.half.peer
+        );
+        Trouble::new("ClientIdConflict", &text)
     }
 }
 

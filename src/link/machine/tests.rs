@@ -257,6 +257,21 @@ fn an_outdated_incarnation_is_told_what_is_held() {
 }
 
 #[test]
+fn a_connection_that_somebody_else_takes_over_is_not_taken_back_at_once() {
+    let bye = || Frame::Bye(Bye { reason: Reason::Superseded, text: "another one stays" });
+    let mut bench = Bench::open();
+    // The one that stays is ours too.
+    bench.link.handle_opened(ConnId(2), true, bench.now);
+    bench.say(bye());
+    assert_eq!(bench.link.report(bench.now).connected.reason, "Connecting");
+    let mut bench = Bench::open();
+    bench.say(bye());
+    bench.assert_shows("ClientIdConflict");
+    let wait = bench.link.poll_timeout(bench.now).map(|at| at - bench.now);
+    assert!(wait >= Some(Duration::from_secs(2)), "{wait:?}");
+}
+
+#[test]
 fn strangers_show_only_while_there_is_nothing_better_to_say() {
     let mut bench = Bench::new();
     let refusal = Refusal::new(Reason::BadCredentials, "a stranger");

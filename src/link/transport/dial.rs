@@ -127,7 +127,11 @@ async fn connect(server: &str) -> Result<TcpStream, DialError> {
 
 /// CONNECT and CONNACK; gives what came after it.
 async fn greet(stream: &mut Stream, half: &Half, own: &Identity, server: &str) -> Result<Vec<u8>, DialError> {
-    let failed = |error| DialError::Greeting(server.to_owned(), error);
+    // With TLS 1.3 the server's verdict on our certificate comes after the handshake.
+    let failed = |error: io::Error| match error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        true => DialError::Tls(server.to_owned(), error.to_string()),
+        false => DialError::Greeting(server.to_owned(), error),
+    };
     stream.write_all(&greeting::connect(own, half.credentials.as_ref())).await.map_err(failed)?;
     stream.flush().await.map_err(failed)?;
     let mut input = Vec::new();

@@ -12,6 +12,10 @@ use crate::settings::Credentials;
 const KEEP_ALIVE_S: u16 = 15;
 /// The largest packet before a connection is authenticated.
 pub(super) const GREETING_BYTES_MAX: usize = 16 * 1024;
+/// The first byte of a CONNACK.
+const CONNACK: u8 = 0x20;
+/// The first byte of what a TLS server says to those who do not speak TLS.
+const TLS_ALERT: u8 = 0x15;
 /// The user property that names the cluster that dials.
 const CLUSTER: &str = "mqlink-cluster";
 
@@ -89,10 +93,17 @@ pub(super) enum Answer {
 
 /// Reads a CONNACK; None when more bytes are needed.
 pub(super) fn read_connack(input: &[u8]) -> Result<Option<Answer>, Violation> {
+    // Whoever speaks something else shows it at once, and may never say as much as the packet would have that this looks like.
+    match input.first() {
+        Some(&TLS_ALERT) => {
+            let text = "speaks TLS, and is dialled without: use mqtts://";
+            return Ok(Some(Answer::Refused("ProtocolMismatch", text.into())));
+        }
+        Some(&first) if first != CONNACK => return Ok(Some(not_mqtt())),
+        _ => {}
+    }
     let Some((packet, len)) = decode(input, Version::V5, &limits())? else { return Ok(None) };
-    let Packet::ConnAck(connack) = packet else {
-        return Ok(Some(Answer::Refused("ProtocolMismatch", "the answer to CONNECT is no CONNACK".into())));
-    };
+    let Packet::ConnAck(connack) = packet else { return Ok(Some(not_mqtt())) };
     if connack.reason == ReasonCode::Success {
         return Ok(Some(Answer::Accepted(len)));
     }
@@ -109,6 +120,10 @@ pub(super) fn read_connack(input: &[u8]) -> Result<Option<Answer>, Violation> {
     Ok(Some(Answer::Refused(name, message)))
 }
 
+fn not_mqtt() -> Answer {
+    Answer::Refused("ProtocolMismatch", "the answer to CONNECT is no CONNACK: this is no MQTT server".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +138,17 @@ mod tests {
         assert_eq!(presented.cluster, "us");
         assert_eq!((presented.username, presented.password), (Some("u".into()), Some(b"p".to_vec())));
         assert_eq!(read_connect(&bytes[..10]), Ok(None));
+    }
+
+    #[test]
+    fn who_does_not_speak_mqtt_is_known_by_the_first_byte() {
+        for (input, word) in [(&b"H"[..], "no CONNACK"), (b"\x15\x03\x03\0\x02", "mqtts://")] {
+            let answer = read_connack(input);
+            let Ok(Some(Answer::Refused("ProtocolMismatch", text))) = answer else { panic!("{answer:?}") };
+            assert!(text.contains(word), "{text}");
+        }
+        assert_eq!(read_connack(b""), Ok(None));
+        assert_eq!(read_connack(b"\x20"), Ok(None));
     }
 
     #[test]

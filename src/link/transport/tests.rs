@@ -405,6 +405,21 @@ async fn a_certificate_without_the_right_name_opens_nothing() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_certificate_of_another_authority_is_a_matter_of_tls() {
+    run(async {
+        let (mut us, mut eu) = pair();
+        secure(&mut eu, &mut us, "mqlink:link:us");
+        let tls = us.links[0].tls.as_mut().expect("it was just made");
+        let (certificate, key) = Authority::mint().issue(uri("mqlink:link:us"));
+        (tls.certificate_pem, tls.key_pem) = (Some(certificate), Some(key));
+        eu.links[0].dial = Dial::In;
+        let (us, _eu) = (Node::start(us, 1), Node::start(eu, 2));
+        us.until("us is refused", |us| us.connected_reason() == "TLSFailed").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn a_server_of_another_authority_is_not_believed() {
     run(async {
         let (mut us, mut eu) = pair();

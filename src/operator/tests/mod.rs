@@ -2,7 +2,9 @@
 
 mod heard;
 mod memory;
+mod kept;
 mod nodes;
+mod refusals;
 mod pushes;
 mod scene;
 mod real;

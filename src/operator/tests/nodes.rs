@@ -455,14 +455,14 @@ pub(super) fn people(users: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "people"}, "stringData": {"users": users}})
 }
 
-fn credentials(name: &str, password: &str) -> Value {
+pub(super) fn credentials(name: &str, password: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
         "stringData": {"username": "us", "password": password},
     })
 }
 
-fn external(name: &str, cluster: &str, external: Value) -> Value {
+pub(super) fn external(name: &str, cluster: &str, external: Value) -> Value {
     json!({
         "apiVersion": "mqlink.dev/v1alpha1", "kind": "ClusterLink", "metadata": {"name": name},
         "spec": {"clusterRef": {"name": cluster}, "topics": ["#"], "remote": {"external": external}},

@@ -1,0 +1,145 @@
+//! What outlives an operator, and what an object made anew inherits: all of it, or nothing.
+
+use serde_json::json;
+
+use super::memory::{World, id, two_regions};
+use crate::operator::build::Kind;
+use crate::operator::write::Write;
+
+#[test]
+fn credentials_outlive_the_operator() {
+    let mut world = two_regions();
+    world.settle();
+    let link = id(Kind::Secret, "mqlink-us-eu-link");
+    let before = world.objects[&link]["data"].clone();
+    world.restart();
+    world.own(Kind::MqttCluster, "us-east", json!({"image": "other"}));
+    world.settle();
+    assert_eq!(world.objects[&link]["data"], before);
+}
+
+#[test]
+fn a_cluster_made_anew_does_not_inherit() {
+    let mut world = two_regions();
+    world.settle();
+    let minted = id(Kind::Secret, "mqlink-us-east-minted");
+    let before = world.objects[&minted]["data"].clone();
+    world.delete(&id(Kind::MqttCluster, "us-east"));
+    world.restart();
+    world.cluster("us-east");
+    world.settle();
+    assert_ne!(world.objects[&minted]["data"], before);
+}
+
+#[test]
+fn an_object_made_anew_at_once_does_not_inherit_either() {
+    for is_seen in [true, false] {
+        let mut world = two_regions();
+        world.settle();
+        let (link, secret) = (id(Kind::ClusterLink, "us-eu"), id(Kind::Secret, "mqlink-us-eu-link"));
+        let before = world.objects[&secret]["data"].clone();
+        // Nothing is decided between the two; or the watch was interrupted, and the list has the new one only.
+        match is_seen {
+            true => world.delete(&link),
+            false => drop(world.objects.remove(&link)),
+        }
+        world.link("us-eu", "us-east", "eu-west");
+        world.settle();
+        assert_ne!(world.objects[&secret]["data"], before);
+    }
+}
+
+#[test]
+fn a_service_that_is_made_anew_changes_nothing_else() {
+    let mut world = two_regions();
+    world.settle();
+    world.delete(&id(Kind::Service, "us-east-link"));
+    let writes: Vec<String> = world.decide().iter().map(|write| write.id().to_string()).collect();
+    assert_eq!(writes, ["Service mqtt/us-east-link"]);
+}
+
+#[test]
+fn a_load_balancer_that_is_made_anew_costs_no_certificate() {
+    let mut world = two_regions();
+    let spec = json!({"linkListener": {"service": {"type": "LoadBalancer"}}});
+    world.own(Kind::MqttCluster, "us-east", spec);
+    world.settle();
+    let service = id(Kind::Service, "us-east-link");
+    let has_address = |world: &mut World| {
+        let ingress = json!({"loadBalancer": {"ingress": [{"ip": "2001:db8::7"}]}});
+        world.change(&service, |service| service["status"] = ingress);
+        world.settle();
+        assert_eq!(
+            world.objects[&id(Kind::MqttCluster, "us-east")]["status"]["linkListener"]["address"],
+            "[2001:db8::7]:11883"
+        );
+    };
+    has_address(&mut world);
+    let minted = id(Kind::Secret, "mqlink-us-east-minted");
+    let before = world.objects[&minted]["data"].clone();
+    world.delete(&service);
+    world.settle();
+    has_address(&mut world);
+    assert_eq!(world.objects[&minted]["data"], before);
+}
+
+#[test]
+fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
+    let mut world = two_regions();
+    world.settle();
+    // The spec is refused, so what runs is known by the Secrets alone; then a link goes, and one Secret of two is written.
+    world.change(&id(Kind::MqttCluster, "us-east"), |cluster| cluster["spec"]["replicas"] = json!(3));
+    world.settle();
+    world.cluster("ap-south");
+    world.settle();
+    world.link("us-ap", "us-east", "ap-south");
+    let pieces = ["mqlink-us-east-settings", "mqlink-us-east-links"].map(|name| id(Kind::Secret, name));
+    let writes: Vec<Write> = world.decide().into_iter().filter(|it| pieces.contains(it.id())).collect();
+    assert_eq!(writes.len(), 2);
+    for only in &writes {
+        let mut world = World::of(world.objects.clone());
+        world.perform(only.clone());
+        world.restart();
+        world.settle();
+        for link in ["us-eu", "us-ap"] {
+            assert!(
+                world.condition_of(Kind::ClusterLink, link, "ResolvedRefs").starts_with("Resolved"),
+                "{link}"
+            );
+        }
+        assert!(world.condition("us-east", "Accepted").starts_with("ReplicasUnsupported"));
+        world.restart();
+        assert_eq!(world.settle(), 0);
+    }
+}
+
+#[test]
+fn an_invitation_is_there_where_the_status_says() {
+    let mut world = World::new();
+    world.cluster("us-east");
+    let remote = json!({"external": {"clusterName": "factory", "dial": "In"}});
+    let spec = json!({"clusterRef": {"name": "us-east"}, "topics": ["#"], "remote": remote});
+    world.own(Kind::ClusterLink, "inbound", spec);
+    world.settle();
+    let link = &world.objects[&id(Kind::ClusterLink, "inbound")];
+    let name = link["status"]["invitation"]["secretName"].as_str().expect("it says where").to_owned();
+    let secret = &world.objects[&id(Kind::Secret, &name)];
+    assert!(secret["data"]["clusterName"].is_string(), "{secret}");
+    world.delete(&id(Kind::ClusterLink, "inbound"));
+    world.settle();
+    assert!(!world.objects.contains_key(&id(Kind::Secret, &name)));
+}
+
+#[test]
+fn a_cluster_made_anew_before_its_children_are_gone_gets_children_of_its_own() {
+    let mut world = two_regions();
+    world.settle();
+    let (cluster, set) = (id(Kind::MqttCluster, "us-east"), id(Kind::StatefulSet, "us-east"));
+    let before = world.objects[&set]["metadata"]["uid"].clone();
+    world.delete(&cluster);
+    world.cluster("us-east");
+    world.settle();
+    let (cluster, set) = (&world.objects[&cluster]["metadata"], &world.objects[&set]["metadata"]);
+    assert_eq!(set["ownerReferences"][0]["uid"], cluster["uid"]);
+    assert_ne!(set["uid"], before);
+}
