@@ -2,7 +2,8 @@
 //!
 //! Before a connection is authenticated it may take little memory and little time, and there may be few of them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -16,36 +17,50 @@ use tokio_rustls::TlsAcceptor;
 use crate::broker::Broker;
 use crate::link::gate::{self, Presented};
 use crate::link::refusal::Refusal;
+use crate::settings::report::ListenerReport;
 use crate::settings::{LinkListener, ServerTls, Settings, bind_everywhere};
 
 use super::greeting;
 use super::hub::SharedHub;
 use super::socket::{self, Stream};
-use super::tls::{self, TlsError};
+use super::tls;
 
+/// The name of the link listener in reports.
+const NAME: &str = "link";
+/// How long to wait before an address that is taken is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long a socket may take to its CONNECT.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sockets that are not authenticated yet.
-const GREETINGS_MAX: usize = 128;
+pub(super) const GREETINGS_MAX: usize = 128;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 256;
 
-/// Why there is no listener.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ListenError {
-    #[error("failed to listen on {0}: {1}")]
-    Bind(String, io::Error),
-    #[error("{0}")]
-    Tls(#[from] TlsError),
-}
-
-/// The listener that runs, as it was configured.
+/// The listener as it is configured. Its task binds, and tries again while it cannot: a port that moved from another
+/// listener of this node is free a moment later.
 pub(super) struct Listener {
     bind: String,
     port: u16,
     tls: Option<ServerTls>,
-    acceptor: Rc<RefCell<Option<TlsAcceptor>>>,
+    state: Rc<State>,
     task: AbortHandle,
+}
+
+/// What the listener's task and its owner share.
+#[derive(Default)]
+struct State {
+    /// How peers are let in; none while nobody can be.
+    door: RefCell<Option<Door>>,
+    /// Why the last TLS settings are of no use.
+    tls_error: RefCell<Option<String>>,
+    /// Why the port is not open.
+    bind_error: RefCell<Option<String>>,
+}
+
+#[derive(Clone)]
+enum Door {
+    Plain,
+    Tls(TlsAcceptor),
 }
 
 impl Drop for Listener {
@@ -55,37 +70,63 @@ impl Drop for Listener {
 }
 
 impl Listener {
+    /// Opens the port, now or as soon as it is free.
+    pub(super) fn start(hub: SharedHub, settings: &Settings, wanted: &LinkListener) -> Listener {
+        let state = Rc::new(State::default());
+        state.prepare(wanted.tls.as_ref());
+        let first = state.bind(&settings.bind, wanted.port);
+        let (bind, port, tls) = (settings.bind.clone(), wanted.port, wanted.tls.clone());
+        let broker = hub.borrow().broker.clone();
+        let task = broker.spawn(run(hub, broker.clone(), Rc::clone(&state), first, bind.clone(), port));
+        Listener { bind, port, tls, state, task }
+    }
+
     /// Whether a listener as it should be needs the port anew.
     pub(super) fn is_at(&self, bind: &str, port: u16) -> bool {
         self.bind == bind && self.port == port
     }
 
     /// Takes new certificates for connections to come.
-    pub(super) fn apply_tls(&mut self, wanted: &Option<ServerTls>) -> Result<(), ListenError> {
+    pub(super) fn apply_tls(&mut self, wanted: &Option<ServerTls>) {
         if self.tls != *wanted {
-            self.acceptor.replace(build_acceptor(wanted.as_ref())?);
-            self.tls = wanted.clone();
+            self.state.prepare(wanted.as_ref());
+            self.tls.clone_from(wanted);
         }
-        Ok(())
     }
 
-    pub(super) fn start(
-        hub: SharedHub,
-        settings: &Settings,
-        wanted: &LinkListener,
-    ) -> Result<Listener, ListenError> {
-        let acceptor = Rc::new(RefCell::new(build_acceptor(wanted.tls.as_ref())?));
-        let socket = bind(&settings.bind, wanted.port)
-            .map_err(|error| ListenError::Bind(format!("{}:{}", settings.bind, wanted.port), error))?;
-        let broker = hub.borrow().broker.clone();
-        let task = broker.spawn(accept(hub, broker.clone(), socket, acceptor.clone()));
-        let (bind, port, tls) = (settings.bind.clone(), wanted.port, wanted.tls.clone());
-        Ok(Listener { bind, port, tls, acceptor, task })
+    pub(super) fn report(&self) -> ListenerReport {
+        let error = self.state.tls_error.borrow().clone().or_else(|| self.state.bind_error.borrow().clone());
+        ListenerReport { name: NAME.to_owned(), port: self.port, error }
     }
 }
 
-fn build_acceptor(tls: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, ListenError> {
-    Ok(tls.map(tls::build_server).transpose()?.map(TlsAcceptor::from))
+impl State {
+    /// Makes the door ready. If the TLS settings are of no use, what there was stays in use; if there was nothing, nobody is
+    /// let in, least of all in the clear.
+    fn prepare(&self, tls: Option<&ServerTls>) {
+        let error = match tls.map(tls::build_server).transpose() {
+            Ok(config) => {
+                let door = config.map_or(Door::Plain, |config| Door::Tls(TlsAcceptor::from(config)));
+                self.door.replace(Some(door));
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "the link listener's TLS settings are of no use");
+                Some(error.to_string())
+            }
+        };
+        self.tls_error.replace(error);
+    }
+
+    fn bind(&self, host: &str, port: u16) -> Option<TcpListener> {
+        let bound = bind(host, port).map_err(|error| format!("failed to listen on {host}:{port}: {error}"));
+        let error = bound.as_ref().err().cloned();
+        if let Some(error) = error.as_ref().filter(|&error| self.bind_error.borrow().as_ref() != Some(error)) {
+            tracing::error!(error, "the link listener does not accept; it tries again");
+        }
+        self.bind_error.replace(error);
+        bound.ok()
+    }
 }
 
 fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
@@ -98,26 +139,40 @@ fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
     })
 }
 
-async fn accept(
+async fn run(
     hub: SharedHub,
     broker: Broker,
-    listener: TcpListener,
-    acceptor: Rc<RefCell<Option<TlsAcceptor>>>,
+    state: Rc<State>,
+    mut first: Option<TcpListener>,
+    host: String,
+    port: u16,
 ) {
-    let greetings = Rc::new(Cell::new(0));
+    let listener = loop {
+        match first.take() {
+            Some(listener) => break listener,
+            None => {
+                tokio::time::sleep(RETRY).await;
+                first = state.bind(&host, port);
+            }
+        }
+    };
+    hub.borrow().changed.notify_one();
+    accept(hub, broker, state, listener).await;
+}
+
+async fn accept(hub: SharedHub, broker: Broker, state: Rc<State>, listener: TcpListener) {
+    let mut greetings = Greetings::default();
     loop {
         match listener.accept().await {
-            Ok((tcp, _)) if greetings.get() < GREETINGS_MAX => {
-                let (hub, acceptor) = (hub.clone(), acceptor.borrow().clone());
-                let slot = GreetingSlot::take(&greetings);
-                broker.spawn(async move {
-                    let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(&hub, tcp, acceptor)).await;
-                    drop(slot);
-                    serve(hub, greeted).await;
-                });
+            Ok((tcp, _)) => {
+                let Some(door) = state.door.borrow().clone() else { continue }; // dropping the stream closes it
+                let (hub, tasks) = (hub.clone(), broker.clone());
+                greetings.admit(broker.spawn(async move {
+                    let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(&hub, tcp, door)).await;
+                    // A task of its own: making room must not end a connection that is past its greeting.
+                    tasks.spawn(serve(hub, greeted));
+                }));
             }
-            // One more than may be: closed at once.
-            Ok(_) => {}
             Err(error) => {
                 // Out of file descriptors, most likely; the pause keeps the thread free for those that are open.
                 tracing::warn!(%error, "the link listener failed to accept");
@@ -127,19 +182,28 @@ async fn accept(
     }
 }
 
-/// One of the places for sockets that are not authenticated; given back when dropped.
-struct GreetingSlot(Rc<Cell<usize>>);
+/// The sockets that are not authenticated yet, in the order in which they came. When there is no room the oldest gives way:
+/// strangers may hold theirs silently, and a peer that says what is due at once gets through.
+#[derive(Default)]
+struct Greetings {
+    order: VecDeque<AbortHandle>,
+}
 
-impl GreetingSlot {
-    fn take(count: &Rc<Cell<usize>>) -> GreetingSlot {
-        count.set(count.get() + 1);
-        GreetingSlot(count.clone())
+impl Greetings {
+    fn admit(&mut self, newest: AbortHandle) {
+        self.order.retain(|greeting| !greeting.is_finished());
+        if self.order.len() >= GREETINGS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+        }
+        self.order.push_back(newest);
     }
 }
 
-impl Drop for GreetingSlot {
+impl Drop for Greetings {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.order.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -160,15 +224,11 @@ async fn serve(hub: SharedHub, greeted: Result<io::Result<Option<Greeted>>, toki
 }
 
 /// TLS, CONNECT, CONNACK. None when the peer was refused.
-async fn greet(
-    hub: &SharedHub,
-    tcp: TcpStream,
-    acceptor: Option<TlsAcceptor>,
-) -> io::Result<Option<Greeted>> {
+async fn greet(hub: &SharedHub, tcp: TcpStream, door: Door) -> io::Result<Option<Greeted>> {
     tcp.set_nodelay(true)?;
-    let (mut stream, uris): (Stream, _) = match acceptor {
-        None => (Box::new(tcp), Vec::new()),
-        Some(acceptor) => {
+    let (mut stream, uris): (Stream, _) = match door {
+        Door::Plain => (Box::new(tcp), Vec::new()),
+        Door::Tls(acceptor) => {
             let session = acceptor.accept(tcp).await?;
             let certificates = session.get_ref().1.peer_certificates().unwrap_or_default();
             let uris = certificates.first().map(tls::uris).unwrap_or_default();

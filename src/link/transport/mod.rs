@@ -30,8 +30,6 @@ use self::hub::{Hub, SharedHub};
 use self::listen::Listener;
 pub use super::machine::Identity;
 
-/// The name of the link listener in reports.
-const LISTENER: &str = "link";
 /// How long the last words of links may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -43,7 +41,8 @@ pub struct Links {
 
 struct Inner {
     hub: SharedHub,
-    listener: RefCell<Listening>,
+    /// None when none is wanted.
+    listener: RefCell<Option<Listener>>,
     /// Brings the core's events and the machines' timeouts to the hub.
     task: AbortHandle,
 }
@@ -52,13 +51,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// The link listener: wanted or not, running or not.
-#[derive(Default)]
-struct Listening {
-    running: Option<Listener>,
-    report: Option<ListenerReport>,
 }
 
 impl Links {
@@ -77,26 +69,15 @@ impl Links {
     }
 
     fn apply_listener(&self, settings: &Settings) {
-        let mut listening = self.inner.listener.borrow_mut();
+        let mut listener = self.inner.listener.borrow_mut();
         let Some(wanted) = &settings.link_listener else {
-            *listening = Listening::default();
+            *listener = None;
             return;
         };
-        let stays = |listener: &Listener| listener.is_at(&settings.bind, wanted.port);
-        if listening.running.as_ref().is_some_and(|listener| !stays(listener)) {
-            listening.running = None;
+        match &mut *listener {
+            Some(listener) if listener.is_at(&settings.bind, wanted.port) => listener.apply_tls(&wanted.tls),
+            _ => *listener = Some(Listener::start(self.inner.hub.clone(), settings, wanted)),
         }
-        let done = match &mut listening.running {
-            Some(listener) => listener.apply_tls(&wanted.tls),
-            None => Listener::start(self.inner.hub.clone(), settings, wanted).map(|listener| {
-                listening.running = Some(listener);
-            }),
-        };
-        let error = done.err().map(|error| error.to_string());
-        if let Some(error) = &error {
-            tracing::error!(error, "the link listener does not accept");
-        }
-        listening.report = Some(ListenerReport { name: LISTENER.to_owned(), port: wanted.port, error });
     }
 
     /// How the links are now, sorted by id.
@@ -106,7 +87,7 @@ impl Links {
 
     /// How the link listener is; None when none is wanted.
     pub fn listener(&self) -> Option<ListenerReport> {
-        self.inner.listener.borrow().report.clone()
+        self.inner.listener.borrow().as_ref().map(Listener::report)
     }
 
     /// Rings after a report may have changed; counters alone do not ring.
@@ -116,7 +97,7 @@ impl Links {
 
     /// Says Bye on every connection and waits, within bounds, until it is said.
     pub async fn shutdown(&self) {
-        *self.inner.listener.borrow_mut() = Listening::default();
+        *self.inner.listener.borrow_mut() = None;
         self.inner.hub.borrow_mut().shutdown(Instant::now());
         let ended = self.inner.hub.borrow().ended.clone();
         let silent = async {

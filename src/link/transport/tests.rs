@@ -1,16 +1,18 @@
 //! Two nodes over loopback: real sockets and TLS, a bare core instead of a broker.
 
+mod listening;
+
 use std::cell::RefCell;
 use std::net::TcpListener;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::{Identity, Links, greeting};
+use super::{Identity, Links, greeting, listen};
 use crate::broker::Broker;
 use crate::broker::core::ConnectionId;
 
