@@ -130,8 +130,9 @@ impl Shard {
                 }
             }
         }
-        self.links.shutdown().await;
+        // Clients first: what is acknowledged to them until then still crosses.
         self.broker.shutdown().await;
+        self.links.shutdown().await;
         drop(self.store.take()); // returns when everything is written
     }
 

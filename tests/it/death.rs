@@ -55,6 +55,21 @@ fn a_peer_that_pauses_misses_nothing() {
 }
 
 #[test]
+fn a_node_that_stops_hands_over_what_it_acknowledged() {
+    let up = linked();
+    let mut subscriber = up.subscribed(&Paho, &up.at("eu-west"), "stop/#", "us-east");
+    let (stops, peer) = (up.node("us-east").pid, up.node("eu-west").pid);
+    signal(peer, Signal::SIGSTOP);
+    // More than the link has on its way at once.
+    let numbers: Vec<String> = (0..3_000).map(|number| number.to_string()).collect();
+    let posts: Vec<Post> = numbers.iter().map(|number| Post::new("stop/1", number, 1)).collect();
+    Rumqttc.publish(&up.at("us-east"), &posts);
+    signal(stops, Signal::SIGTERM);
+    signal(peer, Signal::SIGCONT);
+    assert_eq!(subscriber.payloads(numbers.len()), numbers);
+}
+
+#[test]
 fn no_node_outlives_a_killed_up() {
     let mut up = linked();
     let nodes: Vec<u32> = up.nodes().iter().map(|node| node.pid).collect();

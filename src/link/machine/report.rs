@@ -69,6 +69,12 @@ impl Link {
         }
     }
 
+    /// Whether the peer has taken over all that it can be told; without a connection that is nothing.
+    pub fn is_drained(&self) -> bool {
+        let sent = self.forwarder.counters();
+        self.open().is_none() || sent.queued + sent.in_flight == 0
+    }
+
     fn rtt_ms(&self) -> Option<u32> {
         let rtt = self.open()?.1.prober.rtt()?;
         Some(u32::try_from(rtt.as_micros().div_ceil(1000)).unwrap_or(u32::MAX))

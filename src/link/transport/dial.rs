@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
@@ -17,6 +17,7 @@ use crate::settings::Link as Half;
 
 use super::greeting::{self, Answer};
 use super::hub::Hub;
+use super::resolve::Resolver;
 use super::socket::{self, Stream};
 use super::tls;
 
@@ -68,11 +69,12 @@ pub(super) fn spawn(
     id: String,
     half: &Half,
     own: &Identity,
+    resolver: Rc<Resolver>,
 ) -> AbortHandle {
     let (half, own, tasks) = (half.clone(), own.clone(), broker.clone());
     broker.spawn(async move {
         let server = half.server.clone().unwrap_or_default();
-        let attempt = tokio::time::timeout(DIAL_TIMEOUT, dial(&half, &own));
+        let attempt = tokio::time::timeout(DIAL_TIMEOUT, dial(&half, &own, &resolver));
         let done = attempt.await.unwrap_or(Err(DialError::Timeout(server)));
         let Some(hub) = hub.upgrade() else { return };
         match done {
@@ -91,9 +93,9 @@ pub(super) fn spawn(
     })
 }
 
-async fn dial(half: &Half, own: &Identity) -> Result<(Stream, Vec<u8>), DialError> {
+async fn dial(half: &Half, own: &Identity, resolver: &Resolver) -> Result<(Stream, Vec<u8>), DialError> {
     let server = half.server.as_deref().unwrap_or_default();
-    let tcp = connect(server).await?;
+    let tcp = connect(server, resolver).await?;
     let failed = |error: &dyn std::fmt::Display| DialError::Tls(server.to_owned(), error.to_string());
     let mut stream: Stream = match &half.tls {
         None => Box::new(tcp),
@@ -108,8 +110,8 @@ async fn dial(half: &Half, own: &Identity) -> Result<(Stream, Vec<u8>), DialErro
 }
 
 /// The first address that takes a connection.
-async fn connect(server: &str) -> Result<TcpStream, DialError> {
-    let resolved = lookup_host(server).await;
+async fn connect(server: &str, resolver: &Resolver) -> Result<TcpStream, DialError> {
+    let resolved = resolver.resolve(server).await;
     let addresses = resolved.map_err(|error| DialError::Resolve(server.to_owned(), error))?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {

@@ -8,10 +8,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
 use crate::broker::Broker;
@@ -26,6 +27,7 @@ use crate::settings::{Link as Half, Settings};
 use super::clock::{self, Incarnations};
 use super::dial;
 use super::outgoing::Outgoing;
+use super::resolve::{LOOKUPS_MAX, Resolver};
 
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
 
@@ -42,6 +44,8 @@ pub(super) struct Hub {
     /// When each link is to be looked at without one.
     timeouts: BTreeSet<(Instant, Rc<str>)>,
     connections: BTreeMap<ConnId, Outgoing>,
+    /// Places for look-ups of names.
+    lookups: Arc<Semaphore>,
     last_conn: u64,
     /// How many links pumps have looked at, for tests.
     #[cfg(test)]
@@ -65,6 +69,7 @@ struct Slot {
     link: Link,
     peer: PeerId,
     dial: Option<AbortHandle>,
+    resolver: Rc<Resolver>,
     /// Whether it is among the touched.
     touched: bool,
     /// Its place among the timeouts.
@@ -84,6 +89,7 @@ impl Hub {
                 touched: Vec::new(),
                 timeouts: BTreeSet::new(),
                 connections: BTreeMap::new(),
+                lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
                 last_conn: 0,
                 #[cfg(test)]
                 looked_at: 0,
@@ -133,7 +139,8 @@ impl Hub {
             core.peer_open(&link.half().peer)
         });
         self.by_peer.insert(peer, id.clone());
-        let slot = Slot { id: id.clone(), link, peer, dial: None, touched: false, due: None };
+        let resolver = Resolver::new(self.lookups.clone());
+        let slot = Slot { id: id.clone(), link, peer, dial: None, resolver, touched: false, due: None };
         self.slots.insert(id.clone(), slot);
         self.touch(&id);
     }
@@ -157,6 +164,11 @@ impl Hub {
     pub(super) fn shutdown(&mut self, now: Instant) {
         let ids: Vec<Rc<str>> = self.slots.keys().cloned().collect();
         ids.iter().for_each(|id| self.remove_link(id, Reason::ShuttingDown, "the node stops", now));
+    }
+
+    /// Whether no peer that is there has messages to come.
+    pub(super) fn is_drained(&self) -> bool {
+        self.slots.values().all(|slot| slot.link.is_drained())
     }
 
     /// Whether everything said was written.
@@ -358,7 +370,8 @@ impl Hub {
             }
             Output::Dial => {
                 let (hub, id) = (self.this.clone(), slot.id.to_string());
-                let task = dial::spawn(hub, &self.broker, id, slot.link.half(), &self.own);
+                let resolver = slot.resolver.clone();
+                let task = dial::spawn(hub, &self.broker, id, slot.link.half(), &self.own, resolver);
                 slot.dial = Some(task);
             }
             Output::CancelDial => {

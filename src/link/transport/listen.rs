@@ -121,7 +121,8 @@ impl State {
     fn bind(&self, host: &str, port: u16) -> Option<TcpListener> {
         let bound = bind(host, port).map_err(|error| format!("failed to listen on {host}:{port}: {error}"));
         let error = bound.as_ref().err().cloned();
-        if let Some(error) = error.as_ref().filter(|&error| self.bind_error.borrow().as_ref() != Some(error)) {
+        if let Some(error) = error.as_ref().filter(|&error| self.bind_error.borrow().as_ref() != Some(error))
+        {
             tracing::error!(error, "the link listener does not accept; it tries again");
         }
         self.bind_error.replace(error);

@@ -9,6 +9,7 @@ mod carrier;
 mod outgoing;
 mod greeting;
 mod socket;
+mod resolve;
 mod dial;
 mod listen;
 mod hub;
@@ -30,6 +31,9 @@ use self::hub::{Hub, SharedHub};
 use self::listen::Listener;
 pub use super::machine::Identity;
 
+/// How long a stopping node hands over messages, and how often it looks whether any are left.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
 /// How long the last words of links may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -95,8 +99,15 @@ impl Links {
         self.inner.hub.borrow().changed.clone()
     }
 
-    /// Says Bye on every connection and waits, within bounds, until it is said.
+    /// Hands over what waits for peers that are there, then says Bye on every connection; waits for both within bounds.
     pub async fn shutdown(&self) {
+        let drained = async {
+            while !self.inner.hub.borrow().is_drained() {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        // What a peer does not take over in time is lost with this node's memory.
+        let _ = tokio::time::timeout(DRAIN_MAX, drained).await;
         *self.inner.listener.borrow_mut() = None;
         self.inner.hub.borrow_mut().shutdown(Instant::now());
         let ended = self.inner.hub.borrow().ended.clone();

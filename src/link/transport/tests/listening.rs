@@ -19,7 +19,8 @@ async fn a_port_that_is_taken_is_opened_when_it_is_free() {
 
         drop(squatter);
         let eu = Node::start(eu, 2);
-        us.until("it listens", |us| us.links.listener().is_some_and(|listener| listener.error.is_none())).await;
+        us.until("it listens", |us| us.links.listener().is_some_and(|listener| listener.error.is_none()))
+            .await;
         eu.until("eu got in", Node::is_ready).await;
     })
     .await;
@@ -41,7 +42,9 @@ async fn among_silent_sockets_the_oldest_gives_way() {
             ended = first.read(&mut one) => ended,
             ended = last.read(&mut other) => panic!("the newest was closed: {ended:?}"),
         };
-        assert!(matches!(ended, Ok(0)) || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+        assert!(
+            matches!(ended, Ok(0)) || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+        );
     })
     .await;
 }
