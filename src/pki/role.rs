@@ -1,7 +1,8 @@
 //! What the holder of a certificate is: the URI in its subject alternative names.
 //!
 //! One certificate, one role. The URI of a link names the link and the direction, so that a certificate for one link opens no
-//! other, and not even the same one the other way.
+//! other, and not even the same one the other way. It ends in a nonce: with a new one, the certificates before it open nothing
+//! any more, however long they last.
 
 use std::fmt;
 
@@ -31,6 +32,8 @@ pub enum Role {
         from: String,
         /// Name of the cluster that is dialled.
         to: String,
+        /// A word of this credential's own.
+        nonce: String,
     },
 }
 
@@ -47,9 +50,13 @@ impl Role {
             ["node", namespace, cluster, node] => {
                 Some(Role::Node { namespace: own(namespace), cluster: own(cluster), node: own(node) })
             }
-            ["link", namespace, link, from, to] => {
-                Some(Role::Link { namespace: own(namespace), link: own(link), from: own(from), to: own(to) })
-            }
+            ["link", namespace, link, from, to, nonce] => Some(Role::Link {
+                namespace: own(namespace),
+                link: own(link),
+                from: own(from),
+                to: own(to),
+                nonce: own(nonce),
+            }),
             _ => None,
         }
     }
@@ -61,8 +68,8 @@ impl fmt::Display for Role {
         match self {
             Role::Operator => write!(f, "{SCHEME}operator"),
             Role::Node { namespace, cluster, node } => write!(f, "{SCHEME}node/{namespace}/{cluster}/{node}"),
-            Role::Link { namespace, link, from, to } => {
-                write!(f, "{SCHEME}link/{namespace}/{link}/{from}/{to}")
+            Role::Link { namespace, link, from, to, nonce } => {
+                write!(f, "{SCHEME}link/{namespace}/{link}/{from}/{to}/{nonce}")
             }
         }
     }

@@ -230,6 +230,7 @@ impl Mint<'_> {
             link: self.key.name.clone(),
             from: from.to_owned(),
             to: to.name.clone(),
+            nonce: slot.nonce(&mut *self.random).to_owned(),
         };
         let uri = role.to_string();
         let request =

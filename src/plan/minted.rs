@@ -52,6 +52,8 @@ pub struct MintedLink {
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MintedCredential {
+    /// What its certificates carry, and none before it did.
+    pub nonce: Option<String>,
     /// A certificate, where the other side speaks TLS.
     pub leaf: Option<Leaf>,
     /// A password, where it does not.
@@ -82,14 +84,21 @@ impl MintedCredential {
         tend_leaf(&mut self.leaf, request, by, now, random)
     }
 
+    /// The nonce, minted where there is none.
+    pub(super) fn nonce(&mut self, random: Random<'_>) -> &str {
+        self.nonce.get_or_insert_with(|| hex::<8>(random))
+    }
+
     /// The password, minted where there is none.
     pub(super) fn password(&mut self, random: Random<'_>) -> &str {
-        self.password.get_or_insert_with(|| {
-            let mut bytes = [0; 32];
-            random(&mut bytes);
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-        })
+        self.password.get_or_insert_with(|| hex::<32>(random))
     }
+}
+
+fn hex<const N: usize>(random: Random<'_>) -> String {
+    let mut bytes = [0; N];
+    random(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Keeps a leaf that serves, and issues it anew where it does not.

@@ -45,7 +45,7 @@ fn node_role(cluster: &str, node: &str) -> Role {
 }
 
 fn link_role() -> Role {
-    Role::Link { namespace: "mqtt".into(), link: "us-eu".into(), from: "us".into(), to: "eu".into() }
+    Role::Link { namespace: "mqtt".into(), link: "us-eu".into(), from: "us".into(), to: "eu".into(), nonce: "1".into() }
 }
 
 fn eu_0() -> NodeName {
@@ -168,7 +168,7 @@ async fn other_roles_are_told_so_and_kept_out() {
     let ca = authority(1);
     let why = "is for mqlink://node/mqtt/eu/eu-0; only mqlink://operator may manage a node";
     check_refused(issue(&ca, node_role("eu", "eu-0")), forbidden(why)).await;
-    check_refused(issue(&ca, link_role()), forbidden("is for mqlink://link/mqtt/us-eu/us/eu; only")).await;
+    check_refused(issue(&ca, link_role()), forbidden("is for mqlink://link/mqtt/us-eu/us/eu/1; only")).await;
     let without = issue_at(&ca, None, Usage::Client, Timestamp::now());
     check_refused(without, forbidden("states no role")).await;
 }
@@ -253,7 +253,7 @@ async fn settings_go_to_the_node_that_is_meant() {
             "is for mqlink://node/mqtt/eu/eu-1, not for mqlink://node/mqtt/eu/eu-0",
         ),
         (issue(&ca, node_role("us", "eu-0")), "is for mqlink://node/mqtt/us/eu-0, not for"),
-        (issue(&ca, link_role()), "is for mqlink://link/mqtt/us-eu/us/eu, not for"),
+        (issue(&ca, link_role()), "is for mqlink://link/mqtt/us-eu/us/eu/1, not for"),
         (issue(&ca, Role::Operator), "is for mqlink://operator, not for"),
         (issue_at(&ca, None, Usage::Both, Timestamp::now()), "states no role"),
         (issue_at(&ca, Some(node_role("eu", "*")), Usage::Client, Timestamp::now()), "certificate"),

@@ -25,7 +25,10 @@ fn plaintext(world: &mut World) {
 fn each_direction_shows_a_certificate_that_names_the_link() {
     let plan = planned(&world(TWO));
     let (us, eu) = halves(&plan);
-    for (shows, expects, from, to) in [(us, eu, "us", "eu"), (eu, us, "eu", "us")] {
+    let minted = &plan.minted.links[&key("us-eu")];
+    for (shows, expects, from, to, credential) in
+        [(us, eu, "us", "eu", &minted.outward), (eu, us, "eu", "us", &minted.inward)]
+    {
         let tls = shows.tls.as_ref().unwrap();
         let own = inspect(tls.certificate_pem.as_ref().unwrap()).unwrap();
         let role = Role::Link {
@@ -33,6 +36,7 @@ fn each_direction_shows_a_certificate_that_names_the_link() {
             link: "us-eu".into(),
             from: from.into(),
             to: to.into(),
+            nonce: credential.nonce.clone().unwrap(),
         };
         assert_eq!(own.role(), Some(role.clone()));
         assert_eq!(expects.inbound.uri_san, Some(role.to_string()));
@@ -92,7 +96,11 @@ fn revoking_one_credential_leaves_the_others() {
     let ((us, eu), (us_now, eu_now)) = (halves(&first), halves(&second));
     assert_ne!(us.tls.as_ref().unwrap().key_pem, us_now.tls.as_ref().unwrap().key_pem);
     assert_ne!(us.revision, us_now.revision);
-    assert_eq!(eu, eu_now, "the other direction is untouched");
+    let old = inspect(us.tls.as_ref().unwrap().certificate_pem.as_ref().unwrap()).unwrap();
+    let expects = |half: &Link| half.inbound.uri_san.clone().unwrap();
+    assert_eq!(old.uris, [expects(eu)]);
+    assert_ne!(old.uris, [expects(eu_now)], "the old certificate is valid and opens nothing");
+    assert_eq!((&eu.tls, &us.inbound), (&eu_now.tls, &us_now.inbound), "the other direction is untouched");
 }
 
 #[test]
