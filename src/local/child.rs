@@ -121,6 +121,8 @@ struct Keeper<T> {
 /// How a child's life ended.
 enum End {
     Wanted,
+    /// Ended by us: it has to be started otherwise.
+    Outdated,
     Died(String),
 }
 
@@ -131,8 +133,15 @@ impl<T: Clone> Keeper<T> {
             let Some(settings) = self.wanted.borrow_and_update().clone() else { return };
             let born = Instant::now();
             let why = match self.spawn(&settings) {
-                Ok(child) => match self.accompany(child).await {
+                Ok(child) => match self.accompany(child, is_kept(&settings)).await {
                     End::Wanted => return,
+                    End::Outdated => {
+                        self.tell(Sight::Died(
+                            "starts again: whether it keeps its state has changed".to_owned(),
+                        ))
+                        .await;
+                        continue;
+                    }
                     End::Died(why) => why,
                 },
                 Err(why) => why,
@@ -149,8 +158,7 @@ impl<T: Clone> Keeper<T> {
 
     fn spawn(&self, settings: &Settings) -> Result<Child, String> {
         self.write(settings)?;
-        let is_kept = settings.storage.durability != Durability::None;
-        let data = is_kept.then(|| [OsStr::new("--data"), self.spec.data.as_os_str()]);
+        let data = is_kept(settings).then(|| [OsStr::new("--data"), self.spec.data.as_os_str()]);
         Command::new(&self.spec.program)
             .arg("broker")
             .args(["--node", &self.spec.node])
@@ -175,7 +183,7 @@ impl<T: Clone> Keeper<T> {
         crate::local::home::write_private(&self.spec.config, settings).map_err(|error| error.to_string())
     }
 
-    async fn accompany(&mut self, mut child: Child) -> End {
+    async fn accompany(&mut self, mut child: Child, was_kept: bool) -> End {
         // Held for as long as the child may live: a wait for it would close its standard input first.
         let _lifeline = child.stdin.take();
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
@@ -196,9 +204,15 @@ impl<T: Clone> Keeper<T> {
                     return End::Died(self.describe(status));
                 }
                 changed = self.wanted.changed() => {
-                    if changed.is_err() || self.wanted.borrow().is_none() {
+                    let wanted = self.wanted.borrow().clone().filter(|_| changed.is_ok());
+                    let end = match wanted {
+                        Some(settings) if is_kept(&settings) == was_kept => None,
+                        Some(_) => Some(End::Outdated),
+                        None => Some(End::Wanted),
+                    };
+                    if let Some(end) = end {
                         self.end(child, stderr).await;
-                        return End::Wanted;
+                        return end;
                     }
                     push = true;
                 }
@@ -277,6 +291,11 @@ impl<T: Clone> Keeper<T> {
         // Nobody listens any more while everything ends.
         let _ = self.tell.send((self.id.clone(), sight)).await;
     }
+}
+
+/// Whether a node keeps its state: from its start on, or not at all.
+fn is_kept(settings: &Settings) -> bool {
+    settings.storage.durability != Durability::None
 }
 
 async fn at(time: Option<Instant>) {

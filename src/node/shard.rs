@@ -182,7 +182,10 @@ impl Shard {
             (Some(_), None) => {
                 tracing::warn!("storage.durability is None now: in force when the node starts again")
             }
-            (None, _) => {}
+            (None, Some(_)) => {
+                tracing::warn!("storage.durability has no effect: this node was started without --data")
+            }
+            (None, None) => {}
         }
     }
 

@@ -42,7 +42,13 @@ fn server_request() -> LeafRequest {
 }
 
 fn link_role(from: &str, to: &str) -> Role {
-    Role::Link { namespace: "mqtt".into(), link: "us-eu".into(), from: from.into(), to: to.into(), nonce: "1".into() }
+    Role::Link {
+        namespace: "mqtt".into(),
+        link: "us-eu".into(),
+        from: from.into(),
+        to: to.into(),
+        nonce: "1".into(),
+    }
 }
 
 fn client_request() -> LeafRequest {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clients::{Kind, Paho, Post, Rumqttc, Who};
-use crate::harness::{MQLINK, alive, children, free_port, signal};
+use crate::harness::{MQLINK, alive, children, free_port, signal, until};
 
 /// A manifest of two linked clusters, in a folder of its own.
 struct Manifest {
@@ -202,6 +202,30 @@ fn a_port_in_use_is_named_or_replaced() {
 }
 
 #[test]
+fn storage_that_is_asked_for_later_keeps() {
+    let mut manifest = Manifest::new();
+    manifest.edit(USERS, &format!("{USERS}  storage: {{size: 1Gi, durability: None}}\n"));
+    let up = manifest.up(&[]);
+    let before = up.pids();
+    manifest.edit("durability: None", "durability: Interval");
+    let kept = |not: u32| {
+        let nodes = children(up.child.id());
+        nodes.into_iter().find(|node| node.pid != not && node.option("--data").is_some()).map(|node| node.pid)
+    };
+    let first = until("a node that keeps its state", || kept(0));
+    assert_eq!(up.pids().iter().filter(|pid| !before.contains(pid)).count(), 1, "the other runs on");
+
+    let us = Who::at(manifest.ports[0]);
+    let reachable = || std::net::TcpStream::connect(("127.0.0.1", us.port)).ok();
+    until("its listener", reachable);
+    Rumqttc.publish(&us, &[Post::new("kept", "on disk", 1).retained()]);
+    signal(first, Signal::SIGKILL);
+    until("its successor", || kept(first));
+    until("its listener", reachable);
+    assert_eq!(Paho.listen(&us, "kept").next().payload, "on disk");
+}
+
+#[test]
 fn an_edit_with_mistakes_changes_nothing() {
     let mut manifest = Manifest::new();
     let mut up = manifest.up(&[]);
@@ -327,11 +351,9 @@ fn a_deleted_cluster_ends_its_node_and_no_other() {
     manifest.text = without_eu;
     manifest.write(&manifest.text);
     up.says("mqttcluster/eu is gone");
-    crate::harness::until("the end of eu's node", || (!alive(eu)).then_some(()));
+    until("the end of eu's node", || (!alive(eu)).then_some(()));
     assert!(alive(us));
-    crate::harness::until("the end of eu's settings", || {
-        (!data.join("default.eu-0.json").exists()).then_some(())
-    });
+    until("the end of eu's settings", || (!data.join("default.eu-0.json").exists()).then_some(()));
     assert!(data.join("default.us-0.json").exists());
 }
 

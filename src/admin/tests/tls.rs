@@ -45,7 +45,13 @@ fn node_role(cluster: &str, node: &str) -> Role {
 }
 
 fn link_role() -> Role {
-    Role::Link { namespace: "mqtt".into(), link: "us-eu".into(), from: "us".into(), to: "eu".into(), nonce: "1".into() }
+    Role::Link {
+        namespace: "mqtt".into(),
+        link: "us-eu".into(),
+        from: "us".into(),
+        to: "eu".into(),
+        nonce: "1".into(),
+    }
 }
 
 fn eu_0() -> NodeName {
