@@ -179,6 +179,7 @@ fn nobody_poses_as_a_link_peer() {
             link: "us-eu".to_owned(),
             from: "eu-west".to_owned(),
             to: "us-east".to_owned(),
+            nonce: link.inward.nonce.clone().expect("its certificates end in one"),
         };
         let own = |key| text(scene, "mqlink-us-east-admin", key);
         let node = Leaf::new(own("tls.crt").await, own("tls.key").await);
