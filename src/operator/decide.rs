@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::build::{self, APPLIED, Kind, Object, ObjectId, Owner, link_secret, settings_secrets};
 use super::events::News;
-use super::ledger::{End, Ledger, Part};
+use super::ledger::{End, FIGHT, Ledger, Part};
 use super::nodes::{Heard, NODES_MAX, NodeId, Order, Rendering};
-use super::picture::{Found, Picture};
+use super::picture::{self, Found, Picture, Weight};
 use super::rollout::{self, Step};
 use super::turn::{Dips, Turn};
 use super::watch::Source;
@@ -80,13 +80,27 @@ impl Decider {
     }
 
     /// Takes in what a watch saw.
-    pub(super) fn see(&mut self, source: &Source, event: Event<DynamicObject>) {
-        let is_list = matches!(event, Event::InitDone);
-        match self.picture.see(source, event) {
-            Some(id) => self.ledger.seen(&id),
-            // What was made and deleted while nobody watched was never seen: the list tells by what is not in it.
-            None if is_list => self.ledger.seen_all(source.kind),
-            None => {}
+    pub(super) fn see(&mut self, source: &Source, event: Event<DynamicObject>) -> Weight {
+        let id = match &event {
+            Event::Init | Event::InitDone => {
+                self.ledger.listed(source);
+                None
+            }
+            Event::Delete(object) => {
+                self.ledger.gone(&picture::id(source.kind, object));
+                None
+            }
+            Event::Apply(object) | Event::InitApply(object) => Some(picture::id(source.kind, object)),
+        };
+        let weight = self.picture.see(source, event);
+        id.iter().for_each(|id| self.share(id));
+        weight
+    }
+
+    /// What is as it should be is not kept twice.
+    fn share(&mut self, id: &ObjectId) {
+        if let Some(wanted) = self.wanted.objects.get(id) {
+            self.picture.has(wanted);
         }
     }
 
@@ -128,25 +142,31 @@ impl Decider {
         plan
     }
 
-    /// Notes how a write ended.
-    pub(super) fn ended(&mut self, ended: Ended, now: Instant) {
+    /// Takes in how a write ended.
+    pub(super) fn ended(&mut self, ended: Ended, now: Instant) -> Weight {
         let Ended { id, part, owner, done, .. } = ended;
         let end = match &done {
-            Ok(()) => End::Done,
+            Ok(stored) => End::Done(stored.as_ref().and_then(|it| it.metadata.resource_version.as_deref())),
             Err(WriteError::Refused(..)) => End::Refused,
             Err(_) => End::Failed,
         };
-        let failures = self.ledger.ended(&id, part, end, now);
+        let is_refused = end == End::Refused;
+        let outcome = self.ledger.ended(&id, part, end, now);
         match (done, owner) {
             // Nobody is left to read it.
-            (Err(WriteError::Leaving(_)), _) => {}
-            (Err(error), Some(owner)) if failures >= FAILURES || end == End::Refused => {
-                let trouble = Trouble { message: error.to_string(), is_refused: end == End::Refused };
+            (Err(WriteError::Leaving(_)), _) => Weight::Later,
+            (Err(error), Some(owner)) if outcome.failures >= FAILURES || is_refused => {
+                let trouble = Trouble { message: error.to_string(), is_refused };
                 self.troubles.insert(id, (owner, trouble));
+                Weight::Later
             }
-            (Err(_), _) => {}
-            (Ok(()), _) => {
+            (Err(_), _) => Weight::Later,
+            (Ok(stored), _) => {
                 self.troubles.remove(&id);
+                let stored = stored.filter(|_| outcome.is_current);
+                let learnt = stored.map(|stored| self.picture.learn(id.clone(), stored));
+                self.share(&id);
+                learnt.filter(|weight| *weight == Weight::Now).unwrap_or(Weight::Later)
             }
         }
     }
@@ -274,12 +294,12 @@ impl Decider {
                 continue;
             }
             let version = found.map(|found| found.version.as_str());
-            if self.ledger.begins(id, Part::Object, &object.body, version, now) {
+            if let Some(repairs) = self.ledger.begins(id, Part::Object, &object.body, version, now) {
                 let before = match version.filter(|_| other.is_none()) {
                     Some(version) => Before::Seen(version.to_owned()),
                     None => Before::New,
                 };
-                let news = self.news(object, step, found);
+                let news = self.news(object, step, found, repairs);
                 let mut object = object.clone();
                 if id.kind == Kind::StatefulSet {
                     rollout::note_cause(Arc::make_mut(&mut object.body), step, found);
@@ -291,7 +311,7 @@ impl Decider {
     }
 
     /// What a write of an object tells to people.
-    fn news(&self, object: &Object, step: Step, found: Option<&Found>) -> Option<News> {
+    fn news(&self, object: &Object, step: Step, found: Option<&Found>, repairs: u32) -> Option<News> {
         let Owner { is_link, key, .. } = &object.owner;
         let tell = |reason: &str, action: &'static str, note: String| match is_link {
             true => Some(News::good(self.picture.links.get(key)?, reason, action, note)),
@@ -301,8 +321,20 @@ impl Decider {
         let image = &object.body["spec"]["template"]["spec"]["containers"][0]["image"];
         let image = image.as_str().unwrap_or_default();
         match (object.id.kind, step, found) {
+            _ if repairs >= FIGHT => {
+                let who = found.map_or("", |found| found.other.as_deref().unwrap_or("somebody else"));
+                let what = if found.is_some() {
+                    format!("changed again and again by {who}")
+                } else {
+                    "deleted again and again".to_owned()
+                };
+                let note =
+                    format!("{} is {what}. It is put back, but ever later: let one of us go.", object.id);
+                tell("DriftRepeats", "Repair", note).map(News::warning)
+            }
             (_, _, Some(found)) if applied(&found.body) == applied(&object.body) => {
-                let note = format!("{} was changed by somebody else, and was put back.", object.id);
+                let who = found.other.as_deref().unwrap_or("somebody else");
+                let note = format!("{} was changed by {who}, and was put back.", object.id);
                 tell("DriftRepaired", "Repair", note)
             }
             (Kind::StatefulSet, _, None) => {
@@ -330,11 +362,17 @@ impl Decider {
             if is_wanted || wanted.frozen.contains(owner) || self.picture.is_barred(&id.namespace) {
                 continue;
             }
-            if self.ledger.begins(id, Part::Object, &Value::Null, Some(&found.version), now) {
+            if self.ledger.begins(id, Part::Object, &Value::Null, Some(&found.version), now).is_some() {
                 writes.push(Write::Delete { id: id.clone(), uid: found.uid.clone() });
             }
         }
         writes
+    }
+
+    /// What is being listed may be seen as it was before it was written last.
+    fn is_listing(&self, kind: Kind, key: &Key) -> bool {
+        let id = ObjectId { kind, namespace: key.namespace.clone(), name: key.name.clone() };
+        self.picture.is_listing(&id)
     }
 
     fn statuses(&mut self, plan: &Plan, now: Instant) -> Vec<Write> {
@@ -343,7 +381,10 @@ impl Decider {
             let (before, Some(status)) = (cluster.status.as_ref(), plan.clusters.get(key)) else { continue };
             let conditions = before.and_then(|before| before.conditions.as_deref());
             let turn = Turn { object: cluster, before: conditions, after: status.conditions.as_deref() };
-            if before != Some(status) && !self.dips.hold(Kind::MqttCluster, &turn, now) {
+            if before != Some(status)
+                && !self.is_listing(Kind::MqttCluster, key)
+                && !self.dips.hold(Kind::MqttCluster, &turn, now)
+            {
                 writes.extend(publish(&mut self.ledger, Kind::MqttCluster, &turn, status, now));
             }
         }
@@ -351,7 +392,10 @@ impl Decider {
             let (before, Some(status)) = (link.status.as_ref(), plan.links.get(key)) else { continue };
             let conditions = before.and_then(|before| before.conditions.as_deref());
             let turn = Turn { object: link, before: conditions, after: status.conditions.as_deref() };
-            if before != Some(status) && !self.dips.hold(Kind::ClusterLink, &turn, now) {
+            if before != Some(status)
+                && !self.is_listing(Kind::ClusterLink, key)
+                && !self.dips.hold(Kind::ClusterLink, &turn, now)
+            {
                 writes.extend(publish(&mut self.ledger, Kind::ClusterLink, &turn, status, now));
             }
         }
@@ -416,11 +460,8 @@ fn publish(
         "metadata": {"name": name, "namespace": namespace, "uid": meta.uid},
     });
     let id = ObjectId { kind, namespace, name };
-    ledger.begins(&id, Part::Status, &body, meta.resource_version.as_deref(), now).then_some(Write::Status {
-        id,
-        body,
-        news: turn.news(),
-    })
+    ledger.begins(&id, Part::Status, &body, meta.resource_version.as_deref(), now)?;
+    Some(Write::Status { id, body, news: turn.news() })
 }
 
 /// Whether what runs follows the spec. Else nodes listen where they did, and nobody may be led elsewhere.

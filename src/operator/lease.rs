@@ -9,6 +9,8 @@
 //! - Every write names the resourceVersion that was read: of two that take the Lease at the same moment one fails.
 //! - A [`Fence`] opens and closes with the Lease, and is asked before each write: a process that was stopped and goes on
 //!   finds it closed, whatever it was about to do.
+//! - Whoever waits counts on though the Lease is deleted, and its holder makes it anew at its next renewal. Only an operator
+//!   that has never seen it takes it at once: then the holder finds at its next renewal that it is none.
 //! - Each request is bounded in time; losing the Lease ends nothing but the work, and acquiring it is tried again for ever.
 //! - What others wrote into the Lease is believed only within bounds.
 //!
@@ -77,6 +79,8 @@ impl Pace {
 
 /// Tries to give the Lease back.
 const RELEASE_ATTEMPTS: u32 = 2;
+/// The longest time for that: without it the Lease ends by itself.
+const RELEASE_MAX: Duration = Duration::from_secs(4);
 /// The life of a Lease that another program wrote is believed up to this.
 const FOREIGN_LIFE_MAX: Duration = Duration::from_secs(60);
 
@@ -144,11 +148,13 @@ impl Sight {
         }
     }
 
-    /// This sight, or the one before where nothing has changed since.
-    fn after(self, before: Option<&Sight>) -> Sight {
-        match before {
-            Some(before) if before.version == self.version => before.clone(),
-            _ => self,
+    /// What is found, or the sight before where nothing has changed since. Who deletes a Lease does not end its holder.
+    fn found(object: Option<&Object>, before: Option<&Sight>, now: Instant) -> Sight {
+        match (object.map(|object| Sight::of(object, now)), before) {
+            (Some(found), Some(before)) if before.version == found.version => before.clone(),
+            (Some(found), _) => found,
+            (None, Some(before)) => Sight { version: None, ..before.clone() },
+            (None, None) => Sight::of(&Object::default(), now),
         }
     }
 
@@ -226,12 +232,15 @@ impl Keeper {
     pub(super) async fn release(mut self) {
         self.fence.set(None);
         // A renewal that was cut short may land after we looked: then we look once more.
-        for _ in 0..RELEASE_ATTEMPTS {
-            match self.give_back().await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "unless it is given back it ends by itself"),
+        let attempts = async {
+            for _ in 0..RELEASE_ATTEMPTS {
+                match self.give_back().await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "unless it is given back it ends by itself"),
+                }
             }
-        }
+        };
+        drop(timeout(RELEASE_MAX, attempts).await);
     }
 
     async fn give_back(&mut self) -> Result<(), LeaseError> {
@@ -254,18 +263,23 @@ impl Keeper {
         let begun = Instant::now();
         // Our own last write is as good as a read, until it fails.
         let own = &self.own.holder;
-        let ours = self.seen.take_if(|seen| seen.holder.as_ref() == Some(own));
-        let seen = match ours {
-            Some(seen) => seen,
-            None => {
-                let found = self.look().await?;
-                self.seen.insert(found).clone()
+        if let Some(ours) = self.seen.take_if(|seen| seen.holder.as_ref() == Some(own)) {
+            match self.hold(&ours, begun).await {
+                Err(LeaseError::Api(_, error)) if is_changed(&error) => {}
+                done => return done,
             }
-        };
+        }
+        let found = self.look().await?;
+        let seen = self.seen.insert(found).clone();
         if !seen.is_free(&self.own.holder, Instant::now()) {
             return Err(LeaseError::Held(seen.holder.unwrap_or_default()));
         }
-        let taken = self.object(&seen, Some(&self.own.holder));
+        self.hold(&seen, begun).await
+    }
+
+    /// Writes that it is ours, where it is still as it was seen.
+    async fn hold(&mut self, seen: &Sight, begun: Instant) -> Result<(), LeaseError> {
+        let taken = self.object(seen, Some(&self.own.holder));
         let stored = self.replace("renew", &taken).await?;
         self.seen = Some(Sight::of(&stored, begun));
         self.fence.set(Some(Until::Moment(begun + self.own.pace.term())));
@@ -275,8 +289,7 @@ impl Keeper {
     /// The Lease as it is now; one that nobody holds where there is none.
     async fn look(&self) -> Result<Sight, LeaseError> {
         let found = self.bounded("read", self.api.get_opt(NAME)).await?;
-        let sight = Sight::of(&found.unwrap_or_default(), Instant::now());
-        Ok(sight.after(self.seen.as_ref()))
+        Ok(Sight::found(found.as_ref(), self.seen.as_ref(), Instant::now()))
     }
 
     fn object(&self, seen: &Sight, holder: Option<&String>) -> Object {
@@ -321,6 +334,11 @@ impl Keeper {
     }
 }
 
+/// Whether somebody wrote or deleted it meanwhile.
+fn is_changed(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict() || status.is_not_found())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,13 +350,23 @@ mod tests {
         Sight { holder, version, life: LIFE, acquired: None, transitions: 0, since }
     }
 
+    fn lease(holder: &str, version: &str) -> Object {
+        let spec = LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: i32::try_from(LIFE.as_secs()).ok(),
+            ..LeaseSpec::default()
+        };
+        let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
+        Object { metadata, spec: Some(spec) }
+    }
+
     #[test]
     fn a_lease_is_free_when_its_holder_is_silent_for_its_life() {
         let start = Instant::now();
         let first = sight(Some("other"), "1", start);
         let again = |after_s: u64| {
             let now = start + Duration::from_secs(after_s);
-            (sight(Some("other"), "1", now).after(Some(&first)), now)
+            (Sight::found(Some(&lease("other", "1")), Some(&first), now), now)
         };
         let check = |after_s, expected: bool| {
             let (seen, now) = again(after_s);
@@ -354,9 +382,22 @@ mod tests {
         let start = Instant::now();
         let first = sight(Some("other"), "1", start);
         let later = start + Duration::from_secs(14);
-        let renewed = sight(Some("other"), "2", later).after(Some(&first));
+        let renewed = Sight::found(Some(&lease("other", "2")), Some(&first), later);
         assert!(!renewed.is_free("own", later + Duration::from_secs(14)));
         assert!(renewed.is_free("own", later + LIFE));
+    }
+
+    #[test]
+    fn a_lease_that_was_deleted_is_free_when_it_would_have_ended() {
+        let start = Instant::now();
+        let mut seen = sight(Some("other"), "1", start);
+        for after_s in [0, 5, 14] {
+            let now = start + Duration::from_secs(after_s);
+            seen = Sight::found(None, Some(&seen), now);
+            assert!(!seen.is_free("own", now), "{after_s} s");
+        }
+        assert!(seen.is_free("own", start + LIFE) && seen.version.is_none());
+        assert!(Sight::found(None, None, start).is_free("own", start), "there never was one");
     }
 
     #[test]

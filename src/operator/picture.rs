@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
@@ -22,6 +23,7 @@ use super::build::{
 use super::nodes::{NodeId, Pod};
 use super::shelf::{Shelf, named_in};
 use super::watch::Source;
+use super::write::MANAGER;
 use crate::api::refs::{ServiceTemplate, ServiceType};
 use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
 use crate::plan::{Key, Minted, Placement, Plan, Sealed, Unreadable, World};
@@ -37,8 +39,21 @@ pub(super) struct Found {
     /// The uid of the object of ours that it belongs to.
     pub(super) owner: Option<String>,
     pub(super) version: String,
+    /// The field manager of somebody else that wrote to it last, if any did.
+    pub(super) other: Option<String>,
     /// A Secret that is as it should be shares this with what it should be.
     pub(super) body: Arc<Value>,
+}
+
+/// What something new means to decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// It is known already, or was overtaken.
+    Nothing,
+    /// It follows from what was written: the next decision is soon enough that is made when no write waits.
+    Later,
+    /// Somebody wants something.
+    Now,
 }
 
 /// Everything known.
@@ -103,38 +118,35 @@ impl Picture {
     }
 
     /// Whether enough is known for a decision.
-    pub(super) fn is_complete(&self) -> bool {
-        self.is_listed() && self.shelf.is_complete()
+    pub(super) fn is_complete(&self, now: Instant) -> bool {
+        self.is_listed() && self.shelf.is_complete(now)
     }
 
     /// Tells the shelf which Secrets are named.
-    pub(super) fn refer(&mut self) {
+    pub(super) fn refer(&mut self, now: Instant) {
         let keys = |(id, names): (&ObjectId, &BTreeSet<String>)| {
             names.iter().map(|name| Key::new(&id.namespace, name)).collect::<Vec<_>>()
         };
-        self.shelf.refer(self.named.iter().flat_map(keys).collect());
+        self.shelf.refer(self.named.iter().flat_map(keys).collect(), now);
     }
 
-    /// Takes in what a watch saw, and returns the object that it was about.
-    pub(super) fn see(&mut self, source: &Source, event: Event<DynamicObject>) -> Option<ObjectId> {
+    /// Takes in what a watch saw. A list is right even where it is older than what was known: somebody may have gone back to
+    /// a copy of the server's data.
+    pub(super) fn see(&mut self, source: &Source, event: Event<DynamicObject>) -> Weight {
         match event {
             Event::Init => {
                 self.lists.insert(source.clone(), BTreeSet::new());
-                None
+                Weight::Nothing
             }
             Event::InitApply(object) => {
                 let id = id(source.kind, &object);
                 self.lists.entry(source.clone()).or_default().insert(id.clone());
-                self.put(id.clone(), object);
-                Some(id)
+                self.put(id, object);
+                Weight::Nothing
             }
             Event::InitDone => {
                 let told = self.lists.remove(source).unwrap_or_default();
-                let is_gone = |id: &ObjectId| {
-                    let in_source =
-                        source.namespace.as_ref().is_none_or(|namespace| *namespace == id.namespace);
-                    id.kind == source.kind && in_source && !told.contains(id)
-                };
+                let is_gone = |id: &ObjectId| source.tells_of(id) && !told.contains(id);
                 let gone: Vec<ObjectId> = self.ids().into_iter().filter(is_gone).collect();
                 gone.iter().for_each(|id| self.forget(id));
                 self.awaited.remove(source);
@@ -143,23 +155,80 @@ impl Picture {
                 {
                     self.barred.remove(namespace);
                 }
-                None
+                Weight::Now
             }
-            Event::Apply(object) => {
-                let id = id(source.kind, &object);
-                self.put(id.clone(), object);
-                Some(id)
-            }
+            Event::Apply(object) => self.renew(id(source.kind, &object), object),
             Event::Delete(object) => {
                 let id = id(source.kind, &object);
-                self.forget(&id);
-                Some(id)
+                match self.version(&id) {
+                    // It was made anew meanwhile.
+                    Some(known) if is_before(&object, known) => return Weight::Nothing,
+                    _ => self.forget(&id),
+                }
+                if Kind::CHILDREN.contains(&id.kind) { Weight::Later } else { Weight::Now }
             }
         }
     }
 
+    /// Takes in what the server answered to a write, which a watch may show much later: an object that was written, or whose
+    /// status was. While a list is told, that is what counts.
+    pub(super) fn learn(&mut self, id: ObjectId, object: DynamicObject) -> Weight {
+        let is_there = self.version(&id).is_some() || Kind::CHILDREN.contains(&id.kind);
+        match is_there && !self.is_listing(&id) {
+            true => self.renew(id, object),
+            false => Weight::Nothing,
+        }
+    }
+
+    /// Whether a list is being told that an object may be in.
+    pub(super) fn is_listing(&self, id: &ObjectId) -> bool {
+        self.lists.keys().any(|source| source.tells_of(id))
+    }
+
+    /// Takes in an object, unless what is known of it is as new.
+    fn renew(&mut self, id: ObjectId, object: DynamicObject) -> Weight {
+        let known = self.version(&id);
+        if known.is_some_and(|known| {
+            Some(known) == object.metadata.resource_version.as_deref() || is_before(&object, known)
+        }) {
+            return Weight::Nothing;
+        }
+        let before = self.wish(&id);
+        self.put(id.clone(), object);
+        let is_wish = before.is_none() || before != self.wish(&id);
+        match id.kind {
+            Kind::MqttCluster | Kind::ClusterLink if !is_wish => Weight::Later,
+            kind if Kind::CHILDREN.contains(&kind) => Weight::Later,
+            _ => Weight::Now,
+        }
+    }
+
+    /// The version in which a cluster, a link or an object of ours is known.
+    fn version(&self, id: &ObjectId) -> Option<&str> {
+        match self.meta(id) {
+            Some(meta) => meta.resource_version.as_deref(),
+            None => self.children.get(id).map(|found| found.version.as_str()),
+        }
+    }
+
+    /// The metadata of a cluster or link that can be read.
+    fn meta(&self, id: &ObjectId) -> Option<&ObjectMeta> {
+        let key = Key::new(&id.namespace, &id.name);
+        match id.kind {
+            Kind::MqttCluster => Some(&self.clusters.get(&key)?.metadata),
+            Kind::ClusterLink => Some(&self.links.get(&key)?.metadata),
+            _ => None,
+        }
+    }
+
+    /// A cluster or link without what we write ourselves, told by its metadata.
+    fn wish(&self, id: &ObjectId) -> Option<ObjectMeta> {
+        let meta = self.meta(id)?;
+        Some(ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() })
+    }
+
     fn put(&mut self, id: ObjectId, object: DynamicObject) {
-        if self.uid(&id).is_some_and(|uid| uid != object.metadata.uid.as_deref().unwrap_or_default()) {
+        if self.meta(&id).is_some_and(|known| known.uid != object.metadata.uid) {
             self.forget(&id);
         }
         // What is on its way out is gone already, for everything that is decided.
@@ -213,16 +282,6 @@ impl Picture {
                 tracing::error!(object = %id, %error, "this object cannot be read and is left as it is");
                 self.untouched.insert(id, Untouched { uid, is_going: false });
             }
-        }
-    }
-
-    /// The uid of a cluster or link that can be read.
-    fn uid(&self, id: &ObjectId) -> Option<&str> {
-        let key = Key::new(&id.namespace, &id.name);
-        match id.kind {
-            Kind::MqttCluster => self.clusters.get(&key)?.metadata.uid.as_deref(),
-            Kind::ClusterLink => self.links.get(&key)?.metadata.uid.as_deref(),
-            _ => None,
         }
     }
 
@@ -496,13 +555,22 @@ impl Picture {
     }
 }
 
-fn id(kind: Kind, object: &DynamicObject) -> ObjectId {
+/// Whether an object is older than what is known. Versions count up; what is no number is as new as can be.
+fn is_before(object: &DynamicObject, known: &str) -> bool {
+    let version = object.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+    matches!((version, known.parse::<u64>()), (Some(version), Ok(known)) if version < known)
+}
+
+pub(super) fn id(kind: Kind, object: &DynamicObject) -> ObjectId {
     ObjectId { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 
 /// An object as it was seen. Objects in a list do not say of what kind they are: the list does.
 fn found(kind: Kind, mut object: DynamicObject) -> Found {
-    object.metadata.managed_fields = None;
+    let others = object.metadata.managed_fields.take().unwrap_or_default();
+    let others =
+        others.into_iter().filter(|it| it.manager.as_deref() != Some(MANAGER) && it.subresource.is_none());
+    let other = others.max_by(|one, two| one.time.cmp(&two.time)).and_then(|it| it.manager);
     let is_ours =
         |owner: &&OwnerReference| owner.controller == Some(true) && owner.api_version == API_VERSION;
     let owner = object.owner_references().iter().find(is_ours).map(|owner| owner.uid.clone());
@@ -515,6 +583,7 @@ fn found(kind: Kind, mut object: DynamicObject) -> Found {
         uid: object.metadata.uid.unwrap_or_default(),
         owner,
         version: object.metadata.resource_version.unwrap_or_default(),
+        other,
         body: Arc::new(body),
     }
 }

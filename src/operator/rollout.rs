@@ -160,7 +160,13 @@ mod tests {
         }
 
         fn found(self) -> Found {
-            Found { uid: "u".to_owned(), owner: None, version: "1".to_owned(), body: self.0.into() }
+            Found {
+                uid: "u".to_owned(),
+                owner: None,
+                version: "1".to_owned(),
+                other: None,
+                body: self.0.into(),
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::decide::Decider;
 use super::events::Teller;
 use super::lease::{Fence, Keeper, Lease};
 use super::nodes::Nodes;
-use super::picture::Picture;
+use super::picture::{Picture, Weight};
 use super::shelf::{Fetched, fetch};
 use super::vitals::{Phase, Vitals};
 use super::watch::{Scope, Sight, Source, api, open, sources};
@@ -227,11 +227,10 @@ async fn follow(
     loop {
         tokio::select! {
             Some(sight) = sights.next() => {
-                let is_child = Kind::CHILDREN.contains(&sight.0.kind);
                 match operator.see(sight) {
-                    true if is_child => follows = true,
-                    true => decide_at = Some(calm_until),
-                    false => {}
+                    Weight::Now => decide_at = Some(calm_until),
+                    Weight::Later => follows = true,
+                    Weight::Nothing => {}
                 }
             }
             Some((node, sight)) = said.recv() => {
@@ -240,8 +239,10 @@ async fn follow(
                 }
             }
             Some(ended) = operator.under_way.next() => {
-                operator.note(ended);
-                follows = true;
+                match operator.note(ended) {
+                    Weight::Now => decide_at = Some(calm_until),
+                    Weight::Later | Weight::Nothing => follows = true,
+                }
             }
             () = at(turn_at) => {
                 let now = Instant::now();
@@ -290,13 +291,13 @@ struct Operator {
 }
 
 impl Operator {
-    /// Takes in what a watch saw; whether a decision can depend on it. Most Secrets are nobody's business.
-    fn see(&mut self, (source, event): Sight) -> bool {
+    /// Takes in what a watch saw. Most Secrets are nobody's business.
+    fn see(&mut self, (source, event): Sight) -> Weight {
         if source.kind == Kind::AnySecret
             && let Ok(Event::Apply(secret) | Event::Delete(secret)) = &event
             && !self.decider.picture.shelf.names(secret)
         {
-            return false;
+            return Weight::Nothing;
         }
         match event {
             Ok(event) => self.decider.see(&source, event),
@@ -304,20 +305,19 @@ impl Operator {
                 self.vitals.interrupted();
                 let Source { kind, namespace } = &source;
                 let namespace = namespace.as_deref().unwrap_or("all namespaces");
-                match is_refused(&error) && self.decider.picture.bar(&source) {
-                    true => tracing::error!(
+                if is_refused(&error) && self.decider.picture.bar(&source) {
+                    tracing::error!(
                         namespace,
                         %error,
-                        "this namespace is left alone until the operator may read it: bind its Role there, or take the namespace \
-                         from --namespace"
-                    ),
-                    false => {
-                        tracing::warn!(?kind, namespace, %error, "a watch was interrupted and begins again");
-                    }
+                        "this namespace is left alone until the operator may read it: bind the Role mqlink-operator there, \
+                         as config/namespaces does, or take the namespace from --namespace"
+                    );
+                    return Weight::Now;
                 }
+                tracing::warn!(?kind, namespace, %error, "a watch was interrupted and begins again");
+                Weight::Nothing
             }
         }
-        true
     }
 
     /// Decides what to write, and returns when to look again.
@@ -327,7 +327,7 @@ impl Operator {
         }
         self.begin_reads(now);
         let read_next = self.decider.picture.shelf.next(now);
-        if !self.decider.picture.is_complete() {
+        if !self.decider.picture.is_complete(now) {
             return read_next;
         }
         if !self.fence.is_open(now) {
@@ -345,7 +345,7 @@ impl Operator {
     }
 
     fn is_settled(&self) -> bool {
-        self.decider.picture.is_complete()
+        self.decider.picture.is_complete(Instant::now())
             && self.open.is_empty()
             && self.under_way.is_empty()
             && self.reads.is_empty()
@@ -358,7 +358,7 @@ impl Operator {
 
     fn begin_reads(&mut self, now: Instant) {
         let picture = &mut self.decider.picture;
-        picture.refer();
+        picture.refer(now);
         for key in picture.shelf.due(now, READS_MAX.saturating_sub(self.reads.len())) {
             self.reads.push(Box::pin(fetch(self.client.clone(), key)));
         }
@@ -373,9 +373,9 @@ impl Operator {
         }
     }
 
-    fn note(&mut self, mut ended: Ended) {
+    fn note(&mut self, mut ended: Ended) -> Weight {
         match &ended.done {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error @ WriteError::Leaving(_)) => tracing::debug!("{error}"),
             Err(error) => tracing::warn!(%error, "it is tried again"),
         }
@@ -383,7 +383,7 @@ impl Operator {
         if let Some(news) = ended.news.take() {
             self.teller.tell(news);
         }
-        self.decider.ended(ended, Instant::now());
+        self.decider.ended(ended, Instant::now())
     }
 }
 

@@ -2,8 +2,8 @@
 //! names are kept.
 //!
 //! The watch of Secrets brings no content. One that is named is fetched once, and again whenever the watch saw it change;
-//! what was fetched last counts until then. Nothing is decided before each named Secret was asked for once: one that is there
-//! must not look as if it were not.
+//! what was fetched last counts until then. One that is there must not look as if it were not: decisions wait for those that
+//! were never read, but not long, and then these count as unreadable.
 //!
 //! Does not fetch: it says what is [`Shelf::due`], and takes what came of it.
 
@@ -19,7 +19,9 @@ use crate::plan::{Key, Secret};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// The longest wait for one Secret.
+/// For so long decisions wait for one that is being read for the first time …
+const FIRST_MAX: Duration = Duration::from_secs(1);
+/// The longest wait for one Secret; and … for those whose turn it is not yet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The Secrets that are named.
@@ -33,7 +35,10 @@ struct Entry {
     content: Content,
     /// Whether it may have changed since it was last asked for.
     is_stale: bool,
-    is_under_way: bool,
+    /// Since when it is named.
+    named: Instant,
+    /// Since when it is being read, if it is.
+    begun: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -55,10 +60,10 @@ pub(super) struct Fetched {
 
 impl Shelf {
     /// Takes note of what is named now, and forgets what is not.
-    pub(super) fn refer(&mut self, named: BTreeSet<Key>) {
+    pub(super) fn refer(&mut self, named: BTreeSet<Key>, now: Instant) {
         self.entries.retain(|key, _| named.contains(key));
         for key in named {
-            self.entries.entry(key).or_insert_with(Entry::new);
+            self.entries.entry(key).or_insert_with(|| Entry::new(now));
         }
     }
 
@@ -70,7 +75,7 @@ impl Shelf {
             Content::Missing => version.is_none(),
             Content::Unknown | Content::Unreadable(_) => false,
         };
-        if !is_known || entry.is_under_way {
+        if !is_known || entry.begun.is_some() {
             entry.is_stale = true;
             entry.not_before = None;
         }
@@ -87,19 +92,19 @@ impl Shelf {
         self.entries.keys()
     }
 
-    /// Whether each was asked for once.
-    pub(super) fn is_complete(&self) -> bool {
-        self.entries.values().all(|entry| !matches!(entry.content, Content::Unknown))
+    /// Whether there is none that decisions wait for.
+    pub(super) fn is_complete(&self, now: Instant) -> bool {
+        self.entries.values().filter_map(Entry::awaited_until).all(|until| until <= now)
     }
 
     /// What to fetch now, at most so many; they count as under way.
     pub(super) fn due(&mut self, now: Instant, most: usize) -> Vec<Key> {
         let is_due = |entry: &Entry| {
-            entry.is_stale && !entry.is_under_way && entry.not_before.is_none_or(|time| time <= now)
+            entry.is_stale && entry.begun.is_none() && entry.not_before.is_none_or(|time| time <= now)
         };
         let due = self.entries.iter_mut().filter(|(_, entry)| is_due(entry)).take(most);
         due.map(|(key, entry)| {
-            (entry.is_stale, entry.is_under_way) = (false, true);
+            (entry.is_stale, entry.begun) = (false, Some(now));
             key.clone()
         })
         .collect()
@@ -109,7 +114,7 @@ impl Shelf {
     pub(super) fn take(&mut self, fetched: Fetched, now: Instant) -> bool {
         let Fetched { key, object } = fetched;
         let Some(entry) = self.entries.get_mut(&key) else { return false };
-        entry.is_under_way = false;
+        entry.begun = None;
         match object {
             Ok(object) => {
                 (entry.failures, entry.not_before) = (0, None);
@@ -130,9 +135,10 @@ impl Shelf {
         true
     }
 
-    /// When something that failed may be tried again.
+    /// When something that failed may be tried again, or is waited for no longer.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.not_before).filter(|time| *time > now).min()
+        let times = self.entries.values().flat_map(|entry| [entry.not_before, entry.awaited_until()]);
+        times.flatten().filter(|time| *time > now).min()
     }
 
     /// Those that are there.
@@ -148,6 +154,7 @@ impl Shelf {
     pub(super) fn unreadable(&self) -> BTreeMap<Key, String> {
         let problem = |(key, entry): (&Key, &Entry)| match &entry.content {
             Content::Unreadable(problem) => Some((key.clone(), problem.clone())),
+            Content::Unknown => Some((key.clone(), "the API server has not answered yet".to_owned())),
             _ => None,
         };
         self.entries.iter().filter_map(problem).collect()
@@ -155,14 +162,21 @@ impl Shelf {
 }
 
 impl Entry {
-    fn new() -> Entry {
+    fn new(now: Instant) -> Entry {
         Entry {
             content: Content::Unknown,
             is_stale: true,
-            is_under_way: false,
+            named: now,
+            begun: None,
             failures: 0,
             not_before: None,
         }
+    }
+
+    /// Until when decisions wait for it.
+    fn awaited_until(&self) -> Option<Instant> {
+        let until = self.begun.map_or(self.named + PATIENCE, |begun| begun + FIRST_MAX);
+        matches!(self.content, Content::Unknown).then_some(until)
     }
 }
 
@@ -229,7 +243,7 @@ mod tests {
 
     fn named(name: &str) -> Shelf {
         let mut shelf = Shelf::default();
-        shelf.refer(BTreeSet::from([key(name)]));
+        shelf.refer(BTreeSet::from([key(name)]), Instant::now());
         shelf
     }
 
@@ -247,11 +261,11 @@ mod tests {
     #[test]
     fn what_is_named_is_fetched_once_and_again_when_it_changed() {
         let (mut shelf, now) = (named("a"), Instant::now());
-        assert!(!shelf.is_complete());
+        assert!(!shelf.is_complete(now));
         assert_eq!(shelf.due(now, 9), [key("a")]);
         assert!(shelf.due(now, 9).is_empty(), "it is under way");
         shelf.take(fetched("a", Ok(Some(object("1")))), now);
-        assert!(shelf.is_complete() && shelf.due(now, 9).is_empty());
+        assert!(shelf.is_complete(now) && shelf.due(now, 9).is_empty());
         shelf.saw(&key("a"), Some("1"));
         assert!(shelf.due(now, 9).is_empty(), "this is what was fetched");
         shelf.saw(&key("a"), Some("2"));
@@ -271,7 +285,7 @@ mod tests {
         shelf.take(fetched("a", Ok(Some(object("2")))), now);
         assert_eq!(shelf.due(now, 9), [key("a")], "it was deleted meanwhile");
         shelf.take(fetched("a", Ok(None)), now);
-        assert!(shelf.secrets().is_empty() && shelf.is_complete());
+        assert!(shelf.secrets().is_empty() && shelf.is_complete(now));
     }
 
     #[test]
@@ -279,7 +293,7 @@ mod tests {
         let (mut shelf, now) = (named("a"), Instant::now());
         shelf.due(now, 9);
         shelf.take(fetched("a", Err("forbidden".to_owned())), now);
-        assert!(shelf.is_complete());
+        assert!(shelf.is_complete(now));
         assert_eq!(shelf.unreadable()[&key("a")], "forbidden");
         assert!(shelf.due(now, 9).is_empty(), "it waits");
         let later = shelf.next(now).expect("it is tried again");
@@ -297,9 +311,9 @@ mod tests {
         let (mut shelf, now) = (named("a"), Instant::now());
         shelf.saw(&key("b"), Some("1"));
         assert_eq!(shelf.due(now, 9), [key("a")]);
-        shelf.refer(BTreeSet::new());
+        shelf.refer(BTreeSet::new(), now);
         shelf.take(fetched("a", Ok(Some(object("1")))), now);
-        assert!(shelf.secrets().is_empty() && shelf.is_complete());
+        assert!(shelf.secrets().is_empty() && shelf.is_complete(now));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use serde_json::Value;
 
-use super::build::{Kind, MANAGED_BY, OWN};
+use super::build::{Kind, MANAGED_BY, OWN, ObjectId};
 
 /// Where the operator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,13 @@ pub(super) struct Source {
     pub(super) kind: Kind,
     /// `None`: all namespaces.
     pub(super) namespace: Option<String>,
+}
+
+impl Source {
+    /// Whether it tells of an object.
+    pub(super) fn tells_of(&self, id: &ObjectId) -> bool {
+        self.kind == id.kind && self.namespace.as_ref().is_none_or(|namespace| *namespace == id.namespace)
+    }
 }
 
 /// Something that a watch saw.

@@ -12,17 +12,12 @@ use super::build::{Object, ObjectId, Owner, matches};
 use super::events::News;
 use super::ledger::Part;
 use super::watch::api;
+
 /// The one field manager of all that the operator writes.
-const MANAGER: &str = "mqlink-operator";
+pub(super) const MANAGER: &str = "mqlink-operator";
 
 /// The longest wait for one write.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What a write did.
-enum Outcome {
-    Changed,
-    Same,
-}
 
 /// Something to write.
 #[derive(Clone, Debug)]
@@ -53,7 +48,8 @@ pub(super) struct Ended {
     pub(super) owner: Option<Owner>,
     /// What to tell, where something was changed.
     pub(super) news: Option<News>,
-    pub(super) done: Result<(), WriteError>,
+    /// The object as the server has it now, if it answered with one.
+    pub(super) done: Result<Option<DynamicObject>, WriteError>,
 }
 
 /// Why nothing was written.
@@ -86,21 +82,27 @@ impl Write {
 
     /// Performs it.
     pub(super) async fn perform(self, client: Client) -> Ended {
-        let (part, owner, news) = match &self {
-            Write::Status { news, .. } => (Part::Status, None, news.clone()),
-            Write::Apply { object, news, .. } => (Part::Object, Some(object.owner.clone()), news.clone()),
-            Write::Delete { .. } => (Part::Object, None, None),
+        let (part, owner, before, news) = match &self {
+            Write::Status { news, .. } => (Part::Status, None, None, news.clone()),
+            Write::Apply { object, before, news } => {
+                (Part::Object, Some(object.owner.clone()), Some(before.clone()), news.clone())
+            }
+            Write::Delete { .. } => (Part::Object, None, None, None),
         };
         let id = self.id().clone();
         let done = match timeout(PATIENCE, self.write(client)).await {
             Ok(done) => done,
             Err(_) => Err(WriteError::TimedOut("write", id.clone(), PATIENCE)),
         };
-        let news = news.filter(|_| matches!(done, Ok(Outcome::Changed)));
-        Ended { id, part, owner, news, done: done.map(drop) }
+        let is_change = |stored: &DynamicObject| match (&before, &stored.metadata.resource_version) {
+            (Some(Before::Seen(before)), Some(stored)) => before != stored,
+            _ => true,
+        };
+        let news = news.filter(|_| matches!(&done, Ok(Some(stored)) if is_change(stored)));
+        Ended { id, part, owner, news, done }
     }
 
-    async fn write(self, client: Client) -> Result<Outcome, WriteError> {
+    async fn write(self, client: Client) -> Result<Option<DynamicObject>, WriteError> {
         let id = self.id().clone();
         let api = api(&client, id.kind, Some(&id.namespace));
         let (verb, done) = match self {
@@ -108,7 +110,7 @@ impl Write {
                 if before == Before::New {
                     check_free(&api, &object).await?;
                 }
-                ("apply", apply(&api, &id.name, &object.body, before).await)
+                ("apply", apply(&api, &id.name, &object.body, before).await.map(Some))
             }
             Write::Status { body, .. } => ("write the status of", publish(&api, &id.name, &body).await),
             Write::Delete { uid, .. } => ("delete", delete(&api, &id.name, uid).await),
@@ -140,27 +142,23 @@ fn is_final(status: &Status) -> bool {
     (status.is_invalid() || status.code == 400) && !status.message.starts_with("admission webhook")
 }
 
-async fn apply(api: &Api<DynamicObject>, name: &str, body: &Value, before: Before) -> kube::Result<Outcome> {
+async fn apply(
+    api: &Api<DynamicObject>,
+    name: &str,
+    body: &Value,
+    before: Before,
+) -> kube::Result<DynamicObject> {
     let applied = api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
-    let may_be_mended = before != Before::New && body["spec"].is_object();
-    let stored = match applied {
-        Ok(object) if is_as_wanted(body, &object) => object,
-        // Secrets and accounts have nothing that could be mended: somebody sealed them.
-        Err(kube::Error::Api(status)) if status.is_invalid() && may_be_mended => {
-            mend(api, name, body).await?
+    // Secrets and accounts have nothing that could be mended: somebody sealed them.
+    let has_spec = body["spec"].is_object();
+    match applied {
+        Ok(object) if !has_spec || matches(&body["spec"], &object.data["spec"]) => Ok(object),
+        Err(kube::Error::Api(status)) if status.is_invalid() && has_spec && before != Before::New => {
+            mend(api, name, body).await
         }
-        Err(error) => return Err(error),
-        Ok(_) if body["spec"].is_object() => mend(api, name, body).await?,
-        Ok(object) => object,
-    };
-    Ok(match (before, stored.metadata.resource_version) {
-        (Before::Seen(version), Some(stored)) if version == stored => Outcome::Same,
-        _ => Outcome::Changed,
-    })
-}
-
-fn is_as_wanted(body: &Value, object: &DynamicObject) -> bool {
-    serde_json::to_value(object).is_ok_and(|object| matches(body, &object))
+        Err(error) => Err(error),
+        Ok(_) => mend(api, name, body).await,
+    }
 }
 
 /// Replaces lists as a whole: what others put into a list, server-side apply leaves to them.
@@ -169,22 +167,22 @@ async fn mend(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Resul
     api.patch(name, &parameters, &Patch::Merge(json!({"spec": body["spec"]}))).await
 }
 
-async fn publish(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<Outcome> {
+async fn publish(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<Option<DynamicObject>> {
     let done = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
-    gone_is_fine(done.map(drop))
+    gone_is_fine(done.map(Some))
 }
 
-async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> kube::Result<Outcome> {
+async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> kube::Result<Option<DynamicObject>> {
     let only_this = Preconditions { uid: Some(uid), resource_version: None };
     let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::background() };
-    gone_is_fine(api.delete(name, &parameters).await.map(drop))
+    // What is answered is the object as it was.
+    gone_is_fine(api.delete(name, &parameters).await.map(|_| None))
 }
 
-fn gone_is_fine(done: kube::Result<()>) -> kube::Result<Outcome> {
+fn gone_is_fine(done: kube::Result<Option<DynamicObject>>) -> kube::Result<Option<DynamicObject>> {
     match done {
-        Ok(()) => Ok(Outcome::Changed),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Outcome::Same),
-        Err(error) => Err(error),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        done => done,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::memory::{World, id, two_regions};
+use super::world::{World, id, two_regions};
 use crate::admin::StatusLine;
 use crate::operator::build::Kind;
 use crate::operator::nodes::{NodeId, Sight};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::memory::{World, id, two_regions};
+use super::world::{World, id, two_regions};
 use crate::operator::build::Kind;
 use crate::operator::write::Write;
 

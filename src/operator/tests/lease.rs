@@ -1,15 +1,19 @@
 //! Two operators and one Lease on a real API server.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use axum::http::Request;
 use k8s_openapi::api::coordination::v1::Lease as Object;
 use kube::Api;
+use kube::client::Body;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::scene::{Operator, Scene, WAIT_MAX, exists, is_gone, play, play_on};
-use crate::operator::Options;
 use crate::operator::build::Kind;
+use crate::operator::{Lease, Options, Pace};
 use crate::testing::Relay;
 
 impl Scene {
@@ -89,5 +93,58 @@ fn an_operator_that_cannot_reach_the_server_stops_and_another_takes_over() {
         };
         timeout(WAIT_MAX, until_first).await.expect("the first one comes back");
         scene.is_operated().await;
+    });
+}
+
+#[test]
+fn a_lease_that_somebody_deletes_stays_with_its_holder() {
+    play_on(async |server, scene| {
+        scene.create_sample().await;
+        let options = Options { lease: scene.lease("first"), ..scene.options() };
+        let vitals = options.vitals.clone();
+        let mut first = Operator::start(scene.client.clone(), options);
+        first.settles().await;
+        let looks = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&looks);
+        let client = server.client_through(move |request: Request<Body>| {
+            counted.fetch_add(1, Relaxed);
+            request
+        });
+        let options = Options { lease: scene.lease("second"), ..scene.options() };
+        let waits = options.vitals.clone();
+        let _second = Operator::start(client, options);
+        let leases: Api<Object> = Api::namespaced(scene.client.clone(), &scene.namespace);
+        for round in 0..5 {
+            // The second one has seen it, and looks again and again when it is gone.
+            let enough = looks.load(Relaxed) + 4;
+            while looks.load(Relaxed) < enough {
+                let _ = scene.holder().await;
+            }
+            leases.delete("mqlink-operator", &Default::default()).await.expect("it is there");
+            while scene.holder().await.is_none() {}
+            assert_eq!(scene.holder().await.as_deref(), Some("first"), "round {round}");
+            assert!(vitals.leads() && !waits.leads(), "round {round}");
+        }
+        scene.is_operated().await;
+    });
+}
+
+#[test]
+fn an_operator_that_cannot_reach_the_server_ends_soon() {
+    play_on(async |server, scene| {
+        let relay = Relay::to(server.port()).await;
+        let lease =
+            Lease { namespace: scene.namespace.clone(), holder: "first".to_owned(), pace: Pace::default() };
+        let options = Options { lease: Some(lease), ..scene.options() };
+        let (end, ended) = oneshot::channel::<()>();
+        let mut first = Operator::start_until(server.client_at(relay.port()), options, async {
+            drop(ended.await);
+        });
+        first.settles().await;
+        relay.cut();
+        let begun = Instant::now();
+        end.send(()).expect("it listens");
+        timeout(WAIT_MAX, &mut first.task).await.expect("in time").expect("it ends").expect("well");
+        assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
     });
 }

@@ -1,5 +1,7 @@
 //! The operator without a server, and against a real one.
 
+mod world;
+mod answers;
 mod heard;
 mod memory;
 mod kept;

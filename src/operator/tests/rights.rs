@@ -2,12 +2,14 @@
 //! asked, sees a life of a cluster from its making to its end.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
-use super::scene::{Scene, exists, is_gone};
+use super::scene::{Operator, Scene, exists, is_gone};
 use crate::operator::build::Kind;
 use crate::operator::run::operate;
 use crate::operator::{Lease, Options, Scope, Vitals, own_image};
@@ -164,4 +166,63 @@ fn the_rights_for_all_namespaces_are_those_that_it_uses() {
 #[test]
 fn the_rights_for_a_list_of_namespaces_are_those_that_it_uses() {
     check(Scope::Namespaces(vec![PLACE.to_owned()]), NAMESPACE);
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("nobody panics with it")).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panics with it").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_namespace_without_the_role_is_left_alone_and_the_log_names_the_role() {
+    const BARE: &str = "bare";
+    let Some(server) = Server::own() else { return };
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    server.block_on(async |client| {
+        for name in [HOME, PLACE, BARE] {
+            let namespace = json!({"metadata": {"name": name}});
+            send(&client, "POST", "/api/v1/namespaces", &namespace).await.expect("the namespace is new");
+        }
+        let bind = async |namespace: &str, yaml: &str| {
+            for manifest in documents(yaml) {
+                create(&client, namespace, manifest).await;
+            }
+        };
+        bind(HOME, OWN).await;
+        bind(PLACE, NAMESPACE).await;
+        let [place, bare] =
+            [PLACE, BARE].map(|name| Scene { client: client.clone(), namespace: name.to_owned() });
+        place.create_sample().await;
+        bare.create_sample().await;
+        let scope = Scope::Namespaces(vec![PLACE.to_owned(), BARE.to_owned()]);
+        let options = Options { scope, ..place.options() };
+        let _operator = Operator::start(server.client_of_account(), options);
+        place.until(Kind::StatefulSet, "us-east", exists).await;
+        let text = log.text();
+        let line = text.lines().find(|line| line.contains("is left alone")).expect("it says so");
+        let role = documents(NAMESPACE)[0]["metadata"]["name"].as_str().expect("a name").to_owned();
+        assert!(line.contains("ERROR") && line.contains(&format!("bind the Role {role} there")), "{line}");
+        assert!(line.contains("namespace=\"bare\""), "{line}");
+        bind(BARE, NAMESPACE).await;
+        bare.until(Kind::StatefulSet, "us-east", exists).await;
+    });
 }
