@@ -131,13 +131,14 @@ impl Decider {
 
     /// The plan for what is known; what follows from it should be there.
     fn planned(&mut self, now: Timestamp, instant: Instant, random: Random<'_>) -> Plan {
+        let reports = self.reports(instant);
         let mut world = self.picture.world();
         world.troubles = self.troubles_of(false);
         world.link_troubles = self.troubles_of(true);
-        world.reports = self.reports(instant);
+        world.reports = reports;
         world.waits.clone_from(&self.waits);
         let mut plan = plan::plan(&world, now, random);
-        self.picture.remember(&mut plan);
+        self.picture.remember(&mut world, &mut plan);
         self.wanted = self.wanted(&world, &plan);
         plan
     }

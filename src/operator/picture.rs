@@ -374,13 +374,18 @@ impl Picture {
         self.links.iter().filter(|(key, _)| !self.is_barred(&key.namespace))
     }
 
-    /// What the next plan is made from.
+    /// What the next plan is made from. The clusters and links that can be operated move there: [`Picture::remember`] takes
+    /// them back.
     pub(super) fn world(&mut self) -> World {
         self.restore();
+        let placements = self.clusters().map(|(key, own)| (key.clone(), self.placement(key, own))).collect();
+        let is_barred = |key: &Key| self.barred.contains(&key.namespace);
+        let clusters = self.clusters.extract_if(.., |key, _| !is_barred(key)).map(|(_, own)| own).collect();
+        let links = self.links.extract_if(.., |key, _| !is_barred(key)).map(|(_, own)| own).collect();
         World {
-            placements: self.clusters().map(|(key, own)| (key.clone(), self.placement(key, own))).collect(),
-            clusters: self.clusters().map(|(_, cluster)| cluster.clone()).collect(),
-            links: self.links().map(|(_, link)| link.clone()).collect(),
+            placements,
+            clusters,
+            links,
             unreadable: self.unreadable(),
             secrets: self.shelf.secrets().into_iter().map(|secret| (secret.key(), secret)).collect(),
             unreadable_secrets: self.shelf.unreadable(),
@@ -391,8 +396,10 @@ impl Picture {
         }
     }
 
-    /// Takes what the next plan needs of this one.
-    pub(super) fn remember(&mut self, plan: &mut Plan) {
+    /// Takes back what was given, and what the next plan needs of this one.
+    pub(super) fn remember(&mut self, world: &mut World, plan: &mut Plan) {
+        self.clusters.extend(std::mem::take(&mut world.clusters).into_iter().map(|own| (Key::of(&own), own)));
+        self.links.extend(std::mem::take(&mut world.links).into_iter().map(|own| (Key::of(&own), own)));
         self.minted = std::mem::take(&mut plan.minted);
         self.running = plan.settings.clone();
     }

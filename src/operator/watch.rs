@@ -48,6 +48,8 @@ const OTHER_SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/servic
 /// The server ends a watch after so long, and it begins again where it was. One whose server is gone without a word is noticed
 /// soon after, by a client that waits little longer for a word ([`SILENCE_MAX`]).
 const WATCH_S: u32 = 120;
+/// Objects in one answer to a list: it is held in memory as it came and as it is read.
+const PAGE: u32 = 100;
 /// How long a connection to the API server may be silent.
 pub const SILENCE_MAX: Duration = Duration::from_secs(WATCH_S as u64 + 15);
 
@@ -76,7 +78,7 @@ fn open_one(client: &Client, source: Source) -> BoxStream<'static, Sight> {
         Kind::AnySecret => config.fields(OTHER_SECRETS),
         _ => config.labels(&format!("{MANAGED_BY}={OWN}")),
     };
-    let config = config.timeout(WATCH_S);
+    let config = config.timeout(WATCH_S).page_size(PAGE);
     let api = api(client, source.kind, source.namespace.as_deref());
     if source.kind == Kind::AnySecret {
         let stream = watch_objects(metadata_api(client, &source), config).default_backoff();

@@ -48,7 +48,7 @@ fn another_field_manager_does_not_keep_what_is_ours() {
         let other = json!({"spec": {"listeners": [{"name": "mqtt", "protocol": "MQTT", "port": 1884}]}});
         scene.merge(Kind::MqttCluster, "us-east", other).await;
         let troubled =
-            |object: Option<&Value>| condition(object, "Progressing") == Some(("False", "ApplyFailed"));
+            |object: Option<&Value>| condition(object, "Progressing") == Some(("False", "ApplyRefused"));
         scene.until(Kind::MqttCluster, "us-east", troubled).await;
         scene.delete(Kind::Secret, "mqlink-us-east-settings").await;
         scene.until(Kind::MqttCluster, "us-east", move |it| !troubled(it)).await;
