@@ -125,8 +125,23 @@ impl Forwarder {
         self.sent_here = self.in_flight.len();
         self.handle_acknowledged(position)?;
         self.sent_here = 0;
+        self.drop_oversize(message_bytes_max);
         self.online = Some(message_bytes_max);
         Ok(())
+    }
+
+    /// The peer may take less than when a message was sent, and holds nothing of what is left in flight: what it
+    /// would never take goes, and what comes after it moves up.
+    fn drop_oversize(&mut self, message_bytes_max: usize) {
+        let (bytes, dropped) = (&mut self.bytes, &mut self.counters.dropped.oversize);
+        self.in_flight.retain(|entry| {
+            let keep = size(&entry.message) <= message_bytes_max;
+            if !keep {
+                *bytes -= entry.bytes();
+                *dropped += 1;
+            }
+            keep
+        });
     }
 
     /// The peer cannot take messages any more. QoS 0 does not wait for the next time.
@@ -248,5 +263,48 @@ impl Forwarder {
             in_flight: self.in_flight.len() as u64,
             ..self.counters
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(topic: &str, payload_len: usize) -> Rc<Message> {
+        Rc::new(Message {
+            topic: topic.into(),
+            payload: vec![b'x'; payload_len].into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: crate::mqtt::PropertiesBuf::new(),
+            expires_at: None,
+        })
+    }
+
+    fn send_all(forwarder: &mut Forwarder, now: Instant) -> Vec<(String, Option<u64>)> {
+        std::iter::from_fn(|| {
+            forwarder.next_size(now)?;
+            forwarder.take_next().map(|next| (next.message.topic.to_string(), next.position))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_a_peer_takes_no_more_is_not_sent_to_it_again() {
+        let now = Instant::now();
+        let mut forwarder = Forwarder::new(Forwarding::default());
+        forwarder.handle_connected(0, 1 << 20).expect("nothing was sent yet");
+        for (topic, len) in [("a", 1), ("large", 5000), ("b", 1), ("c", 1)] {
+            forwarder.handle_message(message(topic, len), now);
+        }
+        assert_eq!(send_all(&mut forwarder, now).len(), 4);
+        forwarder.handle_disconnected();
+        forwarder.handle_connected(1, 1000).expect("one was taken over");
+        let again = send_all(&mut forwarder, now);
+        assert_eq!(again, [("b".to_owned(), Some(2)), ("c".to_owned(), Some(3))]);
+        forwarder.handle_acknowledged(3).expect("they were sent");
+        let counters = forwarder.counters();
+        assert_eq!((counters.acknowledged, counters.dropped.oversize, counters.in_flight), (3, 1, 0));
+        assert_eq!(forwarder.bytes, 0);
     }
 }

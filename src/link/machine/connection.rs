@@ -15,6 +15,8 @@ pub(super) struct Connection {
     pub(super) id: ConnId,
     /// By this side.
     pub(super) dialled: bool,
+    /// The largest frame that this side takes on it, as its Hello says; a change counts for connections to come.
+    pub(super) frame_bytes_max: usize,
     /// The peer said something last.
     pub(super) heard_at: Instant,
     pub(super) state: State,
@@ -49,8 +51,9 @@ pub(super) struct Open {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, dialled: bool, now: Instant) -> Connection {
-        Connection { id, dialled, heard_at: now, state: State::AwaitHello { until: now + HANDSHAKE } }
+    pub(super) fn new(id: ConnId, dialled: bool, frame_bytes_max: usize, now: Instant) -> Connection {
+        let state = State::AwaitHello { until: now + HANDSHAKE };
+        Connection { id, dialled, frame_bytes_max, heard_at: now, state }
     }
 
     pub(super) fn open(&self) -> Option<&Open> {

@@ -102,12 +102,10 @@ impl Link {
         messages: Messages<'_>,
         now: Instant,
     ) -> Result<(), Violation> {
-        let Some(open) = self.connections.iter_mut().find(|c| c.id == conn).and_then(Connection::open_mut)
-        else {
-            return Ok(());
-        };
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == conn) else { return Ok(()) };
+        let bytes_max = connection.frame_bytes_max;
+        let Some(open) = connection.open_mut() else { return Ok(()) };
         let outputs = &mut self.outputs;
-        let bytes_max = self.frame_bytes_max;
         let done = batch::read(&mut self.acceptor, &open.node, messages, bytes_max, now, |message| {
             outputs.push_back(Output::Deliver(message));
         });

@@ -29,6 +29,7 @@ impl From<Refusal> for Refused {
 
 impl Link {
     pub(super) fn send_hello(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.iter().find(|c| c.id == conn) else { return };
         let hello = Hello {
             version_min: native::VERSION,
             version_max: native::VERSION,
@@ -38,7 +39,7 @@ impl Link {
             incarnation: self.own.incarnation,
             index: 0,
             features: native::FEATURES,
-            frame_bytes_max: self.frame_bytes_max as u64,
+            frame_bytes_max: connection.frame_bytes_max as u64,
             ttl_ms: TTL.as_millis() as u64,
         };
         let mut frame = Vec::new();

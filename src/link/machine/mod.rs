@@ -133,7 +133,7 @@ impl Link {
         if dialled {
             self.dialer.handle_opened();
         }
-        let connection = Connection::new(conn, dialled, now);
+        let connection = Connection::new(conn, dialled, self.frame_bytes_max, now);
         if self.connections.len() > HANDSHAKES_MAX {
             self.outputs.push_back(Output::Close { conn });
             return;

@@ -322,6 +322,23 @@ async fn a_node_of_small_packets_takes_the_frames_that_everybody_takes() {
     .await;
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn a_lower_limit_counts_for_connections_to_come() {
+    run(async {
+        let (us, eu) = pair();
+        let (us, mut eu) = (Node::start(us, 1), Node::start(eu, 2));
+        eu.subscribe("#");
+        us.until("us is ready", Node::is_ready).await;
+        eu.settings.limits.packet_bytes_max = 1024 * 1024;
+        eu.links.apply_settings(&eu.settings);
+        us.publish("large", &vec![b'x'; 3 * 1024 * 1024], QoS::AtLeastOnce);
+        let sent = |us: &Node| us.links.reports()[0].counters.sent;
+        us.until("it was sent", |us| sent(us).sent > 0 && sent(us).in_flight == 0).await;
+        assert_eq!((sent(&us).acknowledged, sent(&us).sent), (1, 1), "by the Hello that it heard");
+    })
+    .await;
+}
+
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
