@@ -50,6 +50,9 @@ pub(super) struct Hub {
     /// How many links pumps have looked at, for tests.
     #[cfg(test)]
     pub(super) looked_at: u64,
+    /// How many changes of interest the links were told, for tests.
+    #[cfg(test)]
+    pub(super) interests: u64,
     incarnations: Incarnations,
     random: Random,
     /// Wakes the task that waits for the next timeout.
@@ -93,6 +96,8 @@ impl Hub {
                 last_conn: 0,
                 #[cfg(test)]
                 looked_at: 0,
+                #[cfg(test)]
+                interests: 0,
                 random: Random(seed),
                 wake: Rc::new(Notify::new()),
                 sleeps_until: None,
@@ -323,15 +328,11 @@ impl Hub {
     }
 
     fn drain_core(&mut self, core: &mut Core, now: Instant) {
+        let mut interests = HashMap::new();
         while let Some(event) = core.poll_port_event() {
             match event {
-                PortEvent::Interest { interest: Interest { filter, group }, wanted } => {
-                    for slot in self.slots.values_mut() {
-                        slot.link.handle_interest(filter.clone(), group.clone(), wanted, now);
-                        if !std::mem::replace(&mut slot.touched, true) {
-                            self.touched.push(slot.id.clone());
-                        }
-                    }
+                PortEvent::Interest { interest, wanted } => {
+                    interests.insert(interest, wanted);
                 }
                 PortEvent::Settled { peer, number } => {
                     let Some(id) = self.by_peer.get(&peer).cloned() else { continue };
@@ -345,6 +346,24 @@ impl Hub {
                         slot.link.handle_message(message, now);
                     }
                 }
+            }
+        }
+        for (interest, wanted) in interests {
+            self.handle_interest(&interest, wanted, now);
+        }
+    }
+
+    /// Of interest that came and went since the last pump only the last word gets here: it may concern every filter of
+    /// every link, and a client changes its mind thousands of times in one read.
+    fn handle_interest(&mut self, Interest { filter, group }: &Interest, wanted: bool, now: Instant) {
+        #[cfg(test)]
+        {
+            self.interests += 1;
+        }
+        for slot in self.slots.values_mut() {
+            slot.link.handle_interest(filter.clone(), group.clone(), wanted, now);
+            if !std::mem::replace(&mut slot.touched, true) {
+                self.touched.push(slot.id.clone());
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::broker::core::ConnectionId;
 
 use crate::mqtt::{
     Connect, Packet, Properties, Publish, QoS, RetainHandling, Subscribe, SubscribeFiltersBuf,
-    SubscribeOptions, Version,
+    SubscribeOptions, Unsubscribe, UnsubscribeFiltersBuf, Version,
 };
 use crate::settings::report::VerdictStatus;
 use crate::settings::{
@@ -98,6 +98,13 @@ impl Node {
         let packet_id = NonZeroU16::MIN;
         let filters = filters.as_filters();
         self.say(&Packet::Subscribe(Subscribe { packet_id, properties: Properties::EMPTY, filters }));
+    }
+
+    fn unsubscribe(&self, filter: &str) {
+        let mut filters = UnsubscribeFiltersBuf::default();
+        filters.push(filter).expect("a valid filter");
+        let (packet_id, filters) = (NonZeroU16::MIN, filters.as_filters());
+        self.say(&Packet::Unsubscribe(Unsubscribe { packet_id, properties: Properties::EMPTY, filters }));
     }
 
     fn publish(&self, topic: &str, payload: &[u8], qos: QoS) {
@@ -318,6 +325,29 @@ async fn a_node_of_small_packets_takes_the_frames_that_everybody_takes() {
         us.until("us is ready", Node::is_ready).await;
         us.publish("large", &vec![b'x'; 120 * 1024], QoS::AtLeastOnce);
         us.until("it is taken", |us| us.links.reports()[0].counters.sent.acknowledged == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_client_that_changes_its_mind_is_heard_once_a_pump() {
+    run(async {
+        let (us, eu) = pair();
+        let (us, eu) = (Node::start(us, 1), Node::start(eu, 2));
+        for _ in 0..1_000 {
+            eu.subscribe("#");
+            eu.unsubscribe("#");
+        }
+        eu.subscribe("t/1");
+        eu.unsubscribe("t/1");
+        eu.subscribe("t/1");
+        us.until("us is ready", Node::is_ready).await;
+        eu.until("eu is ready", Node::is_ready).await;
+        us.publish("t/1", b"the last word counts", QoS::AtLeastOnce);
+        eu.until("eu got it", |eu| eu.has_got(b"the last word counts")).await;
+        us.publish("t/2", b"nobody wants this", QoS::AtLeastOnce);
+        assert_eq!(us.links.reports()[0].counters.sent.matched, 1);
+        assert_eq!(eu.links.inner.hub.borrow().interests, 2, "`#` and `t/1`");
     })
     .await;
 }
