@@ -299,6 +299,11 @@ impl Broker {
         }
     }
 
+    /// How much memory the process may hold before load is shed, in bytes; 0 if nothing says.
+    pub fn memory_mark(&self) -> usize {
+        self.inner.shard.memory_mark.get()
+    }
+
     /// Takes no more clients, until the end of the process, and sends those that are here to another server, some at a time.
     pub fn drain(&self, server: Option<String>) {
         self.inner.drains.set(true);

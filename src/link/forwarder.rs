@@ -3,7 +3,8 @@
 //! A message waits in the queue until it is sent; QoS 0 is then done, anything above is in flight until the peer
 //! has taken over its position. Positions are given when a message is first sent and have no gaps; after a
 //! reconnect everything in flight above the peer's position goes again. The balance
-//! `matched = acknowledged + queued + in_flight + dropped` holds after every call.
+//! `matched = acknowledged + queued + in_flight + dropped` holds after every call. What is in flight is bounded in
+//! number and in bytes.
 //!
 //! What is dropped, and why: QoS 0 without a connection (`disconnected`); what waited too long or expired
 //! (`expired`); the oldest of the queue when a new message does not fit (`overflow`), never what is in flight;
@@ -19,8 +20,10 @@ use crate::settings::report::SentCounters;
 
 use super::violation::Violation;
 
-/// What an entry costs beside its topic, properties and payload.
-const ENTRY_BYTES: usize = 96;
+/// What an entry costs beside its topic, properties and payload: the message itself, three allocations, its place.
+const ENTRY_BYTES: usize = 208;
+/// Bytes in flight from which on no more follow: what is in flight is not given up when memory is short.
+const IN_FLIGHT_BYTES: usize = 16 * 1024 * 1024;
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -57,7 +60,9 @@ pub struct Forwarder {
     /// How many of `in_flight` were sent on this connection.
     sent_here: usize,
     acknowledged_to: u64,
+    /// Of all entries, and of those in flight.
     bytes: usize,
+    in_flight_bytes: usize,
     limits: Forwarding,
     /// While the peer can take messages: the largest it takes.
     online: Option<usize>,
@@ -73,6 +78,7 @@ impl Forwarder {
             sent_here: 0,
             acknowledged_to: 0,
             bytes: 0,
+            in_flight_bytes: 0,
             limits,
             online: None,
             counters: SentCounters::default(),
@@ -97,16 +103,35 @@ impl Forwarder {
             self.counters.dropped.overflow += 1;
             return;
         }
-        while self.bytes + bytes > self.bytes_max() {
-            let Some(oldest) = self.queue.pop_front() else {
-                self.counters.dropped.overflow += 1;
-                return;
-            };
-            self.bytes -= oldest.bytes();
+        let excess = (self.bytes + bytes).saturating_sub(self.bytes_max());
+        if self.shed(excess) < excess {
             self.counters.dropped.overflow += 1;
+            return;
         }
         self.bytes += bytes;
         self.queue.push_back(entry);
+    }
+
+    /// The bytes of everything that waits or is in flight.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The bytes of what waits, and could be shed.
+    pub fn queued_bytes(&self) -> usize {
+        self.bytes - self.in_flight_bytes
+    }
+
+    /// Drops the oldest of the queue, so many bytes or more; tells how many.
+    pub fn shed(&mut self, bytes: usize) -> usize {
+        let before = self.bytes;
+        while before - self.bytes < bytes
+            && let Some(oldest) = self.queue.pop_front()
+        {
+            self.bytes -= oldest.bytes();
+            self.counters.dropped.overflow += 1;
+        }
+        before - self.bytes
     }
 
     fn bytes_max(&self) -> usize {
@@ -133,15 +158,11 @@ impl Forwarder {
     /// The peer may take less than when a message was sent, and holds nothing of what is left in flight: what it
     /// would never take goes, and what comes after it moves up.
     fn drop_oversize(&mut self, message_bytes_max: usize) {
-        let (bytes, dropped) = (&mut self.bytes, &mut self.counters.dropped.oversize);
-        self.in_flight.retain(|entry| {
-            let keep = size(&entry.message) <= message_bytes_max;
-            if !keep {
-                *bytes -= entry.bytes();
-                *dropped += 1;
-            }
-            keep
-        });
+        let before = self.in_flight.len();
+        self.in_flight.retain(|entry| size(&entry.message) <= message_bytes_max);
+        self.counters.dropped.oversize += (before - self.in_flight.len()) as u64;
+        let left = self.in_flight.iter().map(Entry::bytes).sum();
+        self.bytes -= std::mem::replace(&mut self.in_flight_bytes, left) - left;
     }
 
     /// The peer cannot take messages any more. QoS 0 does not wait for the next time.
@@ -171,6 +192,7 @@ impl Forwarder {
         while self.acknowledged_to < position {
             let entry = self.in_flight.pop_front().expect("what was sent is in flight");
             self.bytes -= entry.bytes();
+            self.in_flight_bytes -= entry.bytes();
             self.acknowledged_to += 1;
             self.sent_here -= 1;
             self.counters.acknowledged += 1;
@@ -220,6 +242,7 @@ impl Forwarder {
                     self.counters.sent += 1;
                     return Some(Outgoing { message, position: None });
                 }
+                self.in_flight_bytes += entry.bytes();
                 self.in_flight.push_back(entry);
                 message
             }
@@ -231,7 +254,7 @@ impl Forwarder {
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight.len() >= self.limits.max_inflight as usize
+        self.in_flight.len() >= self.limits.max_inflight as usize || self.in_flight_bytes >= IN_FLIGHT_BYTES
     }
 
     fn is_over(&self, entry: &Entry, now: Instant) -> bool {
@@ -305,6 +328,26 @@ mod tests {
         forwarder.handle_acknowledged(3).expect("they were sent");
         let counters = forwarder.counters();
         assert_eq!((counters.acknowledged, counters.dropped.oversize, counters.in_flight), (3, 1, 0));
-        assert_eq!(forwarder.bytes, 0);
+        assert_eq!((forwarder.bytes(), forwarder.queued_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_in_flight_is_bounded_in_bytes_and_what_waits_can_be_shed() {
+        let now = Instant::now();
+        let mut forwarder = Forwarder::new(Forwarding::default());
+        forwarder.handle_connected(0, 1 << 24).expect("nothing was sent yet");
+        for number in 0..100 {
+            forwarder.handle_message(message(&number.to_string(), 1 << 20), now);
+        }
+        let sent = send_all(&mut forwarder, now).len();
+        assert_eq!(sent, 16, "16 MiB are in flight");
+        let before = forwarder.bytes();
+        let shed = forwarder.shed(10_000_000);
+        assert!((10_000_000..12_000_000).contains(&shed), "{shed}");
+        assert_eq!(before - forwarder.bytes(), shed);
+        assert_eq!(forwarder.counters().dropped.overflow, 10);
+        assert_eq!(forwarder.shed(usize::MAX), before - shed - forwarder.bytes());
+        assert_eq!((forwarder.queued_bytes(), forwarder.counters().in_flight), (0, 16));
+        assert!(forwarder.bytes() > 16 << 20, "what is in flight stays");
     }
 }

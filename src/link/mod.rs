@@ -19,6 +19,7 @@ pub mod native;
 pub mod route_sender;
 pub mod route_receiver;
 pub mod forwarder;
+pub mod room;
 pub mod acceptor;
 pub mod gate;
 pub mod machine;

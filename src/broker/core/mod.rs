@@ -346,6 +346,11 @@ impl Core {
         }
     }
 
+    /// Tells whether memory is so short that queues grow no further.
+    pub fn is_memory_short(&self) -> bool {
+        self.pressure.keeps_queues_short()
+    }
+
     /// A socket was accepted.
     pub fn open(&mut self, now: Instant) -> ConnectionId {
         self.open_from(Origin::default(), now)

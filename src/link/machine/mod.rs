@@ -111,6 +111,21 @@ impl Link {
         self.forwarder.handle_message(message, now);
     }
 
+    /// The bytes of the messages that wait for the peer or are in flight.
+    pub fn held_bytes(&self) -> usize {
+        self.forwarder.bytes()
+    }
+
+    /// The bytes of those that wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.forwarder.queued_bytes()
+    }
+
+    /// Drops the oldest that wait, so many bytes or more; tells how many.
+    pub fn shed(&mut self, bytes: usize) -> usize {
+        self.forwarder.shed(bytes)
+    }
+
     /// The core took the message of one `Deliver` for so many recipients.
     pub fn handle_delivered(&mut self, recipients: usize) {
         self.acceptor.handle_delivered(recipients);

@@ -21,6 +21,7 @@ use crate::link::backoff::Random;
 use crate::link::machine::{ConnId, Identity, Link, Output};
 use crate::link::native::FRAME_BYTES_MIN;
 use crate::link::refusal::{Reason, Refusal};
+use crate::link::room::Room;
 use crate::settings::report::LinkReport;
 use crate::settings::{Link as Half, Settings};
 
@@ -43,6 +44,9 @@ pub(super) struct Hub {
     touched: Vec<Rc<str>>,
     /// When each link is to be looked at without one.
     timeouts: BTreeSet<(Instant, Rc<str>)>,
+    /// What all links hold for their peers, in bytes.
+    held: usize,
+    room: Room,
     connections: BTreeMap<ConnId, Outgoing>,
     /// Places for look-ups of names.
     lookups: Arc<Semaphore>,
@@ -77,6 +81,8 @@ struct Slot {
     touched: bool,
     /// Its place among the timeouts.
     due: Option<Instant>,
+    /// Its part of what all links hold.
+    held: usize,
 }
 
 impl Hub {
@@ -91,6 +97,8 @@ impl Hub {
                 by_peer: HashMap::new(),
                 touched: Vec::new(),
                 timeouts: BTreeSet::new(),
+                held: 0,
+                room: Room::default(),
                 connections: BTreeMap::new(),
                 lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
                 last_conn: 0,
@@ -145,7 +153,8 @@ impl Hub {
         });
         self.by_peer.insert(peer, id.clone());
         let resolver = Resolver::new(self.lookups.clone());
-        let slot = Slot { id: id.clone(), link, peer, dial: None, resolver, touched: false, due: None };
+        let slot =
+            Slot { id: id.clone(), link, peer, dial: None, resolver, touched: false, due: None, held: 0 };
         self.slots.insert(id.clone(), slot);
         self.touch(&id);
     }
@@ -156,6 +165,7 @@ impl Hub {
         self.pump(now);
         let Some(slot) = self.slots.remove(id) else { return };
         self.by_peer.remove(&slot.peer);
+        self.held -= slot.held;
         if let Some(due) = slot.due {
             self.timeouts.remove(&(due, slot.id));
         }
@@ -288,10 +298,28 @@ impl Hub {
                 }
             }
             (self.slots, self.touched) = (slots, touched);
+            self.make_room(core);
         });
         let next = self.poll_timeout();
         if next.is_some_and(|next| self.sleeps_until.is_none_or(|until| next < until)) {
             self.wake.notify_one();
+        }
+    }
+
+    /// Where all links hold more than they may, the longest queue gives way.
+    fn make_room(&mut self, core: &Core) {
+        let mut excess = self.room.excess(self.held, self.broker.memory_mark(), core.is_memory_short());
+        while excess > 0 {
+            let Some(slot) = self.slots.values_mut().max_by_key(|slot| slot.link.queued_bytes()) else {
+                return;
+            };
+            let shed = slot.link.shed(excess);
+            if shed == 0 {
+                return;
+            }
+            slot.held -= shed;
+            self.held -= shed;
+            excess = excess.saturating_sub(shed);
         }
     }
 
@@ -319,6 +347,8 @@ impl Hub {
         if slot.link.take_changed() {
             self.changed.notify_one();
         }
+        let held = slot.link.held_bytes();
+        self.held = self.held + held - std::mem::replace(&mut slot.held, held);
         let due = slot.link.poll_timeout(now);
         if due != slot.due {
             let before = std::mem::replace(&mut slot.due, due);

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use super::{Identity, Links, greeting, listen};
 use crate::broker::Broker;
-use crate::broker::core::ConnectionId;
+use crate::broker::core::{ConnectionId, Pressure};
 
 use crate::mqtt::{
     Connect, Packet, Properties, Publish, QoS, RetainHandling, Subscribe, SubscribeFiltersBuf,
@@ -348,6 +348,26 @@ async fn a_client_that_changes_its_mind_is_heard_once_a_pump() {
         us.publish("t/2", b"nobody wants this", QoS::AtLeastOnce);
         assert_eq!(us.links.reports()[0].counters.sent.matched, 1);
         assert_eq!(eu.links.inner.hub.borrow().interests, 2, "`#` and `t/1`");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn while_memory_is_short_links_hold_little() {
+    run(async {
+        let (mut us, eu) = pair();
+        us.limits.memory_bytes_max = 4 * 1024 * 1024;
+        let (us, eu) = (Node::start(us, 1), Node::start(eu, 2));
+        eu.subscribe("#");
+        us.until("us is ready", Node::is_ready).await;
+        us.broker.with_core(|core| core.set_pressure(Pressure::Closed));
+        (0..30).for_each(|_| us.publish("t", &[0; 100 * 1024], QoS::AtLeastOnce));
+        let sent = |us: &Node| us.links.reports()[0].counters.sent;
+        us.until("all is sent or dropped", |us| {
+            sent(us).matched == 30 && sent(us).acknowledged + sent(us).dropped.total() == 30
+        })
+        .await;
+        assert!(sent(&us).dropped.overflow > 10, "{:?}", sent(&us));
     })
     .await;
 }
