@@ -21,8 +21,10 @@ use super::violation::Violation;
 const ACTORS_MAX: usize = 64;
 /// Routes of all actors of one peer cluster.
 const ROUTES_MAX: usize = 4_000_000;
-/// Bytes of these routes' filters.
+/// Bytes of these routes: their filters, and what the levels of those with wildcards cost.
 const ROUTE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// What a level of a filter with wildcards costs at most: a node of its own in the tree by which the core routes.
+const LEVEL_BYTES: usize = 96;
 
 /// A filter that this cluster has to serve from now on, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub struct ReceivedBatch {
     pub delete: Vec<Filter>,
 }
 
-/// How many routes, and how many bytes their filters have.
+/// How many routes, and how many bytes they cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Amount {
     routes: usize,
@@ -69,7 +71,7 @@ impl Amount {
         let mut amount = Amount::default();
         for filter in filters {
             amount.routes += 1;
-            amount.bytes += filter.as_str().len();
+            amount.bytes += cost(filter);
         }
         amount
     }
@@ -85,6 +87,11 @@ impl Amount {
     fn exceeds(self, bound: Amount) -> bool {
         self.routes > bound.routes || self.bytes > bound.bytes
     }
+}
+
+fn cost(filter: &Filter) -> usize {
+    let levels = if filter.has_wildcard() { filter.as_str().split('/').count() } else { 0 };
+    filter.as_str().len() + levels * LEVEL_BYTES
 }
 
 /// The routes of one peer cluster.
@@ -519,6 +526,19 @@ mod tests {
         ["eu-0", "eu-1"].iter().for_each(|node| receiver.handle_disconnected(node, now));
         receiver.handle_timeout(now + TTL, &mut Vec::new());
         assert_eq!((receiver.served().count(), receiver.held), (0, Amount::default()));
+    }
+
+    #[test]
+    fn a_filter_costs_the_nodes_that_it_makes() {
+        let mut receiver = receiver();
+        receiver.bound = Amount { routes: 1_000, bytes: 10_000 };
+        let deep = format!("1{}+", "/".repeat(200));
+        let delta = |number, add: &[&str]| ReceivedBatch { number, add: filters(add), ..Default::default() };
+        bootstrap(&mut receiver, "eu-0", 1, &["a/+"]);
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &[&deep])), Err(Violation::TooMany));
+        let plain = format!("1{}", "/".repeat(200));
+        let told = apply(&mut receiver, "eu-0", delta(2, &[&plain])).expect("it makes no node");
+        assert_eq!(told.len(), 1);
     }
 
     #[test]
