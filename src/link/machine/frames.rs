@@ -146,11 +146,12 @@ impl Link {
     fn handle_violation(&mut self, conn: ConnId, violation: Violation, now: Instant) {
         let text = violation.to_string();
         let Some(connection) = self.connections.iter().find(|c| c.id == conn) else { return };
-        let judged = connection.dialled || connection.open().is_some();
+        let dialled = connection.dialled;
+        let judged = dialled || connection.open().is_some();
         self.say_bye(conn, Reason::ProtocolMismatch, &text, now);
         if judged {
             self.dialer.handle_failed(now);
-            self.note_trouble(super::Trouble::refused(Reason::ProtocolMismatch, &text));
+            self.note_trouble(dialled, super::Trouble::refused(Reason::ProtocolMismatch, &text));
         }
     }
 }

@@ -147,7 +147,7 @@ impl Link {
             connection.state = State::Open(Box::new(open));
         }
         self.sender.handle_connected();
-        self.trouble = None;
+        self.forget_trouble();
         self.changed = true;
         self.handle_connection_timeout(conn, now);
     }
@@ -164,7 +164,7 @@ impl Link {
             self.dialer.handle_failed(now);
         }
         if shows(refusal.reason) {
-            self.note_trouble(Trouble::refused(refusal.reason, &refusal.text));
+            self.note_trouble(dialled, Trouble::refused(refusal.reason, &refusal.text));
         }
     }
 
@@ -182,7 +182,7 @@ impl Link {
         if reason == Reason::Superseded && connection.open().is_some() && self.connections.is_empty() {
             // The other connection that stays is not one of ours.
             self.dialer.handle_conflict(now);
-            self.note_trouble(self.conflict());
+            self.note_trouble(connection.dialled, self.conflict());
             return;
         }
         if connection.dialled || connection.open().is_some() {
@@ -193,7 +193,7 @@ impl Link {
             self.dialer.handle_hint();
         }
         if shows(reason) {
-            self.note_trouble(Trouble::refused(reason, text));
+            self.note_trouble(connection.dialled, Trouble::refused(reason, text));
         }
     }
 }

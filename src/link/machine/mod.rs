@@ -64,8 +64,9 @@ pub struct Link {
     dialer: Dialer,
     batcher: Batcher,
     peer: Option<PeerHalf>,
-    /// Why there is no connection, while there is none.
-    trouble: Option<Trouble>,
+    /// Why there is no connection, while there is none: what dialling met, and what those who dialled this side.
+    dialled_trouble: Option<Trouble>,
+    accepted_trouble: Option<Trouble>,
     /// When a stranger's mistake was last noted.
     stranger_at: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -90,7 +91,8 @@ impl Link {
             dialer: Dialer::new(seed),
             batcher: Batcher::default(),
             peer: None,
-            trouble: None,
+            dialled_trouble: None,
+            accepted_trouble: None,
             stranger_at: None,
             outputs: VecDeque::new(),
             questions: 0,
@@ -163,7 +165,7 @@ impl Link {
     /// The attempt to dial failed. `reason` is the API's word for it.
     pub fn handle_dial_failed(&mut self, reason: &str, message: &str, now: Instant) {
         self.dialer.handle_failed(now);
-        self.note_trouble(Trouble::new(reason, message));
+        self.note_trouble(true, Trouble::new(reason, message));
         self.drive(now);
     }
 
@@ -174,7 +176,7 @@ impl Link {
             return;
         }
         self.stranger_at = Some(now);
-        self.note_trouble(Trouble::new(refusal.reason.name(), &refusal.text));
+        self.note_trouble(false, Trouble::new(refusal.reason.name(), &refusal.text));
     }
 
     /// The network ended a connection.
@@ -186,7 +188,7 @@ impl Link {
         };
         if connection.dialled || connection.open().is_some() {
             self.dialer.handle_failed(now);
-            self.note_trouble(Trouble::new(reason, why));
+            self.note_trouble(connection.dialled, Trouble::new(reason, why));
         }
         self.drive(now);
     }
@@ -239,12 +241,13 @@ impl Link {
                 Due::Lost => Trouble::new("ProbeTimeout", "a probe did not come back within its period"),
             },
         };
-        let judged = connection.dialled || connection.open().is_some();
+        let dialled = connection.dialled;
+        let judged = dialled || connection.open().is_some();
         self.remove(conn, now);
         self.outputs.push_back(Output::Close { conn });
         if judged {
             self.dialer.handle_failed(now);
-            self.note_trouble(trouble);
+            self.note_trouble(dialled, trouble);
         }
     }
 
@@ -344,11 +347,17 @@ impl Link {
         self.remove(conn, now);
     }
 
-    fn note_trouble(&mut self, trouble: Trouble) {
+    /// Each direction has its own, so that two mistakes do not take turns in status.
+    fn note_trouble(&mut self, dialled: bool, trouble: Trouble) {
         if self.open().is_none() {
-            self.changed |= self.trouble.as_ref() != Some(&trouble);
-            self.trouble = Some(trouble);
+            let noted = if dialled { &mut self.dialled_trouble } else { &mut self.accepted_trouble };
+            self.changed |= noted.as_ref() != Some(&trouble);
+            *noted = Some(trouble);
         }
+    }
+
+    fn forget_trouble(&mut self) {
+        (self.dialled_trouble, self.accepted_trouble) = (None, None);
     }
 
     fn apply_routes(&mut self, changes: Vec<RouteChange>) {

@@ -75,6 +75,11 @@ impl Link {
         self.open().is_none() || sent.queued + sent.in_flight == 0
     }
 
+    /// What this side met itself comes first: strangers can cause the other.
+    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+        self.dialled_trouble.iter().chain(&self.accepted_trouble)
+    }
+
     fn rtt_ms(&self) -> Option<u32> {
         let rtt = self.open()?.1.prober.rtt()?;
         Some(u32::try_from(rtt.as_micros().div_ceil(1000)).unwrap_or(u32::MAX))
@@ -84,7 +89,7 @@ impl Link {
         if !self.half.enabled {
             return Verdict::new(Status::False, "Disabled", "this half is disabled");
         }
-        match (self.open(), &self.trouble) {
+        match (self.open(), self.troubles().next()) {
             (Some((_, open)), _) if open.prober.rtt().is_some() => {
                 Verdict::new(Status::True, "Connected", "probes cross in both directions")
             }
@@ -101,16 +106,14 @@ impl Link {
         if !self.half.enabled {
             return Verdict::new(Status::Unknown, "Disabled", "this half is disabled");
         }
-        match (self.open(), &self.trouble, &self.peer) {
+        match (self.open(), self.troubles().find(|trouble| trouble.is_disagreement()), &self.peer) {
             (Some(_), _, Some(peer)) if peer.enabled => {
                 Verdict::new(Status::True, "Agreed", self.agreement())
             }
             (Some(_), _, Some(_)) => {
                 Verdict::new(Status::False, "LinkDisabled", "the peer has disabled its half")
             }
-            (None, Some(trouble), _) if trouble.is_disagreement() => {
-                Verdict::new(Status::False, &trouble.reason, &trouble.message)
-            }
+            (None, Some(trouble), _) => Verdict::new(Status::False, &trouble.reason, &trouble.message),
             _ => Verdict::new(Status::Unknown, "PeerUnknown", "no connection to ask the peer"),
         }
     }

@@ -28,7 +28,7 @@ impl Link {
         }
         self.end_invalid(&before, now);
         if presents_otherwise(&before, &self.half) || before.enabled != self.half.enabled {
-            self.trouble = None;
+            self.forget_trouble();
             if self.dialer.give_up() {
                 self.outputs.push_back(Output::CancelDial);
             }

@@ -410,6 +410,24 @@ fn an_attempt_to_dial_an_address_that_does_not_count_any_more_is_given_up() {
 }
 
 #[test]
+fn two_mistakes_do_not_take_turns_in_status() {
+    let (mut link, _, now) = dialler();
+    let mut mistaken = Vec::new();
+    Frame::Hello(Hello { target: "usa", ..hello() }).encode_control(&mut mistaken);
+    for number in 1..=10 {
+        link.handle_dial_failed("UnknownCluster", "eu does not know us", now);
+        link.handle_opened(ConnId(number), false, now);
+        link.handle_frame(ConnId(number), &mistaken, now);
+        outputs(&mut link, now);
+        let report = link.report(now);
+        assert_eq!(report.connected.reason, "UnknownCluster");
+        assert_eq!(report.peer_agrees.reason, "UnknownCluster");
+        link.handle_stranger(&Refusal::new(Reason::BadCredentials, "a stranger"), now);
+        assert_eq!(link.report(now), report);
+    }
+}
+
+#[test]
 fn a_peer_that_always_holds_a_newer_incarnation_is_not_dialled_in_a_loop() {
     let (mut link, _, start) = dialler();
     let mut now = start;
