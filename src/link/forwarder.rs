@@ -228,6 +228,11 @@ impl Forwarder {
         self.acknowledged_to + self.sent_here as u64 + 1
     }
 
+    /// The first position that was sent on this connection and is not acknowledged.
+    pub fn first_sent(&self) -> Option<u64> {
+        (self.sent_here > 0).then_some(self.acknowledged_to + 1)
+    }
+
     /// Takes the message whose size `next_size` gave.
     pub fn take_next(&mut self) -> Option<Outgoing> {
         let again = self.in_flight.get(self.sent_here).map(|entry| entry.message.clone());

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::link::probe::Prober;
+use crate::link::forwarder::Forwarder;
+use crate::link::probe::{self, Prober};
 
 use super::output::ConnId;
 
 /// How long a connection may take to its Hello.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long a peer that answers probes may take over nothing of what it has read.
+const TAKEOVER: Duration = probe::PERIOD.saturating_mul(2);
 
 /// A connection that the machine knows.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(super) struct Open {
     pub(super) prober: Prober,
     /// Whether the peer has said up to where it holds our messages.
     pub(super) resumed: bool,
+    /// The position that the peer is to take over next, and since when probes come back without that.
+    pub(super) owed: Option<(u64, Instant)>,
     /// Too much waits to be written: nothing but control frames until that is over.
     pub(super) congested: bool,
     pub(super) routes_ack_due: bool,
@@ -48,6 +54,21 @@ pub(super) struct Open {
     pub(super) settling: Option<(u64, u64)>,
     /// The position that may be acknowledged.
     pub(super) settled: Option<u64>,
+}
+
+impl Open {
+    /// The position that the peer has not taken over, though it was sent; 0 if it has not said what it holds.
+    pub(super) fn owes(&self, forwarder: &Forwarder) -> Option<u64> {
+        if self.resumed { forwarder.first_sent() } else { Some(0) }
+    }
+
+    /// Whether the peer answers, and takes nothing over.
+    pub(super) fn is_stuck(&self, forwarder: &Forwarder, now: Instant) -> bool {
+        let still = |(position, since): (u64, Instant)| {
+            since + TAKEOVER <= now && self.owes(forwarder) == Some(position)
+        };
+        self.owed.is_some_and(still)
+    }
 }
 
 impl Connection {

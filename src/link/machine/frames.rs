@@ -136,7 +136,14 @@ impl Link {
 
     fn handle_probe_ack(&mut self, conn: ConnId, id: u64, now: Instant) {
         let open = self.connections.iter_mut().find(|c| c.id == conn).and_then(Connection::open_mut);
-        if open.is_some_and(|open| open.prober.handle_answer(id, now)) {
+        if let Some(open) = open
+            && open.prober.handle_answer(id, now)
+        {
+            // The peer has read what was sent before the question.
+            let before = open.owed.take();
+            let owed = open.owes(&self.forwarder);
+            open.owed =
+                owed.map(|position| before.filter(|(then, _)| *then == position).unwrap_or((position, now)));
             self.changed = true;
             self.dialer.handle_success();
         }

@@ -133,6 +133,7 @@ impl Link {
             message_bytes_max: bytes_max - native::MESSAGE_OVERHEAD_MAX,
             prober: Prober::new(now),
             resumed: false,
+            owed: None,
             congested: false,
             routes_ack_due: true,
             messages_ack_due: true,

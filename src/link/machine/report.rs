@@ -47,7 +47,7 @@ impl Link {
         LinkReport {
             id: self.half.id.clone(),
             revision: self.half.revision.clone(),
-            connected: self.connected(),
+            connected: self.connected(now),
             peer_agrees: self.peer_agrees(),
             routes_synced: self.routes_synced(now),
             peer: self.peer.clone(),
@@ -85,11 +85,16 @@ impl Link {
         Some(u32::try_from(rtt.as_micros().div_ceil(1000)).unwrap_or(u32::MAX))
     }
 
-    fn connected(&self) -> Verdict {
+    fn connected(&self, now: Instant) -> Verdict {
         if !self.half.enabled {
             return Verdict::new(Status::False, "Disabled", "this half is disabled");
         }
         match (self.open(), self.troubles().next()) {
+            (Some((_, open)), _) if open.is_stuck(&self.forwarder, now) => {
+                let message =
+                    "the peer answers, but does not take over what it was sent; look at its storage";
+                Verdict::new(Status::False, "NotAcknowledged", message)
+            }
             (Some((_, open)), _) if open.prober.rtt().is_some() => {
                 Verdict::new(Status::True, "Connected", "probes cross in both directions")
             }

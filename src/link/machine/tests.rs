@@ -384,6 +384,55 @@ fn a_peer_that_goes_back_behind_its_own_word_meets_a_new_incarnation() {
     assert_eq!(bench.link.counters().epoch, 7, "its counters go on");
 }
 
+impl Bench {
+    /// A period goes by, and the peer answers what it was asked in it.
+    fn pass_period(&mut self) {
+        self.now += crate::link::probe::PERIOD;
+        self.link.handle_timeout(self.now);
+        self.drain();
+        self.answer_probe();
+    }
+
+    fn answer_probe(&mut self) {
+        let probes = self.sent.iter().filter_map(|frame| match decode(frame) {
+            Ok(Some(Frame::Probe(probe))) => Some(probe),
+            _ => None,
+        });
+        let last = probes.last().expect("it asks");
+        self.say(Frame::ProbeAck(last));
+    }
+
+    fn connected(&self) -> String {
+        self.link.report(self.now).connected.reason
+    }
+}
+
+#[test]
+fn a_peer_that_answers_and_takes_nothing_over_is_not_called_connected() {
+    let mut bench = Bench::open();
+    bench.answer_probe();
+    assert_eq!(bench.connected(), "Connected");
+    bench.pass_period();
+    bench.pass_period();
+    assert_eq!(bench.connected(), "NotAcknowledged", "it has not said what it holds");
+    bench.say(Frame::MessagesAck(MessagesAck { position: 0, stream: 0 }));
+    assert_eq!(bench.connected(), "Connected");
+    (0..3).for_each(|_| bench.link.handle_message(qos_1(), bench.now));
+    bench.drain();
+    for position in 1..=2 {
+        bench.pass_period();
+        bench.pass_period();
+        assert_eq!(bench.connected(), "Connected", "slow, but it goes on");
+        bench.say(Frame::MessagesAck(MessagesAck { position, stream: 0 }));
+    }
+    (0..3).for_each(|_| bench.pass_period());
+    bench.assert_shows("NotAcknowledged");
+    assert!(!bench.closed, "it may mend itself");
+    bench.say(Frame::MessagesAck(MessagesAck { position: 3, stream: 0 }));
+    (0..3).for_each(|_| bench.pass_period());
+    assert_eq!(bench.connected(), "Connected", "nothing is owed");
+}
+
 /// The link of `us` to `eu`, which dials.
 fn dialler() -> (Link, Half, Instant) {
     let mut half = Half::new("default/eu", "eu");
