@@ -30,6 +30,9 @@ use super::dial;
 use super::outgoing::Outgoing;
 use super::resolve::{LOOKUPS_MAX, Resolver};
 
+/// How often what telling interest took passes before it is told again.
+const REST: u32 = 4;
+
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
 
 /// All links of a node.
@@ -56,7 +59,12 @@ pub(super) struct Hub {
     pub(super) looked_at: u64,
     /// How many changes of interest the links were told, for tests.
     #[cfg(test)]
-    pub(super) interests: u64,
+    pub(super) told: u64,
+    /// Interest that came or went since the links were told last: of each the last word. It may concern every filter of
+    /// every link, and a client changes its mind thousands of times in one read.
+    interests: HashMap<Interest, bool>,
+    /// When the links may be told again.
+    pub(super) tell_at: Instant,
     incarnations: Incarnations,
     random: Random,
     /// Wakes the task that waits for the next timeout.
@@ -105,7 +113,9 @@ impl Hub {
                 #[cfg(test)]
                 looked_at: 0,
                 #[cfg(test)]
-                interests: 0,
+                told: 0,
+                interests: HashMap::new(),
+                tell_at: Instant::now(),
                 random: Random(seed),
                 wake: Rc::new(Notify::new()),
                 sleeps_until: None,
@@ -281,7 +291,8 @@ impl Hub {
 
     /// When `pump` is to be called without an input.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.timeouts.first().map(|timeout| timeout.0)
+        let tell_at = (!self.interests.is_empty()).then_some(self.tell_at);
+        self.timeouts.first().map(|timeout| timeout.0).into_iter().chain(tell_at).min()
     }
 
     /// Brings everything that happened to the machines, and does what they ask for.
@@ -358,11 +369,10 @@ impl Hub {
     }
 
     fn drain_core(&mut self, core: &mut Core, now: Instant) {
-        let mut interests = HashMap::new();
         while let Some(event) = core.poll_port_event() {
             match event {
                 PortEvent::Interest { interest, wanted } => {
-                    interests.insert(interest, wanted);
+                    self.interests.insert(interest, wanted);
                 }
                 PortEvent::Settled { peer, number } => {
                     let Some(id) = self.by_peer.get(&peer).cloned() else { continue };
@@ -378,24 +388,27 @@ impl Hub {
                 }
             }
         }
-        for (interest, wanted) in interests {
-            self.handle_interest(&interest, wanted, now);
+        if !self.interests.is_empty() && self.tell_at <= now {
+            self.tell_interests(now);
         }
     }
 
-    /// Of interest that came and went since the last pump only the last word gets here: it may concern every filter of
-    /// every link, and a client changes its mind thousands of times in one read.
-    fn handle_interest(&mut self, Interest { filter, group }: &Interest, wanted: bool, now: Instant) {
-        #[cfg(test)]
-        {
-            self.interests += 1;
-        }
-        for slot in self.slots.values_mut() {
-            slot.link.handle_interest(filter.clone(), group.clone(), wanted, now);
-            if !std::mem::replace(&mut slot.touched, true) {
-                self.touched.push(slot.id.clone());
+    /// Then rests four times as long as it took: others want their turn.
+    fn tell_interests(&mut self, now: Instant) {
+        let begun = Instant::now();
+        for (Interest { filter, group }, wanted) in std::mem::take(&mut self.interests) {
+            #[cfg(test)]
+            {
+                self.told += 1;
+            }
+            for slot in self.slots.values_mut() {
+                slot.link.handle_interest(filter.clone(), group.clone(), wanted, now);
+                if !std::mem::replace(&mut slot.touched, true) {
+                    self.touched.push(slot.id.clone());
+                }
             }
         }
+        self.tell_at = Instant::now() + begun.elapsed() * REST;
     }
 
     fn perform(&mut self, slot: &mut Slot, output: Output, core: &mut Core, now: Instant) {

@@ -347,7 +347,25 @@ async fn a_client_that_changes_its_mind_is_heard_once_a_pump() {
         eu.until("eu got it", |eu| eu.has_got(b"the last word counts")).await;
         us.publish("t/2", b"nobody wants this", QoS::AtLeastOnce);
         assert_eq!(us.links.reports()[0].counters.sent.matched, 1);
-        assert_eq!(eu.links.inner.hub.borrow().interests, 2, "`#` and `t/1`");
+        assert_eq!(eu.links.inner.hub.borrow().told, 2, "`#` and `t/1`");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn interest_that_is_not_told_yet_is_told_when_its_time_comes() {
+    run(async {
+        let (mut us, _) = pair();
+        us.links[0].dial = Dial::In;
+        let us = Node::start(us, 1);
+        let mut hub = us.links.inner.hub.borrow_mut();
+        let now = Instant::now();
+        hub.tell_at = now + Duration::from_secs(1);
+        us.subscribe("t");
+        hub.pump(now);
+        assert_eq!((hub.told, hub.poll_timeout()), (0, Some(hub.tell_at)));
+        hub.pump(now + Duration::from_secs(1));
+        assert_eq!((hub.told, hub.poll_timeout()), (1, None));
     })
     .await;
 }
