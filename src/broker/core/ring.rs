@@ -13,7 +13,7 @@ use super::delivery::Delivery;
 use crate::mqtt::{PacketId, QoS, Version};
 
 /// Ids run from 1 to 65,535 and begin again.
-const IDS: usize = 65_535;
+pub(super) const IDS: usize = 65_535;
 /// How many bytes may be in flight before no more is sent, however many messages the client takes at once: one that never
 /// answers must not hold more. A single message may exceed it.
 pub(super) const BYTES_MAX: usize = 32 << 20;
@@ -44,7 +44,7 @@ impl Ring {
 
     /// True if one more may be sent to a client that takes `window` at a time.
     pub(super) fn has_room(&self, window: usize) -> bool {
-        self.open < window && self.slots.len() < (2 * window).min(IDS) && self.bytes < BYTES_MAX
+        self.open < window && self.slots.len() < longest(window) && self.bytes < BYTES_MAX
     }
 
     /// How many bytes are in flight.
@@ -211,6 +211,12 @@ impl Slot {
             Slot::Done | Slot::Released => 0,
         }
     }
+}
+
+/// How many places a ring has at most, for a client that takes `window` at a time.
+#[inline]
+pub(super) fn longest(window: usize) -> usize {
+    (2 * window).min(IDS)
 }
 
 /// The packet id of a message.

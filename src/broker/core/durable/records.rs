@@ -16,9 +16,9 @@ pub(super) struct SessionRecord {
     pub(super) expiry_s: u32,
     /// When it ends; none while somebody is connected.
     pub(super) ends_at_ms: Option<u64>,
-    /// How many unanswered messages its client takes: as many of the oldest may have been sent while it was connected.
+    /// How many unanswered messages its client takes: twice as many of the oldest may have been sent while it was connected.
     pub(super) window: u32,
-    /// Messages before this ordinal were sent; meaningful while nobody is connected.
+    /// Messages before this ordinal were sent when this was written.
     pub(super) sent: u64,
     pub(super) will: Option<WillRecord>,
 }

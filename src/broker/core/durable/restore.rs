@@ -1,8 +1,8 @@
 //! From what a store found to sessions and retained messages, at a start.
 //!
 //! A session comes back by the same value that takes it to another shard. Nobody is connected: who was when the broker went
-//! has lost the connection now. Of a session that was connected, as many of the oldest messages as its client takes may have
-//! been sent, and go out as repetitions with the packet ids they had.
+//! has lost the connection now. Of a session that was connected, whatever was sent before that connection and as much as its
+//! client takes may have been sent, and goes out as repetitions with the packet ids they had.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -14,7 +14,7 @@ use super::records::{
 use crate::broker::core::export::{
     ExportedInFlight, ExportedMessage, ExportedSession, ExportedSubscription, ExportedWill, bytes_of,
 };
-use crate::broker::core::ring::id_of;
+use crate::broker::core::ring::{self, id_of};
 use crate::broker::core::{Core, ImportError};
 use crate::mqtt::{self, Frame, Message, Packet, Version, decode};
 use crate::store::{Op, StoredSession};
@@ -150,12 +150,15 @@ struct Found {
 impl Found {
     fn of(stored: &StoredSession, record: &SessionRecord, progress: &ProgressRecord) -> Option<Found> {
         let answered: HashMap<u64, Answered> = progress.answered.iter().copied().collect();
-        let sent = match record.ends_at_ms {
-            Some(_) => record.sent.max(progress.head),
-            None => progress.head.saturating_add(u64::from(record.window) * 2),
+        let since = match record.ends_at_ms {
+            Some(_) => 0,
+            None => ring::longest(record.window as usize) as u64,
         };
-        let mut found =
-            Found { in_flight: Vec::new(), queue: Vec::new(), next: progress.head, is_whole: true };
+        let sent = record.sent.max(progress.head + since);
+        // What was answered may have no message any more, and its ordinal is used up all the same.
+        let behind_answered = answered.keys().map(|ordinal| ordinal + 1).max();
+        let next = progress.head.max(behind_answered.unwrap_or(0));
+        let mut found = Found { in_flight: Vec::new(), queue: Vec::new(), next, is_whole: true };
         let mut last = None;
         for (ordinal, bytes) in stored.messages.iter().filter(|(ordinal, _)| *ordinal >= progress.head) {
             if last.replace(*ordinal).is_some_and(|last| last >= *ordinal) {
@@ -172,10 +175,11 @@ impl Found {
                 Some(Answered::Released) => found.in_flight.push((*ordinal, None)),
                 Some(Answered::Done) => {}
             }
-            found.next = ordinal + 1;
+            found.next = found.next.max(ordinal + 1);
         }
         found.add_released(progress);
-        Some(found)
+        // No more are ever in flight: then each has a packet id of its own.
+        (found.next - progress.head <= ring::IDS as u64).then_some(found)
     }
 }
 
@@ -186,7 +190,6 @@ impl Found {
         for &(ordinal, _) in released {
             if let Err(at) = self.in_flight.binary_search_by_key(&ordinal, |(ordinal, _)| *ordinal) {
                 self.in_flight.insert(at, (ordinal, None));
-                self.next = self.next.max(ordinal + 1);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::{World, v5};
 use crate::broker::core::ConnectionId;
+use crate::mqtt::Property;
 
 /// A small generator of numbers, so that a failing run can be run again by its seed.
 struct Dice(u64);
@@ -158,7 +159,9 @@ impl Run {
 
     fn connect(&mut self) {
         if self.subscriber.is_none() {
-            let id = self.w.hello(&v5("subscriber").resume().expiry(100_000));
+            let window = [1, 2, 5, 20][self.dice.roll(4) as usize];
+            let subscriber = v5("subscriber").resume().expiry(100_000);
+            let id = self.w.hello(&subscriber.with(Property::ReceiveMaximum(window)));
             self.subscriber = Some(id);
         }
         if self.publisher.is_none() {

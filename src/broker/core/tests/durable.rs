@@ -3,6 +3,7 @@
 use super::world::{World, v3, v5};
 use crate::broker::core::{ConnectionId, Fault, Verdict};
 use crate::mqtt::{Property, ReasonCode};
+use crate::settings::Limits;
 
 /// A world with a publisher, and a subscriber of `t` at this QoS whose session is stored.
 fn subscribed(qos: u8) -> (World, ConnectionId, ConnectionId) {
@@ -156,6 +157,72 @@ fn messages_answered_out_of_order_do_not_come_again() {
     w.publish(a, "t", 1, "4");
     let b = w.hello(&v5("b").resume().expiry(600));
     assert_eq!(w.heard(b)[1..], ["t=1 q1 #1 dup", "t=4 q1 #4"]);
+}
+
+#[test]
+fn a_client_that_takes_fewer_than_before_hears_nothing_twice_and_misses_nothing() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    let b = w.connect(v5("b").expiry(600));
+    w.subscribe(b, "t", 2);
+    let narrow = v5("b").resume().expiry(600).with(Property::ReceiveMaximum(2));
+    (1..=9).for_each(|n| w.publish_as(a, n, "t", 1 + (n % 2) as u8, &n.to_string()));
+    assert_eq!(w.heard(b).len(), 9);
+    w.pubrec(b, 7);
+    w.pubcomp(b, 7);
+    w.pubrec(b, 9);
+    w.lose(b);
+    for _ in 0..2 {
+        let b = w.hello(&narrow);
+        assert_eq!(w.heard(b)[1..], ["t=1 q2 #1 dup", "t=2 q1 #2 dup"]);
+        w.crash(1.0); // it was connected
+    }
+    let a = w.connect(v5("a"));
+    w.publish(a, "t", 1, "10");
+    let b = w.hello(&v5("b").resume().expiry(600));
+    let heard = w.heard(b);
+    assert_eq!(heard[6..], ["t=6 q1 #6 dup", "t=8 q1 #8 dup", "PUBREL 9", "t=10 q1 #10"], "{heard:?}");
+}
+
+#[test]
+fn a_client_may_take_as_many_at_once_as_there_are_packet_ids() {
+    let limits = Limits { inflight_max: u16::MAX, ..Limits::default() };
+    let mut w = World::with_limits(limits).with_store();
+    let a = w.connect(v5("a"));
+    let b = w.connect(v3("b").resume());
+    w.subscribe(b, "t", 1);
+    w.lose(b);
+    (0..66_000).for_each(|_| w.publish(a, "t", 1, ""));
+    w.hello(&v3("b").resume()); // it is connected, and answers nothing
+    w.crash(1.0);
+    let b = w.hello(&v3("b").resume());
+    let heard = w.heard(b);
+    assert_eq!(heard[..2], ["CONNACK Success present", "t= q1 #1 dup"]);
+    assert_eq!((heard.len(), &*heard[65_535]), (65_536, "t= q1 #65535 dup"));
+    w.puback(b, 1);
+    assert_eq!(w.heard(b), ["t= q1 #1"]);
+}
+
+#[test]
+fn the_place_of_what_was_answered_is_not_given_again() {
+    let (mut w, a, b) = subscribed(2);
+    w.publish(a, "t", 2, "1");
+    w.publish(a, "t", 1, "2");
+    assert_eq!(w.heard(b).len(), 2);
+    w.unpersisted = Some(Vec::new());
+    w.pubrec(b, 1);
+    w.puback(b, 2);
+    w.store_down(); // it is written as a whole, without the two messages
+    w.store_up();
+    w.persist();
+    w.crash(1.0);
+    let (a, b) = (w.connect(v5("a")), w.hello(&v5("b").resume().expiry(600)));
+    w.publish(a, "t", 1, "3");
+    w.persist();
+    assert_eq!(w.heard(b)[1..], ["PUBREL 1", "t=3 q1 #3"]);
+    w.crash(1.0);
+    let b = w.hello(&v5("b").resume().expiry(600));
+    assert_eq!(w.heard(b)[1..], ["PUBREL 1", "t=3 q1 #3 dup"]);
 }
 
 #[test]

@@ -155,9 +155,12 @@ impl World {
 
     /// A world with a store that is fast, unless `unpersisted` is set.
     pub(super) fn durable() -> World {
-        let mut world = World::new();
-        world.core.use_store(1, world.now, world.wall_ms());
-        world
+        World::new().with_store()
+    }
+
+    pub(super) fn with_store(mut self) -> World {
+        self.core.use_store(1, self.now, self.wall_ms());
+        self
     }
 
     fn wall_ms(&self) -> u64 {
