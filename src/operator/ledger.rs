@@ -210,7 +210,7 @@ impl Entry {
     }
 }
 
-/// How long what was written last is left to others before it is written for the so-manieth time.
+/// How long what was written last is left to others before it is put back that many times in a row.
 fn pause(repairs: u32) -> Duration {
     match repairs.checked_sub(2) {
         Some(more) => (REPAIR_MIN * 2u32.saturating_pow(more.min(16))).min(REPAIR_MAX),
