@@ -5,7 +5,7 @@
 
 use super::wire::{varint_len, write_data, write_varint};
 use super::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketType, Properties, Publish, QoS, ReasonCode,
+    Ack, Auth, ConnAck, Connect, Disconnect, PLAIN_ACK_BYTES, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode,
     SubAck, Subscribe, Unsubscribe, Version,
 };
 
@@ -157,10 +157,16 @@ fn connack(packet: &ConnAck<'_>, version: Version, out: &mut Vec<u8>) {
     write_properties(packet.properties, version, out);
 }
 
+/// An acknowledgement without a reason, of whatever version: nearly all that are sent.
+#[inline]
+pub fn plain_ack(packet_type: PacketType, packet_id: PacketId) -> [u8; PLAIN_ACK_BYTES] {
+    let [high, low] = packet_id.get().to_be_bytes();
+    [first_byte(packet_type), 2, high, low]
+}
+
 fn ack(packet_type: PacketType, packet: &Ack<'_>, version: Version, out: &mut Vec<u8>) {
     if packet.reason == ReasonCode::Success && packet.properties.is_empty() {
-        let [high, low] = packet.packet_id.get().to_be_bytes();
-        return out.extend_from_slice(&[first_byte(packet_type), 2, high, low]);
+        return out.extend_from_slice(&plain_ack(packet_type, packet.packet_id));
     }
     let tail = Tail::of(packet.reason, packet.properties, version);
     header(packet_type, 2 + tail.len(), out);

@@ -1,4 +1,4 @@
-//! A PUBLISH encoded once, for all recipients of its class.
+//! A PUBLISH encoded once, for all recipients of its class, and the memory that frames lie in.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -11,28 +11,98 @@ use super::{PacketId, Publish, QoS, Version};
 ///
 /// What differs from one recipient to the next, the packet id and DUP, is patched in the copy. Clones are the same bytes: one
 /// allocation for all recipients, because at QoS 1 and 2 that is a good part of what a message costs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Frame {
-    bytes: Rc<[u8]>,
+    /// The packet, and behind it what rounds the block up.
+    block: Rc<[u8]>,
+    len: u32,
+    /// Where the topic ends; at QoS 1 and 2 the packet id follows.
+    topic_end: u32,
 }
 
-impl Frame {
+/// The blocks of memory that frames lay in and that nobody holds any more, for those to come: a message that is kept until
+/// it is acknowledged then finds memory that is still in the processor's cache, and leaves the allocator alone.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    /// By size, each a [`STEP`] larger than the last.
+    free: [Vec<Rc<[u8]>>; SIZES],
+    free_bytes: usize,
+    /// What packets are encoded in.
+    room: Vec<u8>,
+}
+
+const STEP: usize = 32;
+/// Larger frames than these sizes hold get a block of their own and leave it to the allocator: they cost more to copy.
+const SIZES: usize = 16;
+/// How many bytes of blocks are kept.
+const FREE_BYTES_MAX: usize = 512 * 1024;
+/// How much room for encoding is kept.
+const ROOM_BYTES: usize = 64 * 1024;
+const DUP: u8 = 0b1000;
+const RETAIN: u8 = 1;
+
+impl Blocks {
     /// Encodes the packet; its packet id and DUP flag do not matter.
     ///
     /// # Panics
     /// As [`encode_publish`](super::encode_publish).
-    pub fn publish(packet: &Publish<'_>, version: Version) -> Frame {
-        Frame::publish_in(&mut Vec::new(), packet, version)
+    pub fn encode(&mut self, packet: &Publish<'_>, version: Version) -> Frame {
+        let mut room = std::mem::take(&mut self.room);
+        room.clear();
+        let packet = Publish { dup: false, packet_id: Some(PacketId::MIN), ..*packet };
+        let topic_end = write_publish(&packet, version, &mut room);
+        let frame = Frame { block: self.fill(&room), len: room.len() as u32, topic_end: topic_end as u32 };
+        room.shrink_to(ROOM_BYTES);
+        self.room = room;
+        frame
     }
 
-    /// As [`Frame::publish`], with room to encode in that is used again.
+    /// The frame of a PUBLISH that is encoded as it is to be sent, but for packet id, DUP and RETAIN.
+    pub fn copy(&mut self, packet: &[u8], retain: bool) -> Frame {
+        let mut block = self.fill(packet);
+        let first = packet[0] & !(DUP | RETAIN) | retain as u8;
+        if first != packet[0] {
+            Rc::get_mut(&mut block).expect("nobody else has it yet")[0] = first;
+        }
+        Frame { block, len: packet.len() as u32, topic_end: topic_in(packet).end as u32 }
+    }
+
+    /// Takes back the block of a frame that is done with, if nobody else holds it.
+    #[inline]
+    pub fn take_back(&mut self, mut frame: Frame) {
+        let size = frame.block.len();
+        if size % STEP == 0
+            && size <= SIZES * STEP
+            && self.free_bytes + size <= FREE_BYTES_MAX
+            && Rc::get_mut(&mut frame.block).is_some()
+        {
+            self.free_bytes += size;
+            self.free[size / STEP - 1].push(frame.block);
+        }
+    }
+
+    /// A block with these bytes.
+    #[inline]
+    fn fill(&mut self, bytes: &[u8]) -> Rc<[u8]> {
+        let Some(free) = self.free.get_mut((bytes.len() - 1) / STEP) else { return Rc::from(bytes) };
+        if let Some(mut block) = free.pop() {
+            self.free_bytes -= block.len();
+            Rc::get_mut(&mut block).expect("nobody holds a free block")[..bytes.len()].copy_from_slice(bytes);
+            return block;
+        }
+        let mut block = [0; SIZES * STEP];
+        block[..bytes.len()].copy_from_slice(bytes);
+        Rc::from(&block[..bytes.len().next_multiple_of(STEP)])
+    }
+}
+
+impl Frame {
+    /// Encodes the packet into memory of its own; its packet id and DUP flag do not matter.
     ///
     /// # Panics
     /// As [`encode_publish`](super::encode_publish).
-    pub fn publish_in(room: &mut Vec<u8>, packet: &Publish<'_>, version: Version) -> Frame {
-        room.clear();
-        write_publish(&Publish { dup: false, packet_id: Some(PacketId::MIN), ..*packet }, version, room);
-        Frame { bytes: Rc::from(&room[..]) }
+    pub fn publish(packet: &Publish<'_>, version: Version) -> Frame {
+        Blocks::default().encode(packet, version)
     }
 
     /// Appends the frame to `out` with this packet id, which QoS 0 ignores, and this DUP flag.
@@ -42,14 +112,13 @@ impl Frame {
     #[inline]
     pub fn append_to(&self, out: &mut Vec<u8>, id: Option<PacketId>, dup: bool) {
         let start = out.len();
-        out.extend_from_slice(&self.bytes);
+        out.extend_from_slice(self.bytes());
         if self.qos() == QoS::AtMostOnce {
             return;
         }
         let id = id.expect("a PUBLISH of QoS 1 or 2 has a packet id");
         let frame = &mut out[start..];
-        let id_at = topic_in(frame).end;
-        frame[id_at..id_at + 2].copy_from_slice(&id.get().to_be_bytes());
+        frame[self.topic_end as usize..][..2].copy_from_slice(&id.get().to_be_bytes());
         frame[0] |= (dup as u8) << 3;
     }
 
@@ -59,7 +128,7 @@ impl Frame {
     /// As [`Frame::append_to`].
     pub fn append_aliased(&self, alias: TopicAlias, out: &mut Vec<u8>, id: Option<PacketId>, dup: bool) {
         let start = out.len();
-        alias.append(&self.bytes, out);
+        alias.append(self.bytes(), out);
         if self.qos() == QoS::AtMostOnce {
             return;
         }
@@ -70,21 +139,26 @@ impl Frame {
         frame[id_at..id_at + 2].copy_from_slice(&id.get().to_be_bytes());
     }
 
+    fn bytes(&self) -> &[u8] {
+        &self.block[..self.len as usize]
+    }
+
     /// The topic.
     pub fn topic(&self) -> &str {
-        topic_of(&self.bytes)
+        topic_of(self.bytes())
     }
 
     /// The number of bytes, which recipients compare with their Maximum Packet Size.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.len as usize
     }
 
     /// The QoS that the frame is encoded for.
     #[inline]
     pub fn qos(&self) -> QoS {
-        QoS::from_u8(self.bytes[0] >> 1 & 0b11).expect("we encoded one of three")
+        QoS::from_u8(self.block[0] >> 1 & 0b11).expect("we encoded one of three")
     }
 }
 

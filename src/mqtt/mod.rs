@@ -25,13 +25,13 @@ mod message;
 mod tests;
 
 pub use decode::{PLAIN_ACK_BYTES, connack_version, decode, plain_puback};
-pub use encode::encode_publish;
+pub use encode::{encode_publish, plain_ack};
 pub use filter::{Filter, FilterError, SharedFilter, filter_matches, parse_subscription, union};
 pub use filters::{
     RetainHandling, SubscribeFilters, SubscribeFiltersBuf, SubscribeOptions, UnsubscribeFilters,
     UnsubscribeFiltersBuf,
 };
-pub use frame::{ALIAS_BYTES_MAX, Frame, TopicAlias, topic_of};
+pub use frame::{ALIAS_BYTES_MAX, Blocks, Frame, TopicAlias, topic_of};
 pub use message::Message;
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, PacketType, Publish, QoS, SubAck, Subscribe,

@@ -226,23 +226,25 @@ impl Connection {
         self.out.len() - self.sent
     }
 
-    /// Notes that the first `count` waiting bytes are gone.
-    pub(super) fn written(&mut self, count: usize) {
+    /// Notes that the first `count` waiting bytes are gone. If none are left, gives up the buffer, for others to use unless it
+    /// is too large to be kept.
+    pub(super) fn written(&mut self, count: usize) -> Option<Vec<u8>> {
         self.sent += count;
         self.owed = self.owed.saturating_sub(count);
         if self.sent >= self.out.len() {
-            self.out.clear();
             (self.sent, self.owed) = (0, 0);
-            if self.out.capacity() > OUT_KEPT {
-                self.out = Vec::new();
-            }
-        } else if self.sent > OUT_KEPT.max(self.waiting()) {
+            let mut buffer = std::mem::take(&mut self.out);
+            buffer.clear();
+            return Some(buffer).filter(|buffer| (1..=OUT_KEPT).contains(&buffer.capacity()));
+        }
+        if self.sent > OUT_KEPT.max(self.waiting()) {
             // Half of it at least: moving the rest costs no more than sending did.
             self.out.drain(..self.sent);
             self.sent = 0;
         }
+        None
     }
 }
 
-/// The capacity that an empty buffer keeps, and how many sent bytes may lie before few waiting ones.
+/// The capacity of the largest buffer that is kept for others, and how many sent bytes may lie before few waiting ones.
 const OUT_KEPT: usize = 64 * 1024;

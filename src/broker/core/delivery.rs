@@ -1,7 +1,8 @@
 //! Messages on their way out: encoded once per class, handed to as many recipients as there are.
 //!
 //! A class is (version, QoS, RETAIN). QoS 0 goes through buffers that are kept from message to message, so it costs no
-//! allocation; QoS 1 and 2 need a frame that lives until the client answers, shared by all recipients of the class.
+//! allocation; QoS 1 and 2 need a frame that lives until the client answers, shared by all recipients of the class, and
+//! its memory is used again. The class that a message came in is not even encoded.
 //! Recipients with subscription identifiers get a frame of their own.
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use super::recipients::Grant;
 use crate::mqtt::{
-    Frame, Limits, Message, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
+    Blocks, Frame, Limits, Message, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
     SharedFilter, Version, decode, encode_publish,
 };
 
@@ -27,38 +28,61 @@ pub(super) struct Outgoing<'a> {
     /// As it came in, without what must not be passed on.
     pub(super) publish: Publish<'a>,
     pub(super) expires_at: Option<Instant>,
+    /// The packet that brought it and its version, if what must not be passed on was not in it: what goes out is the same, but
+    /// for packet id, DUP and maybe RETAIN, and need not be encoded.
+    pub(super) packet: Option<(Version, &'a [u8])>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// The packet that brought it, if one of this version and QoS did.
+    #[inline]
+    fn as_it_came(&self, version: Version, qos: QoS) -> Option<&'a [u8]> {
+        let (came_in, packet) = self.packet?;
+        (came_in == version && self.publish.qos == qos).then_some(packet)
+    }
 }
 
 const CLASSES: usize = 4;
-/// How much room for encoding is kept from one message to the next.
-const ROOM_BYTES: usize = 64 * 1024;
 
 /// The encodings of the message at hand.
 #[derive(Default)]
 pub(super) struct Encoder {
     bytes: [Vec<u8>; CLASSES],
     is_encoded: [bool; CLASSES],
-    frames: [[Option<Frame>; CLASSES]; 2],
-    /// What frames are encoded in.
-    room: Vec<u8>,
-    has_frames: bool,
+    /// By QoS and class; few are, and nearly always one.
+    frames: Vec<((QoS, usize), Frame)>,
+    blocks: Blocks,
 }
 
 impl Encoder {
     /// Forgets the last message.
+    #[inline]
     pub(super) fn begin(&mut self) {
         self.is_encoded = [false; CLASSES];
-        if self.has_frames {
-            self.frames = Default::default();
-            self.has_frames = false;
-            self.room.clear();
-            self.room.shrink_to(ROOM_BYTES);
+        while let Some((_, frame)) = self.frames.pop() {
+            self.blocks.take_back(frame);
         }
+    }
+
+    /// Has the memory of a message that its client answered for.
+    #[inline]
+    pub(super) fn take_back(&mut self, delivery: Delivery) {
+        self.blocks.take_back(delivery.frame);
     }
 
     /// The message at QoS 0.
     #[inline]
-    pub(super) fn bytes(&mut self, outgoing: &Outgoing, version: Version, retain: bool) -> &[u8] {
+    pub(super) fn bytes<'a>(
+        &'a mut self,
+        outgoing: &Outgoing<'a>,
+        version: Version,
+        retain: bool,
+    ) -> &'a [u8] {
+        if let Some(packet) = outgoing.as_it_came(version, QoS::AtMostOnce)
+            && outgoing.publish.retain == retain
+        {
+            return packet;
+        }
         let class = class(version, retain);
         if !self.is_encoded[class] {
             self.bytes[class].clear();
@@ -77,18 +101,19 @@ impl Encoder {
         retain: bool,
         grant: &Grant,
     ) -> Frame {
-        let publish = at(&outgoing.publish, qos, retain);
-        match (&grant.identifiers, version, qos) {
-            (Some(identifiers), Version::V5, _) => frame_with_identifiers(&publish, identifiers),
-            (_, _, QoS::AtMostOnce) => Frame::publish_in(&mut self.room, &publish, version),
-            (_, _, qos) => {
-                self.has_frames = true;
-                let of_qos = &mut self.frames[usize::from(qos == QoS::ExactlyOnce)];
-                let frame = &mut of_qos[class(version, retain)];
-                let room = &mut self.room;
-                frame.get_or_insert_with(|| Frame::publish_in(room, &publish, version)).clone()
-            }
+        if let (Some(identifiers), Version::V5) = (&grant.identifiers, version) {
+            return frame_with_identifiers(&at(&outgoing.publish, qos, retain), identifiers);
         }
+        let name = (qos, class(version, retain));
+        if let Some((_, frame)) = self.frames.iter().find(|(other, _)| *other == name) {
+            return frame.clone();
+        }
+        let frame = match outgoing.as_it_came(version, qos) {
+            Some(packet) => self.blocks.copy(packet, retain),
+            None => self.blocks.encode(&at(&outgoing.publish, qos, retain), version),
+        };
+        self.frames.push((name, frame.clone()));
+        frame
     }
 }
 
@@ -134,7 +159,7 @@ pub(super) fn with_outgoing<T>(message: &Message, now: Instant, then: impl FnOnc
         properties: properties.as_properties(),
         payload: &message.payload,
     };
-    then(&Outgoing { publish, expires_at: message.expires_at })
+    then(&Outgoing { publish, expires_at: message.expires_at, packet: None })
 }
 
 /// Reads a frame back and hands it on as a PUBLISH.

@@ -57,7 +57,7 @@ use slab::Slab;
 use self::access::Access;
 pub use self::access::{Grants, Origin, Proof};
 use self::admission::Review;
-use self::connection::{State, Terms};
+use self::connection::{Connection, State, Terms};
 use self::delivery::Encoder;
 use self::durable::Ledger;
 pub use self::durable::RestoreError;
@@ -378,16 +378,16 @@ impl Core {
             && !self.mesh.is_congested()
         {
             if let State::Open(session) = connection.state
-                && let Some(packet_id) = mqtt::plain_puback(&bytes[used..])
+                && let Some(first) = mqtt::plain_puback(&bytes[used..])
             {
-                used += mqtt::PLAIN_ACK_BYTES;
-                self.handle_puback(session, packet_id, now);
+                used += self.handle_pubacks(session, first, &bytes[used..], now);
                 continue;
             }
             match mqtt::decode(&bytes[used..], connection.version, &connection.terms.packets) {
                 Ok(Some((packet, length))) => {
+                    let whole = &bytes[used..used + length];
                     used += length;
-                    if let Err(fault) = self.handle_packet(id, packet, now) {
+                    if let Err(fault) = self.handle_packet(id, packet, whole, now) {
                         self.close(id, fault, now);
                     }
                 }
@@ -442,9 +442,8 @@ impl Core {
 
     /// The first `count` outgoing bytes are sent.
     pub fn handle_written(&mut self, id: ConnectionId, count: usize, now: Instant) {
-        let Some(connection) = self.wires.get_mut(id) else { return };
-        connection.written(count);
-        let Some(session) = connection.session() else { return };
+        self.wires.written(id, count);
+        let Some(session) = self.wires.get(id).and_then(Connection::session) else { return };
         match self.sessions[session as usize].has_backlog() {
             true => self.pump(session, now),
             false => self.look_at(session),
@@ -487,9 +486,21 @@ impl Core {
         }
     }
 
-    fn handle_packet(&mut self, id: ConnectionId, packet: Packet, now: Instant) -> Result<(), Fault> {
+    /// Handles a packet, whose bytes are `whole`.
+    #[inline]
+    fn handle_packet(
+        &mut self,
+        id: ConnectionId,
+        packet: Packet,
+        whole: &[u8],
+        now: Instant,
+    ) -> Result<(), Fault> {
         let connection = self.wires.get(id).ok_or(Fault::ClientLeft)?;
         match (&connection.state, packet) {
+            (State::Open(session), Packet::Publish(publish)) => {
+                let came_in = connection.version;
+                self.handle_publish(id, *session, publish, (came_in, whole), now)
+            }
             (State::Open(session), packet) => self.handle_open(id, *session, packet, now),
             (State::AwaitConnect, Packet::Connect(connect)) => self.handle_connect(id, &connect, now),
             (State::AwaitConnect, _) => Err(Violation::FirstPacketNotConnect.into()), // [MQTT-3.1.0-1]
@@ -509,7 +520,6 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => self.handle_publish(id, session, publish, now),
             Packet::PubAck(ack) => {
                 self.handle_puback(session, ack.packet_id, now);
                 Ok(())
@@ -528,6 +538,7 @@ impl Core {
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Violation::UnexpectedPacket.into())
             }
+            Packet::Publish(_) => unreachable!("PUBLISH was handled before"),
         }
     }
 

@@ -20,7 +20,7 @@ use super::pressure::Pressure;
 use super::recipients::Recipients;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
-    Ack, Message, Packet, PacketId, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
+    self, Ack, Message, Packet, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
 };
 use crate::store::Token;
 
@@ -61,11 +61,13 @@ impl Core {
         id: ConnectionId,
         session: SessionId,
         publish: Publish,
+        packet: (Version, &[u8]),
         now: Instant,
     ) -> Result<(), Fault> {
         self.counters.received += 1;
         if publish.properties.is_empty() {
-            return self.accept(id, session, &publish, None, now);
+            let outgoing = Outgoing { publish, expires_at: None, packet: Some(packet) };
+            return self.accept(id, session, &outgoing, now);
         }
         if publish.properties.subscription_identifiers().next().is_some() {
             return Err(Violation::SubscriptionIdFromClient.into()); // [MQTT-3.3.4-6]
@@ -81,7 +83,7 @@ impl Core {
         let topic = alias.as_deref().unwrap_or(publish.topic);
         let publish = Publish { topic, properties: properties.as_properties(), ..publish };
         let expires_at = expiry_s.and_then(|s| now.checked_add(Duration::from_secs(s.into())));
-        self.accept(id, session, &publish, expires_at, now)
+        self.accept(id, session, &Outgoing { publish, expires_at, packet: None }, now)
     }
 
     /// The topic behind an alias, or the alias's new topic. `None` if the packet has no alias.
@@ -114,16 +116,16 @@ impl Core {
         &mut self,
         id: ConnectionId,
         session: SessionId,
-        publish: &Publish,
-        expires_at: Option<Instant>,
+        outgoing: &Outgoing,
         now: Instant,
     ) -> Result<(), Fault> {
+        let publish = &outgoing.publish;
         if !may_publish(publish.topic) || !self.is_granted(id, publish.topic) {
             self.counters.dropped_not_authorized += 1;
             return self.turn_down(id, session, publish, ReasonCode::NotAuthorized);
         }
         let Some(packet_id) = publish.packet_id else {
-            self.publish(id, session, publish, expires_at, now);
+            self.publish(id, session, outgoing, now);
             return Ok(());
         };
         if self.is_sent_again(session, publish) {
@@ -142,7 +144,7 @@ impl Core {
             self.mesh.tie(self.sessions[session as usize].number.is_some());
         }
         // [MQTT-4.3.2-5]
-        let nobody = self.publish(id, session, publish, expires_at, now) == 0;
+        let nobody = self.publish(id, session, outgoing, now) == 0;
         self.mesh.tie(false);
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         self.answer(id, packet_id, publish.qos, reason, self.ledger.changes() != before);
@@ -251,13 +253,11 @@ impl Core {
         &mut self,
         id: ConnectionId,
         session: SessionId,
-        publish: &Publish,
-        expires_at: Option<Instant>,
+        outgoing: &Outgoing,
         now: Instant,
     ) -> usize {
-        let outgoing = Outgoing { publish: *publish, expires_at };
-        let recipients = self.recipients(id, publish.topic);
-        self.distribute(&recipients, &outgoing, Some(session), now)
+        let recipients = self.recipients(id, outgoing.publish.topic);
+        self.distribute(&recipients, outgoing, Some(session), now)
     }
 
     /// Retains, routes and forwards a message that came into being in this cluster.
@@ -473,19 +473,44 @@ impl Core {
         if reason.is_error() {
             return self.reply_refusal(id, ack, qos);
         }
-        let packet = match qos {
-            QoS::ExactlyOnce => Packet::PubRec(ack), // [MQTT-4.3.3-8]
-            _ => Packet::PubAck(ack),                // [MQTT-4.3.2-4]
+        // Four or five bytes: who takes fewer gets none.
+        let (plain, packet) = match qos {
+            QoS::ExactlyOnce => (PacketType::PubRec, Packet::PubRec(ack)), // [MQTT-4.3.3-8]
+            _ => (PacketType::PubAck, Packet::PubAck(ack)),                // [MQTT-4.3.2-4]
         };
-        let _ = self.reply(id, &packet); // four or five bytes: who takes fewer gets none
+        if reason == ReasonCode::Success {
+            let bytes = mqtt::plain_ack(plain, packet_id);
+            let _ = self.wires.answer(id, |out| out.extend_from_slice(&bytes));
+        } else {
+            let _ = self.reply(id, &packet);
+        }
+    }
+
+    /// Handles the PUBACKs without a reason at the start of `bytes`, of which `first` is the first. Returns how many bytes
+    /// they are. They come in numbers, and bring nothing that would keep the next from being read.
+    pub(super) fn handle_pubacks(
+        &mut self,
+        session: SessionId,
+        first: PacketId,
+        bytes: &[u8],
+        now: Instant,
+    ) -> usize {
+        let (mut next, mut used) = (Some(first), 0);
+        while let Some(packet_id) = next {
+            self.handle_puback(session, packet_id, now);
+            used += mqtt::PLAIN_ACK_BYTES;
+            next = mqtt::plain_puback(&bytes[used..]);
+        }
+        used
     }
 
     pub(super) fn handle_puback(&mut self, session: SessionId, packet_id: PacketId, now: Instant) {
         let state = &mut self.sessions[session as usize];
         // An unknown id is an echo of an earlier connection: nothing to do.
         // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        if state.ring.acknowledge(packet_id) {
+        if let Some(delivery) = state.ring.acknowledge(packet_id) {
             let has_backlog = state.has_backlog();
+            self.encoder.take_back(delivery);
             self.touch(session);
             match has_backlog {
                 true => self.pump(session, now),

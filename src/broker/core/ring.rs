@@ -58,6 +58,7 @@ impl Ring {
     }
 
     /// Takes a message and gives it the next id.
+    #[inline]
     pub(super) fn push(&mut self, delivery: Delivery) -> PacketId {
         self.push_slot(Slot::Sent(delivery))
     }
@@ -96,13 +97,19 @@ impl Ring {
         self.push_slot(slot);
     }
 
-    /// PUBACK: ends a QoS 1 message. False if there is none with this id.
-    pub(super) fn acknowledge(&mut self, id: PacketId) -> bool {
-        let is_right = matches!(self.get(id), Some(slot) if slot.qos() == Some(QoS::AtLeastOnce));
-        if is_right {
-            self.finish(id);
+    /// PUBACK: ends a QoS 1 message, and gives it out. Nothing if there is none with this id.
+    #[inline]
+    pub(super) fn acknowledge(&mut self, id: PacketId) -> Option<Delivery> {
+        let at = self.place(id);
+        let slot = self.slots.get_mut(at)?;
+        if slot.qos() != Some(QoS::AtLeastOnce) {
+            return None;
         }
-        is_right
+        let Slot::Sent(delivery) = std::mem::replace(slot, Slot::Done) else { return None };
+        self.bytes -= delivery.frame.len();
+        self.open -= 1;
+        self.trim();
+        Some(delivery)
     }
 
     /// PUBREC: the message is with the client. False if there is none with this id.

@@ -12,17 +12,22 @@ use super::connection::{Connection, State, Terms};
 use super::{ConnectionId, Effect};
 use crate::mqtt::{ALIAS_BYTES_MAX, Frame, PacketId, TopicAlias, topic_of};
 
+/// How many unused buffers are kept, of 64 KiB at most.
+const BUFFERS_KEPT: usize = 64;
+
 /// All connections and what they have to send.
 pub(super) struct Wires {
     connections: Slab<Connection>,
     serial: u32,
     dirty: Vec<ConnectionId>,
+    /// Buffers that nobody uses: who has nothing to send has none, and who has takes the one that was used last.
+    buffers: Vec<Vec<u8>>,
     pub(super) effects: VecDeque<Effect>,
 }
 
 impl Wires {
     pub(super) fn new() -> Wires {
-        Wires { connections: Slab::new(), serial: 0, dirty: Vec::new(), effects: VecDeque::new() }
+        Wires { connections: Slab::new(), serial: 0, dirty: Vec::new(), buffers: Vec::new(), effects: VecDeque::new() }
     }
 
     pub(super) fn open(&mut self, terms: Terms, now: Instant) -> ConnectionId {
@@ -62,10 +67,23 @@ impl Wires {
         if connection.serial != id.serial {
             return;
         }
+        if connection.out.capacity() == 0 {
+            connection.out = self.buffers.pop().unwrap_or_default();
+        }
         write(&mut connection.out);
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(id);
+        }
+    }
+
+    /// Notes that the first `count` waiting bytes of a connection are sent.
+    pub(super) fn written(&mut self, id: ConnectionId, count: usize) {
+        let Some(connection) = self.get_mut(id) else { return };
+        if let Some(buffer) = connection.written(count)
+            && self.buffers.len() < BUFFERS_KEPT
+        {
+            self.buffers.push(buffer);
         }
     }
 
@@ -111,18 +129,23 @@ impl Wires {
     /// client takes. [MQTT-3.1.2-24] After the last words to a client there are none. [MQTT-3.14.4-1]
     #[must_use]
     pub(super) fn answer(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let Some(connection) = self.get(id) else { return true };
+        let Some(connection) = self.get_mut(id) else { return true };
         if matches!(connection.state, State::Closed) {
             return true;
         }
-        let before = connection.out.len();
-        self.send(id, write);
-        if let Some(connection) = self.get_mut(id) {
-            let length = connection.out.len() - before;
-            if length > connection.packet_bytes_max {
-                connection.out.truncate(before);
-                return false;
+        let (before, max) = (connection.out.len(), connection.packet_bytes_max);
+        let mut length = 0;
+        self.send(id, |out| {
+            write(out);
+            length = out.len() - before;
+            if length > max {
+                out.truncate(before);
             }
+        });
+        if length > max {
+            return false;
+        }
+        if let Some(connection) = self.get_mut(id) {
             connection.owed += length;
         }
         true

@@ -167,6 +167,6 @@ impl Bag {
             properties: Properties::parse_publish(properties).expect("properties were packed valid"),
             payload: &rest[..parcel.payload as usize],
         };
-        Outgoing { publish, expires_at: parcel.expires_at }
+        Outgoing { publish, expires_at: parcel.expires_at, packet: None }
     }
 }
