@@ -36,10 +36,15 @@ pub(super) struct Arrival {
 }
 
 /// Serves a client where it is at home.
-pub(super) async fn settle(shard: Rc<Shard>, mut guest: Guest) {
-    let Some(mesh) = &shard.mesh else {
-        return serve(shard, guest).await;
-    };
+pub(super) fn settle(shard: &Rc<Shard>, guest: Guest) {
+    match &shard.mesh {
+        None => serve(shard, guest),
+        Some(_) => drop(shard.spawn(find_home(Rc::clone(shard), guest))),
+    }
+}
+
+async fn find_home(shard: Rc<Shard>, mut guest: Guest) {
+    let Some(mesh) = &shard.mesh else { return };
     mesh.clients_may_come().await;
     let (place, patience) = (mesh.place, Duration::from_secs(shard.connect_timeout_s.get().into()));
     let peer = guest.wire.peer;
@@ -48,7 +53,7 @@ pub(super) async fn settle(shard: Rc<Shard>, mut guest: Guest) {
             Ok(arrival) => mesh.send(home, arrival),
             Err(error) => tracing::debug!(%error, "failed to hand a connection over"),
         },
-        Ok(Ok(_)) => serve(shard, guest).await,
+        Ok(Ok(_)) => serve(&shard, guest),
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before CONNECT"),
         Err(_) => {
             tracing::debug!(%peer, "no CONNECT in time");
@@ -58,9 +63,9 @@ pub(super) async fn settle(shard: Rc<Shard>, mut guest: Guest) {
 }
 
 /// Takes a client in that another shard accepted.
-pub(super) async fn arrive(shard: Rc<Shard>, arrival: Arrival) {
+pub(super) fn arrive(shard: &Rc<Shard>, arrival: Arrival) {
     match unpack(arrival) {
-        Ok(guest) => serve(shard, guest).await,
+        Ok(guest) => serve(shard, guest),
         Err(error) => tracing::debug!(%error, "failed to take a connection over"),
     }
 }

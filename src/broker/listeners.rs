@@ -245,7 +245,7 @@ async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
                 let origin = Origin { address: Some(peer.ip().to_canonical()), ..Origin::default() };
                 let wire = Wire::new(Some(write), peer);
                 let guest = Guest { socket: Socket::Plain(read), wire, origin, unread: Vec::new(), seat };
-                shard.spawn(settle(Rc::clone(shard), guest));
+                settle(shard, guest);
             } else {
                 let state = Rc::clone(state);
                 shard.spawn(open(Rc::clone(shard), state, seat, stream, peer, Rc::clone(&door)));
@@ -290,7 +290,7 @@ async fn open(
     match tokio::time::timeout(Duration::from_secs(patience_s.into()), entering).await {
         Ok(Ok(Entered { socket, wire, origin })) => {
             let guest = Guest { socket, wire, origin, unread: Vec::new(), seat };
-            shard.spawn(settle(Rc::clone(&shard), guest));
+            settle(&shard, guest);
         }
         Ok(Err(error)) => {
             count(&state.counts.handshake);

@@ -111,13 +111,14 @@ impl Shard {
     /// done, and a shard without its flusher would look well and serve nobody.
     pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
         let shard = Rc::clone(self);
-        let task = async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        // No async block: it would hold the task twice, before and after it begins, for as long as that lasts.
+        let task = AssertUnwindSafe(task).catch_unwind().map(move |result| {
+            if result.is_err() {
                 let number = shard.core.try_borrow().map_or(0, |core| core.place().number());
                 tracing::error!(shard = number, "a task of a shard panicked, and the shard ends");
                 shard.lost.notify_one();
             }
-        };
+        });
         tokio::task::spawn_local(task).abort_handle()
     }
 

@@ -250,9 +250,7 @@ async fn run(mesh: Mesh, settings: Arc<Settings>, common: Common, mut orders: mp
             () = shard.lost.notified() => None,
         };
         match order {
-            Some(Order::Arrive(arrival)) => {
-                shard.spawn(arrive(Rc::clone(&shard), *arrival));
-            }
+            Some(Order::Arrive(arrival)) => arrive(&shard, *arrival),
             Some(Order::Do(work)) => work(&shard),
             None => return,
         }

@@ -15,11 +15,25 @@ use super::{
 ///
 /// # Errors
 /// The first violation, as soon as the bytes that show it are there.
-#[inline]
 pub fn decode<'a>(
     input: &'a [u8],
     version: Version,
     limits: &Limits,
+) -> Result<Option<(Packet<'a>, usize)>, Violation> {
+    decode_after(input, version, limits, "")
+}
+
+/// As [`decode`], for one whose sender published to a topic `before`, or to none if that is empty: most publish to one topic
+/// many times, and it need not be checked again.
+///
+/// # Errors
+/// As [`decode`].
+#[inline]
+pub fn decode_after<'a>(
+    input: &'a [u8],
+    version: Version,
+    limits: &Limits,
+    before: &'a str,
 ) -> Result<Option<(Packet<'a>, usize)>, Violation> {
     let Some((&first, rest)) = input.split_first() else { return Ok(None) };
     let packet_type = check_first_byte(first, version, limits)?;
@@ -37,7 +51,7 @@ pub fn decode<'a>(
     let Some(body) = input.get(header_len..packet_len) else { return Ok(None) };
     let body = Reader::new(body);
     let packet = match packet_type {
-        PacketType::Publish => Packet::Publish(publish(first, body, version)?),
+        PacketType::Publish => Packet::Publish(publish(first, body, version, before)?),
         _ => rare(packet_type, body, version)?,
     };
     Ok(Some((packet, packet_len)))
@@ -110,13 +124,19 @@ fn check_first_byte(first: u8, version: Version, limits: &Limits) -> Result<Pack
 
 #[inline]
 // [MQTT-3.3.2-1]
-fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publish<'a>, Violation> {
+fn publish<'a>(
+    first: u8,
+    mut body: Reader<'a>,
+    version: Version,
+    before: &'a str,
+) -> Result<Publish<'a>, Violation> {
     let qos = QoS::from_u8(first >> 1 & 0b11).ok_or(Violation::QoS3)?; // [MQTT-3.3.1-4]
     let (dup, retain) = (first & 0b1000 != 0, first & 0b1 != 0);
     if dup && qos == QoS::AtMostOnce {
         return Err(Violation::DupWithQoS0); // [MQTT-3.3.1-2]
     }
-    let topic = check_topic_bytes(body.data()?)?;
+    let topic = body.data()?;
+    let topic = if topic == before.as_bytes() { before } else { check_topic_bytes(topic)? };
     let packet_id = match qos {
         // [MQTT-2.2.1-2]
         QoS::AtMostOnce => None,

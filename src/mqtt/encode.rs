@@ -5,8 +5,8 @@
 
 use super::wire::{varint_len, write_data, write_varint};
 use super::{
-    Ack, Auth, ConnAck, Connect, Disconnect, PLAIN_ACK_BYTES, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode,
-    SubAck, Subscribe, Unsubscribe, Version,
+    Ack, Auth, ConnAck, Connect, Disconnect, PLAIN_ACK_BYTES, Packet, PacketId, PacketType, Properties,
+    Publish, QoS, ReasonCode, SubAck, Subscribe, Unsubscribe, Version,
 };
 
 impl Packet<'_> {

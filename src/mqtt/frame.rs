@@ -204,9 +204,9 @@ pub fn topic_of(publish: &[u8]) -> &str {
     std::str::from_utf8(&publish[topic_in(publish)]).expect("we encoded it from a string")
 }
 
-/// Where the topic of a PUBLISH lies that we encoded ourselves; at QoS 1 and 2 the packet id follows.
+/// Where the topic of a PUBLISH lies that is known to be one; at QoS 1 and 2 the packet id follows.
 #[inline]
-fn topic_in(publish: &[u8]) -> Range<usize> {
+pub fn topic_in(publish: &[u8]) -> Range<usize> {
     let length = publish[1..].iter().take_while(|&byte| byte & 0x80 != 0).count() + 1;
     let at = 1 + length + 2;
     at..at + usize::from(u16::from_be_bytes([publish[at - 2], publish[at - 1]]))
@@ -234,5 +234,57 @@ impl Parts<'_> {
         let id_len = if publish[0] & 0b110 == 0 { 0 } else { 2 };
         let (properties, properties_at) = varint(rest_at + id_len);
         Parts { topic: &publish[topic], rest_at, id_len, properties, properties_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::Properties;
+
+    fn encode(blocks: &mut Blocks, payload: &[u8]) -> Frame {
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "t",
+            packet_id: None,
+            properties: Properties::EMPTY,
+            payload,
+        };
+        blocks.encode(&publish, Version::V5)
+    }
+
+    #[test]
+    fn a_block_is_used_again_when_nobody_holds_it_and_not_before() {
+        let mut blocks = Blocks::default();
+        let mut held: Vec<(Frame, Vec<u8>)> = Vec::new();
+        for n in 0..2_000_usize {
+            let payload = vec![n as u8; n * 37 % 700];
+            let frame = encode(&mut blocks, &payload);
+            held.push((frame.clone(), payload));
+            blocks.take_back(frame); // a clone of it is held
+            if held.len() > 20 {
+                let (frame, _) = held.swap_remove(n % 20);
+                blocks.take_back(frame);
+            }
+            for (frame, payload) in &held {
+                assert!(frame.bytes().ends_with(payload) && frame.len() == frame.bytes().len(), "{n}");
+            }
+        }
+        let free: usize = blocks.free.iter().flatten().map(|block| block.len()).sum();
+        assert!(free > 0 && free == blocks.free_bytes, "{free}");
+    }
+
+    #[test]
+    fn no_more_blocks_are_kept_than_may_be() {
+        let mut blocks = Blocks::default();
+        let frames: Vec<_> = (0..20_000).map(|_| encode(&mut blocks, &[7; 64])).collect();
+        frames.into_iter().for_each(|frame| blocks.take_back(frame));
+        assert!(
+            (FREE_BYTES_MAX - 512..=FREE_BYTES_MAX).contains(&blocks.free_bytes),
+            "{}",
+            blocks.free_bytes
+        );
     }
 }

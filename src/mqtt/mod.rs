@@ -24,14 +24,14 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{PLAIN_ACK_BYTES, connack_version, decode, plain_puback};
+pub use decode::{PLAIN_ACK_BYTES, connack_version, decode, decode_after, plain_puback};
 pub use encode::{encode_publish, plain_ack};
 pub use filter::{Filter, FilterError, SharedFilter, filter_matches, parse_subscription, union};
 pub use filters::{
     RetainHandling, SubscribeFilters, SubscribeFiltersBuf, SubscribeOptions, UnsubscribeFilters,
     UnsubscribeFiltersBuf,
 };
-pub use frame::{ALIAS_BYTES_MAX, Blocks, Frame, TopicAlias, topic_of};
+pub use frame::{ALIAS_BYTES_MAX, Blocks, Frame, TopicAlias, topic_in, topic_of};
 pub use message::Message;
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, PacketType, Publish, QoS, SubAck, Subscribe,

@@ -13,7 +13,7 @@ use super::aliases::Aliases;
 use super::exchange::Exchange;
 use super::recipients::Recipients;
 use super::session::Will;
-use crate::mqtt::{self, Version};
+use crate::mqtt::{self, ALIAS_BYTES_MAX, TopicAlias, Version};
 use crate::settings;
 
 /// What a connection waits for.
@@ -52,7 +52,7 @@ pub(super) struct Opening {
 
 /// The last topic that a connection published to, and who gets it.
 pub(super) struct LastTopic {
-    pub(super) topic: String,
+    pub(super) topic: Rc<str>,
     pub(super) generation: u64,
     pub(super) recipients: Rc<Recipients>,
 }
@@ -218,6 +218,19 @@ impl Connection {
     /// True if so much of it waits for the store that nothing more is read.
     pub(super) fn waits_for_store(&self, is_store_full: bool) -> bool {
         self.unanswered >= UNANSWERED_MAX || is_store_full && self.unanswered > 0
+    }
+
+    /// The topic that it published to last, if that is remembered.
+    pub(super) fn last_topic(&self) -> Option<Rc<str>> {
+        self.last_topic.as_ref().map(|last| Rc::clone(&last.topic))
+    }
+
+    /// The alias for a PUBLISH of so many bytes. [MQTT-3.1.2-27]
+    #[inline]
+    pub(super) fn alias<'a>(&mut self, len: usize, topic: impl FnOnce() -> &'a str) -> Option<TopicAlias> {
+        let aliases = self.own_aliases.as_mut()?;
+        // The first packet with an alias is longer than without, and must fit too. [MQTT-3.1.2-24]
+        (len + ALIAS_BYTES_MAX <= self.packet_bytes_max).then(|| aliases.get(topic())).flatten()
     }
 
     /// How many bytes wait to be sent.

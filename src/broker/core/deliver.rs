@@ -11,7 +11,7 @@ use super::recipients::{Grant, Recipients};
 use super::ring::Slot;
 use super::routes::GroupId;
 use super::session::Session;
-use super::wires::Wires;
+use super::wires::{Offered, Wires};
 use super::{Core, SessionId};
 use crate::mqtt::{Ack, Frame, Packet, QoS, SharedFilter};
 
@@ -77,6 +77,7 @@ impl Core {
     }
 
     /// Hands a message to one session.
+    #[inline]
     pub(super) fn deliver(
         &mut self,
         to: SessionId,
@@ -120,10 +121,10 @@ impl Core {
 
     /// QoS 0: into the connection's buffer, or nowhere.
     // [MQTT-4.3.1-1]
+    #[inline]
     fn deliver_once(&mut self, to: SessionId, grant: &Grant, outgoing: &Outgoing, retain: bool) {
         let session = &self.sessions[to as usize];
         let Some(id) = session.connection else { return };
-        let Some(connection) = self.wires.get(id) else { return };
         let own_frame;
         let bytes = match &grant.identifiers {
             None => self.encoder.bytes(outgoing, session.version, retain),
@@ -133,19 +134,18 @@ impl Core {
                 &own_frame
             }
         };
-        let is_full = connection.waiting() + bytes.len() > OUT_BYTES_MAX;
-        if bytes.len() > connection.packet_bytes_max {
-            self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
-        } else if connection.waiting() > OUT_BYTES_MAX {
-            self.counters.dropped_slow += 1;
-        } else if self.pressure >= Pressure::Slow && connection.waiting() > SLOW_BYTES {
-            self.counters.shed_slow += 1;
-        } else {
-            self.wires.send_publish(id, bytes);
-            self.counters.sent += 1;
-        }
-        if is_full {
-            self.look_at(to);
+        let waiting_max = if self.pressure >= Pressure::Slow { SLOW_BYTES } else { OUT_BYTES_MAX };
+        match self.wires.offer(id, bytes, waiting_max) {
+            Offered::Sent(waiting) => {
+                self.counters.sent += 1;
+                if waiting > OUT_BYTES_MAX {
+                    self.look_at(to);
+                }
+            }
+            Offered::Slow(waiting) if waiting > OUT_BYTES_MAX => self.counters.dropped_slow += 1,
+            Offered::Slow(_) => self.counters.shed_slow += 1,
+            Offered::TooLarge => self.counters.dropped_oversize += 1,
+            Offered::Gone => {}
         }
     }
 
@@ -196,14 +196,19 @@ impl Core {
     fn send(&mut self, to: SessionId, delivery: Delivery) {
         let session = &mut self.sessions[to as usize];
         let Some(id) = session.connection else { return };
-        let frame = delivery.frame.clone();
+        let (frame, qos) = (&delivery.frame, delivery.frame.qos());
         if self.wires.get(id).is_none_or(|connection| frame.len() > connection.packet_bytes_max) {
             self.counters.dropped_oversize += 1; // [MQTT-3.1.2-25]
-            return self.pass_over(to, frame.qos());
+            return self.pass_over(to, qos);
         }
         // [MQTT-4.3.2-1] [MQTT-4.3.2-2] [MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-3] [MQTT-3.3.1-3] [MQTT-2.2.1-4]
-        let packet_id = (frame.qos() != QoS::AtMostOnce).then(|| session.ring.push(delivery));
-        self.wires.send_frame(id, &frame, packet_id, false);
+        match qos {
+            QoS::AtMostOnce => self.wires.send_frame(id, frame, None, false),
+            _ => {
+                self.wires.send_frame(id, frame, Some(session.ring.next_id()), false);
+                session.ring.push(delivery);
+            }
+        }
         self.counters.sent += 1;
     }
 

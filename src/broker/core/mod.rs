@@ -369,10 +369,12 @@ impl Core {
     /// Bytes came. Returns how many of them were used; the rest must come again, with more behind it. Nothing is used
     /// while the connection does not [read](Core::reads).
     pub fn handle_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
-        let mut used = 0;
+        let (mut used, mut before) = (0, None);
         if let Some(connection) = self.wires.get_mut(id) {
             connection.last_seen = now;
+            before = connection.last_topic();
         }
+        let before = before.as_deref().unwrap_or_default();
         while let Some(connection) =
             self.wires.get(id).filter(|connection| connection.reads(self.ledger.is_full()))
             && !self.mesh.is_congested()
@@ -383,7 +385,8 @@ impl Core {
                 used += self.handle_pubacks(session, first, &bytes[used..], now);
                 continue;
             }
-            match mqtt::decode(&bytes[used..], connection.version, &connection.terms.packets) {
+            let terms = &connection.terms.packets;
+            match mqtt::decode_after(&bytes[used..], connection.version, terms, before) {
                 Ok(Some((packet, length))) => {
                     let whole = &bytes[used..used + length];
                     used += length;

@@ -20,7 +20,8 @@ use super::pressure::Pressure;
 use super::recipients::Recipients;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
-    self, Ack, Message, Packet, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
+    self, Ack, Message, Packet, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode,
+    Version, Violation,
 };
 use crate::store::Token;
 
@@ -249,13 +250,7 @@ impl Core {
     }
 
     /// Retains, routes and forwards a message of a client. Returns how many sessions and peers it was for.
-    fn publish(
-        &mut self,
-        id: ConnectionId,
-        session: SessionId,
-        outgoing: &Outgoing,
-        now: Instant,
-    ) -> usize {
+    fn publish(&mut self, id: ConnectionId, session: SessionId, outgoing: &Outgoing, now: Instant) -> usize {
         let recipients = self.recipients(id, outgoing.publish.topic);
         self.distribute(&recipients, outgoing, Some(session), now)
     }
@@ -308,7 +303,7 @@ impl Core {
         let Some(connection) = self.wires.get_mut(id) else { return Rc::default() };
         if let Some(last) = &connection.last_topic
             && last.generation == generation
-            && last.topic == topic
+            && (std::ptr::eq(&*last.topic, topic) || *last.topic == *topic)
         {
             return Rc::clone(&last.recipients);
         }
@@ -317,11 +312,8 @@ impl Core {
             connection.last_topic = None;
             return recipients;
         }
-        let mut text = connection.last_topic.take().map(|last| last.topic).unwrap_or_default();
-        text.clear();
-        text.push_str(topic);
         connection.last_topic =
-            Some(LastTopic { topic: text, generation, recipients: Rc::clone(&recipients) });
+            Some(LastTopic { topic: topic.into(), generation, recipients: Rc::clone(&recipients) });
         recipients
     }
 

@@ -57,10 +57,10 @@ impl Ring {
         self.open
     }
 
-    /// Takes a message and gives it the next id.
+    /// Takes a message; it has the next id.
     #[inline]
-    pub(super) fn push(&mut self, delivery: Delivery) -> PacketId {
-        self.push_slot(Slot::Sent(delivery))
+    pub(super) fn push(&mut self, delivery: Delivery) {
+        self.push_slot(Slot::Sent(delivery));
     }
 
     /// The ordinal of the oldest that is not answered; the next one's if all are.
@@ -168,15 +168,15 @@ impl Ring {
         self.bytes = bytes;
     }
 
-    fn push_slot(&mut self, slot: Slot) -> PacketId {
-        let id = self.next_id();
+    fn push_slot(&mut self, slot: Slot) {
         self.bytes += slot.bytes();
         self.slots.push_back(slot);
         self.open += 1;
-        id
     }
 
-    fn next_id(&self) -> PacketId {
+    /// The id that the next message gets.
+    #[inline]
+    pub(super) fn next_id(&self) -> PacketId {
         id_of(self.end())
     }
 

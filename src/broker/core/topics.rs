@@ -17,9 +17,16 @@ const PLACES: usize = 1_024;
 const RECIPIENTS_MAX: usize = 256;
 
 struct Known {
-    topic: Box<str>,
+    topic: Rc<str>,
     generation: u64,
     recipients: Rc<Recipients>,
+}
+
+impl Known {
+    #[inline]
+    fn is(&self, topic: &str) -> bool {
+        std::ptr::eq(&*self.topic, topic) || *self.topic == *topic
+    }
 }
 
 /// Recipients by topic.
@@ -28,20 +35,30 @@ pub(super) struct Topics {
     /// Empty until the first topic comes.
     places: Vec<Option<Known>>,
     hasher: RandomState,
+    /// Where the last one is: most come many at a time.
+    last: usize,
 }
 
 impl Topics {
+    /// The topic that was asked for last, if it is remembered.
+    #[inline]
+    pub(super) fn last(&self) -> Option<Rc<str>> {
+        self.places.get(self.last)?.as_ref().map(|known| Rc::clone(&known.topic))
+    }
+
     /// Who gets this topic.
     pub(super) fn recipients(&mut self, topic: &str, routes: &Routes) -> Rc<Recipients> {
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
-        let at = self.hasher.hash_one(topic) as usize % PLACES;
         let generation = routes.generation();
-        if let Some(known) = &self.places[at]
-            && known.generation == generation
-            && *known.topic == *topic
-        {
+        let is_it = |known: &&Known| known.generation == generation && known.is(topic);
+        if let Some(known) = self.places[self.last].as_ref().filter(is_it) {
+            return Rc::clone(&known.recipients);
+        }
+        let at = self.hasher.hash_one(topic) as usize % PLACES;
+        self.last = at;
+        if let Some(known) = self.places[at].as_ref().filter(is_it) {
             return Rc::clone(&known.recipients);
         }
         let recipients = Rc::new(routes.matches(topic));

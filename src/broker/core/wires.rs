@@ -10,10 +10,21 @@ use slab::Slab;
 
 use super::connection::{Connection, State, Terms};
 use super::{ConnectionId, Effect};
-use crate::mqtt::{ALIAS_BYTES_MAX, Frame, PacketId, TopicAlias, topic_of};
+use crate::mqtt::{Frame, PacketId, topic_of};
 
-/// How many unused buffers are kept, of 64 KiB at most.
-const BUFFERS_KEPT: usize = 64;
+/// How many bytes of unused buffers are kept.
+const BUFFERS_BYTES_MAX: usize = 4 << 20;
+
+/// What became of a QoS 0 message for a connection.
+pub(super) enum Offered {
+    /// It is in the buffer, where so many bytes wait now.
+    Sent(usize),
+    /// So many bytes wait that there is no room for it.
+    Slow(usize),
+    TooLarge,
+    /// The connection is no more.
+    Gone,
+}
 
 /// All connections and what they have to send.
 pub(super) struct Wires {
@@ -22,12 +33,20 @@ pub(super) struct Wires {
     dirty: Vec<ConnectionId>,
     /// Buffers that nobody uses: who has nothing to send has none, and who has takes the one that was used last.
     buffers: Vec<Vec<u8>>,
+    buffers_bytes: usize,
     pub(super) effects: VecDeque<Effect>,
 }
 
 impl Wires {
     pub(super) fn new() -> Wires {
-        Wires { connections: Slab::new(), serial: 0, dirty: Vec::new(), buffers: Vec::new(), effects: VecDeque::new() }
+        Wires {
+            connections: Slab::new(),
+            serial: 0,
+            dirty: Vec::new(),
+            buffers: Vec::new(),
+            buffers_bytes: 0,
+            effects: VecDeque::new(),
+        }
     }
 
     pub(super) fn open(&mut self, terms: Terms, now: Instant) -> ConnectionId {
@@ -63,15 +82,22 @@ impl Wires {
     /// Lets `write` append to a connection's buffer.
     #[inline]
     pub(super) fn send(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.append(id, |connection| write(&mut connection.out));
+    }
+
+    /// Lets `write` append to the buffer of a connection, which has one then.
+    #[inline]
+    fn append(&mut self, id: ConnectionId, write: impl FnOnce(&mut Connection)) {
         let Some(connection) = self.connections.get_mut(id.slot as usize) else { return };
         if connection.serial != id.serial {
             return;
         }
         if connection.out.capacity() == 0 {
-            connection.out = self.buffers.pop().unwrap_or_default();
+            connection.out = take_buffer(&mut self.buffers, &mut self.buffers_bytes);
         }
-        write(&mut connection.out);
-        if !connection.is_dirty {
+        let before = connection.out.len();
+        write(connection);
+        if connection.out.len() > before && !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(id);
         }
@@ -81,19 +107,32 @@ impl Wires {
     pub(super) fn written(&mut self, id: ConnectionId, count: usize) {
         let Some(connection) = self.get_mut(id) else { return };
         if let Some(buffer) = connection.written(count)
-            && self.buffers.len() < BUFFERS_KEPT
+            && self.buffers_bytes + buffer.capacity() <= BUFFERS_BYTES_MAX
         {
+            self.buffers_bytes += buffer.capacity();
             self.buffers.push(buffer);
         }
     }
 
-    /// Appends an encoded PUBLISH of QoS 0, its topic shortened where the client takes aliases.
+    /// Appends an encoded PUBLISH of QoS 0, its topic shortened where the client takes aliases, unless more than
+    /// `waiting_max` bytes wait already.
     #[inline]
-    pub(super) fn send_publish(&mut self, id: ConnectionId, bytes: &[u8]) {
-        match self.alias(id, bytes.len(), || topic_of(bytes)) {
-            None => self.send(id, |out| out.extend_from_slice(bytes)),
-            Some(alias) => self.send(id, |out| alias.append(bytes, out)),
-        }
+    pub(super) fn offer(&mut self, id: ConnectionId, bytes: &[u8], waiting_max: usize) -> Offered {
+        let mut done = Offered::Gone;
+        self.append(id, |to| {
+            done = if bytes.len() > to.packet_bytes_max {
+                Offered::TooLarge // [MQTT-3.1.2-25]
+            } else if to.waiting() > waiting_max {
+                Offered::Slow(to.waiting())
+            } else {
+                match to.alias(bytes.len(), || topic_of(bytes)) {
+                    None => to.out.extend_from_slice(bytes),
+                    Some(alias) => alias.append(bytes, &mut to.out),
+                }
+                Offered::Sent(to.waiting())
+            };
+        });
+        done
     }
 
     /// Appends a PUBLISH, its topic shortened where the client takes aliases.
@@ -105,50 +144,32 @@ impl Wires {
         packet_id: Option<PacketId>,
         dup: bool,
     ) {
-        match self.alias(id, frame.len(), || frame.topic()) {
-            None => self.send(id, |out| frame.append_to(out, packet_id, dup)),
-            Some(alias) => self.send(id, |out| frame.append_aliased(alias, out, packet_id, dup)),
-        }
-    }
-
-    /// The alias for a PUBLISH of so many bytes. [MQTT-3.1.2-27]
-    #[inline]
-    fn alias<'a>(
-        &mut self,
-        id: ConnectionId,
-        len: usize,
-        topic: impl FnOnce() -> &'a str,
-    ) -> Option<TopicAlias> {
-        let connection = self.get_mut(id)?;
-        let aliases = connection.own_aliases.as_mut()?;
-        // The first packet with an alias is longer than without, and must fit too. [MQTT-3.1.2-24]
-        (len + ALIAS_BYTES_MAX <= connection.packet_bytes_max).then(|| aliases.get(topic())).flatten()
+        self.append(id, |to| match to.alias(frame.len(), || frame.topic()) {
+            None => frame.append_to(&mut to.out, packet_id, dup),
+            Some(alias) => frame.append_aliased(alias, &mut to.out, packet_id, dup),
+        });
     }
 
     /// Lets `write` append an answer to what the client sent. False, and nothing is appended, if it is larger than the
     /// client takes. [MQTT-3.1.2-24] After the last words to a client there are none. [MQTT-3.14.4-1]
     #[must_use]
+    #[inline]
     pub(super) fn answer(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let Some(connection) = self.get_mut(id) else { return true };
-        if matches!(connection.state, State::Closed) {
-            return true;
-        }
-        let (before, max) = (connection.out.len(), connection.packet_bytes_max);
-        let mut length = 0;
-        self.send(id, |out| {
-            write(out);
-            length = out.len() - before;
-            if length > max {
-                out.truncate(before);
+        let mut is_sent = true;
+        self.append(id, |to| {
+            if matches!(to.state, State::Closed) {
+                return;
+            }
+            let before = to.out.len();
+            write(&mut to.out);
+            let length = to.out.len() - before;
+            is_sent = length <= to.packet_bytes_max;
+            match is_sent {
+                true => to.owed += length,
+                false => to.out.truncate(before),
             }
         });
-        if length > max {
-            return false;
-        }
-        if let Some(connection) = self.get_mut(id) {
-            connection.owed += length;
-        }
-        true
+        is_sent
     }
 
     /// The connections that have something to send since the last call.
@@ -165,4 +186,10 @@ impl Wires {
     pub(super) fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
+}
+
+fn take_buffer(buffers: &mut Vec<Vec<u8>>, bytes: &mut usize) -> Vec<u8> {
+    let buffer = buffers.pop().unwrap_or_default();
+    *bytes -= buffer.capacity();
+    buffer
 }

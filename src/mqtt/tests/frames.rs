@@ -25,6 +25,37 @@ proptest! {
         prop_assert_eq!(frame.len(), out.len() - b"before".len());
         prop_assert_eq!(frame.qos(), publish.qos);
     }
+
+    #[test]
+    fn a_packet_that_is_copied_is_the_one_that_would_be_encoded(
+        (version, publish) in arbitrary::version().prop_flat_map(|version| (Just(version), arbitrary::publish(version))),
+        id in 1..=u16::MAX,
+        (dup, retain) in any::<(bool, bool)>(),
+    ) {
+        let mut came = Vec::new();
+        encode_publish(&publish, version, &mut came);
+        let frame = Blocks::default().copy(&came, retain);
+        let later = publish.qos != QoS::AtMostOnce;
+        let id = PacketId::new(id).filter(|_| later);
+        let (mut expected, mut out) = (Vec::new(), Vec::new());
+        encode_publish(&Publish { packet_id: id, dup: dup && later, retain, ..publish }, version, &mut expected);
+        frame.append_to(&mut out, id, dup);
+        prop_assert_eq!(out, expected);
+        prop_assert_eq!(frame.topic(), publish.topic);
+    }
+
+    #[test]
+    fn what_came_before_makes_no_difference(
+        (version, publish) in arbitrary::version().prop_flat_map(|version| (Just(version), arbitrary::publish(version))),
+        before in arbitrary::topic(),
+        is_same in any::<bool>(),
+    ) {
+        let mut bytes = Vec::new();
+        encode_publish(&publish, version, &mut bytes);
+        let before = if is_same { publish.topic } else { before };
+        let limits = Limits::default();
+        prop_assert_eq!(decode_after(&bytes, version, &limits, before), decode(&bytes, version, &limits));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What travels from one shard to another in one go: a list of items, and the bytes of the messages among them.
 //!
-//! Messages are copied into one buffer and read where they lie: a bag that goes back and forth allocates nothing. Rare
+//! Messages are copied into one buffer, as the packets that brought them where these may go out again, and read where they
+//! lie: a bag that goes back and forth allocates nothing. Rare
 //! items own what they need. Order in a bag is the order in which things happened.
 
 use std::sync::Arc;
@@ -9,13 +10,19 @@ use std::time::Instant;
 use super::super::SessionId;
 use super::super::delivery::Outgoing;
 use super::super::members::{Member, Presence, Seat};
-use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter};
+use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter, Version, topic_in};
 
 /// A message's place in the bytes of a bag, and what is not in them.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Parcel {
     start: usize,
+    /// The version of the packet that lies here, if the message travels as it came.
+    packet: Option<Version>,
+    /// How many bytes lie before the topic, …
+    header: u8,
     topic: u16,
+    /// … and how many behind it, before properties and payload.
+    middle: u8,
     properties: u32,
     payload: u32,
     pub(in super::super) qos: QoS,
@@ -138,11 +145,25 @@ impl Bag {
     pub(in super::super) fn pack(&mut self, outgoing: &Outgoing, is_tied: bool) -> Parcel {
         let Publish { topic, properties, payload, qos, retain, .. } = &outgoing.publish;
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(topic.as_bytes());
-        self.bytes.extend_from_slice(properties.as_bytes());
-        self.bytes.extend_from_slice(payload);
+        let (mut header, mut middle) = (0, 0);
+        match outgoing.packet {
+            Some((_, packet)) => {
+                self.bytes.extend_from_slice(packet);
+                header = topic_in(packet).start;
+                middle = packet.len() - header - topic.len() - payload.len();
+            }
+            None => {
+                self.bytes.extend_from_slice(topic.as_bytes());
+                self.bytes.extend_from_slice(properties.as_bytes());
+                self.bytes.extend_from_slice(payload);
+            }
+        }
         Parcel {
             start,
+            packet: outgoing.packet.map(|(version, _)| version),
+            // The fixed header and the topic's length; the packet id and an empty list of properties.
+            header: header as u8,
+            middle: middle as u8,
             topic: topic.len() as u16, // MQTT's own limit
             properties: properties.as_bytes().len() as u32,
             payload: payload.len() as u32,
@@ -153,20 +174,27 @@ impl Bag {
         }
     }
 
-    /// Reads a message where it lies.
+    /// Reads a message where it lies. `before` may be the topic of the message before it: most come many at a time.
     #[inline]
-    pub(in super::super) fn unpack(bytes: &[u8], parcel: Parcel) -> Outgoing<'_> {
-        let (topic, rest) = bytes[parcel.start..].split_at(usize::from(parcel.topic));
-        let (properties, rest) = rest.split_at(parcel.properties as usize);
+    pub(in super::super) fn unpack<'a>(bytes: &'a [u8], parcel: Parcel, before: &'a str) -> Outgoing<'a> {
+        let all = &bytes[parcel.start..];
+        let (topic, rest) = all[usize::from(parcel.header)..].split_at(usize::from(parcel.topic));
+        let (properties, rest) = rest[usize::from(parcel.middle)..].split_at(parcel.properties as usize);
+        let length = all.len() - rest.len() + parcel.payload as usize;
+        let topic = match topic == before.as_bytes() {
+            true => before,
+            false => std::str::from_utf8(topic).expect("a topic was packed as text"),
+        };
         let publish = Publish {
             dup: false,
             qos: parcel.qos,
             retain: parcel.retain,
-            topic: std::str::from_utf8(topic).expect("a topic was packed as text"),
+            topic,
             packet_id: None,
             properties: Properties::parse_publish(properties).expect("properties were packed valid"),
             payload: &rest[..parcel.payload as usize],
         };
-        Outgoing { publish, expires_at: parcel.expires_at, packet: None }
+        let packet = parcel.packet.map(|version| (version, &all[..length]));
+        Outgoing { publish, expires_at: parcel.expires_at, packet }
     }
 }

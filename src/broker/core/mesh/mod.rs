@@ -393,22 +393,24 @@ impl Core {
         match item {
             Item::Publish { parcel, keeps } => {
                 self.mesh.tie(parcel.is_tied);
-                self.handle_relayed(from, &Bag::unpack(bytes, parcel), keeps, now);
+                let before = self.topics.last();
+                let before = before.as_deref().unwrap_or_default();
+                self.handle_relayed(from, &Bag::unpack(bytes, parcel, before), keeps, now);
                 self.mesh.tie(false);
             }
             Item::Confirm(confirmed) => self.mesh.siblings[usize::from(from)].confirmed = confirmed,
             Item::Assign { to, shared, attempt, parcel } => {
                 self.mesh.tie(parcel.is_tied);
-                self.handle_assigned(from, to, shared, attempt, &Bag::unpack(bytes, parcel));
+                self.handle_assigned(from, to, shared, attempt, &Bag::unpack(bytes, parcel, ""));
                 self.mesh.tie(false);
             }
             Item::Return { shared, instead_of, giver, parcel } => {
                 self.mesh.tie(parcel.is_tied);
-                self.handle_returned(from, shared, instead_of, giver, &Bag::unpack(bytes, parcel));
+                self.handle_returned(from, shared, instead_of, giver, &Bag::unpack(bytes, parcel, ""));
                 self.mesh.tie(false);
             }
             Item::Shown { show, parcel } => {
-                self.bring(show, &Bag::unpack(bytes, parcel));
+                self.bring(show, &Bag::unpack(bytes, parcel, ""));
             }
             Item::Rare(rare) => self.handle_rare(from, *rare, now),
         }
@@ -446,6 +448,9 @@ impl Core {
             let token = self.token_of_others(before);
             let number = self.received(from, Lane::Published);
             let need = self.mesh.take_need();
+            if self.mesh.relayed.is_empty() && need.is_empty() && token <= self.safe {
+                return self.mesh.done(from, Lane::Published, number);
+            }
             self.mesh.relayed.push_back(Pending { token, need, what: (from, number) });
         }
     }

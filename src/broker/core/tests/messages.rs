@@ -1,8 +1,10 @@
 //! PUBLISH in both directions at each QoS, retained messages, expiry, aliases.
 
-use super::world::{World, packet, v3, v5};
+use super::world::{World, options, packet, v3, v5};
 use crate::broker::core::Fault;
-use crate::mqtt::{Ack, Packet, Properties, Property, Publish, QoS, ReasonCode, Version, Violation};
+use crate::mqtt::{
+    Ack, Packet, Properties, Property, Publish, QoS, ReasonCode, SubscribeOptions, Version, Violation,
+};
 use crate::settings::Limits;
 
 // [MQTT-3.8.4-8] [MQTT-2.2.1-2] [MQTT-4.3.1-1]
@@ -338,4 +340,83 @@ fn a_message_of_no_life_at_all_reaches_who_can_take_it_now() {
     w.puback(b, 1);
     assert!(w.heard(b).is_empty());
     assert_eq!(w.core.counters().dropped_expired, 1);
+}
+
+/// What goes out as it came must not carry what was between its publisher and us.
+// [MQTT-3.3.1-3] [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+#[test]
+fn a_message_leaves_without_the_dup_and_retain_that_it_came_with() {
+    for (published, version) in (0..=2).flat_map(|qos| [(qos, v3("b")), (qos, v5("b"))]) {
+        let mut w = World::new();
+        let (a, b, c) = (w.connect(v5("a")), w.connect(version), w.connect(v5("c")));
+        w.subscribe(b, "t", 2);
+        w.subscribe_with(c, "t", SubscribeOptions { retain_as_published: true, ..options(2) }, None);
+        w.heard(c);
+        let publish = Publish {
+            dup: published > 0,
+            qos: QoS::from_u8(published).expect("0 to 2"),
+            retain: true,
+            topic: "t",
+            packet_id: (published > 0).then_some(packet(77)),
+            properties: Properties::EMPTY,
+            payload: b"x",
+        };
+        w.send(a, &Packet::Publish(publish));
+        let id = if published > 0 { format!(" q{published} #1") } else { String::new() };
+        assert_eq!(w.heard(b), [format!("t=x{id}")]);
+        assert_eq!(w.heard(c), [format!("t=x{id} retain")]);
+    }
+}
+
+/// Messages of all lengths come and are acknowledged in any order: what one leaves in memory is no part of another.
+#[test]
+fn messages_keep_their_content_while_others_come_and_go() {
+    let mut w = World::new();
+    let (a, b, late) = (w.connect(v5("a")), w.connect(v5("b")), w.connect(v3("late").resume()));
+    w.subscribe(b, "t", 1);
+    w.subscribe(late, "t", 1);
+    w.lose(late);
+    let mut expected = Vec::new();
+    for n in 0..300_usize {
+        let payload = n.to_string().repeat(1 + n * 29 % 90);
+        w.publish(a, "t", 1, &payload);
+        expected.push(format!("t={payload} q1 #{}", n + 1));
+        let heard = w.heard(b);
+        assert_eq!(heard, expected[n..]);
+        if n % 3 > 0 {
+            w.puback(b, (n / 2 + 1) as u16);
+        }
+    }
+    let late = w.hello(&v3("late").resume());
+    assert_eq!(w.heard(late)[1..], expected);
+}
+
+#[test]
+fn who_has_nothing_to_read_holds_no_buffer() {
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
+    w.subscribe(b, "t", 1);
+    for _ in 0..100 {
+        w.publish(a, "t", 1, &"x".repeat(500));
+    }
+    let room = |w: &World, id| w.core.wires.get(id).expect("it is open").out.capacity();
+    assert!(room(&w, a) > 0 && room(&w, b) > 0);
+    for id in [a, b] {
+        w.heard(id);
+        assert_eq!(room(&w, id), 0);
+    }
+}
+
+#[test]
+fn a_slow_client_is_not_asked_again_for_what_it_does_not_get() {
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
+    w.subscribe(b, "t", 0);
+    w.heard(b);
+    while w.core.counters().dropped_slow == 0 {
+        w.publish(a, "t", 0, &"x".repeat(60_000));
+    }
+    w.core.take_dirty(&mut Vec::new());
+    w.publish(a, "t", 0, &"x".repeat(60_000));
+    assert!(!w.core.has_dirty(), "nothing was added to its buffer");
 }
