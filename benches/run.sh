@@ -92,7 +92,7 @@ wait_for 26883
 # `up` knows where its nodes are and which processes they are.
 options=$*
 $BROKERS "$mqlink" up -f benches/clusters.yaml --wait 60s --run "$GENERATOR $mqlink bench \
-    --json $work/runs.json --markdown $work/table.md \
+    --json $work/main.json --markdown $work/table.md \
     --target mqlink=\$MQLINK_US_EAST_MQTT@\$MQLINK_US_EAST_PID,\$MQLINK_EU_WEST_MQTT@\$MQLINK_EU_WEST_PID \
     --target mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b \
     ${rumqttd[*]} \
@@ -111,8 +111,21 @@ model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
     echo
     echo '## Variants'
     echo
-    benches/variants.sh "$mqlink" --rounds 3 --seconds 2
-    sed -n '/^# Performance/,$p' benches/method.md | tail -n +3
-} >docs/performance.md
-cp "$work/runs.json" "${CARGO_TARGET_DIR:-target}/bench.json"
+    benches/variants.sh "$mqlink" "$work" --rounds 3 --seconds 2
+    echo
+    echo '## The core alone'
+    echo
+    echo 'No socket, no task, one thread; CPU time, both acknowledgements included:'
+    echo
+    cargo bench --locked --quiet --bench core >"$work/core.txt"
+    sed 's/^/    /' "$work/core.txt"
+    echo
+    echo '## Goals'
+    echo
+    benches/goals.py "$work"
+    echo
+    cat benches/method.md
+} >"$work/performance.md"
+mv "$work/performance.md" docs/performance.md
+cp "$work/main.json" "${CARGO_TARGET_DIR:-target}/bench.json"
 echo "docs/performance.md is written; every run is in ${CARGO_TARGET_DIR:-target}/bench.json"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Measures mqlink against itself and the floor: with users, rules and storage; with two shards; over TLS; for subscribers that
 # are away; with idle connections. Prints Markdown. The brokers run on one core, the generator on another.
-#   benches/variants.sh MQLINK [OPTIONS OF mqlink bench]
+#   benches/variants.sh MQLINK FOLDER [OPTIONS OF mqlink bench]    leaves every run in the folder, as JSON
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mqlink=$1
-shift
+runs=$2
+shift 2
 
 work=$(mktemp -d)
 started=()
@@ -66,9 +67,10 @@ start() {
     wait_for "$2"
 }
 
-# bench OPTIONS: the table of costs of all targets that were started since the last time.
+# bench NAME OPTIONS: the table of costs of all targets that were started since the last time.
 bench() {
-    MQLINK_PASSWORD=bench $GENERATOR "$mqlink" bench --user bench "${targets[@]}" --markdown "$work/table.md" "$@"
+    MQLINK_PASSWORD=bench $GENERATOR "$mqlink" bench --user bench "${targets[@]}" --json "$runs/$1.json" \
+        --markdown "$work/table.md" "${@:2}"
     awk 'NF == 0 { exit } 1' "$work/table.md"
     echo
     targets=()
@@ -85,14 +87,25 @@ $BROKERS "$mqlink" bench --serve-floor 26904 &
 started+=($!)
 targets+=(--target "floor=127.0.0.1:26904@$!")
 wait_for 26904
-bench "${one_to_one[@]}" "${others[@]}" "$@"
+bench guarded "${one_to_one[@]}" "${others[@]}" "$@"
 
 echo 'Over TLS 1.3:'
 echo
 start tls 26905 1
-bench --cafile "$work/ca.pem" "${one_to_one[@]}" --scenario pairs=50,qos=1,window=100 "$@"
+bench tls --cafile "$work/ca.pem" "${one_to_one[@]}" --scenario pairs=50,qos=1,window=100 "$@"
 
 echo 'A message for a session on disk whose client is away, 64 bytes, durability `Interval`:'
 echo
 start kept 26906 1 --data "$work/kept"
-bench --scenario offline=1,qos=1,window=1000 --scenario offline=50,qos=1,window=100 "$@"
+bench kept --scenario offline=1,qos=1,window=1000 --scenario offline=50,qos=1,window=100 "$@"
+
+echo 'Clients that are connected and do nothing:'
+echo
+ulimit -n "$(ulimit -Hn)"
+settings idle 26907 1
+$BROKERS "$mqlink" broker --node idle --config "$work/idle.json" 2>"$work/idle.log" &
+idle=$!
+started+=("$idle")
+wait_for 26907
+$GENERATOR benches/idle.py 26907 "$idle" 18000 >"$runs/idle.txt"
+echo "$(cat "$runs/idle.txt") bytes of RSS for each of 18,000."

@@ -57,24 +57,26 @@ impl Blocks {
         frame
     }
 
-    /// The frame of a PUBLISH that is encoded as it is to be sent, but for packet id, DUP and RETAIN.
-    pub fn copy(&mut self, packet: &[u8], retain: bool) -> Frame {
+    /// The frame of a PUBLISH that is encoded as it is to be sent, but for packet id, DUP and RETAIN. Its topic ends at
+    /// `topic_end`.
+    #[inline]
+    pub fn copy(&mut self, packet: &[u8], topic_end: usize, retain: bool) -> Frame {
         let mut block = self.fill(packet);
         let first = packet[0] & !(DUP | RETAIN) | retain as u8;
         if first != packet[0] {
             Rc::get_mut(&mut block).expect("nobody else has it yet")[0] = first;
         }
-        Frame { block, len: packet.len() as u32, topic_end: topic_in(packet).end as u32 }
+        Frame { block, len: packet.len() as u32, topic_end: topic_end as u32 }
     }
 
     /// Takes back the block of a frame that is done with, if nobody else holds it.
     #[inline]
     pub fn take_back(&mut self, mut frame: Frame) {
         let size = frame.block.len();
-        if size % STEP == 0
+        if Rc::get_mut(&mut frame.block).is_some()
+            && size % STEP == 0
             && size <= SIZES * STEP
             && self.free_bytes + size <= FREE_BYTES_MAX
-            && Rc::get_mut(&mut frame.block).is_some()
         {
             self.free_bytes += size;
             self.free[size / STEP - 1].push(frame.block);
@@ -206,7 +208,7 @@ pub fn topic_of(publish: &[u8]) -> &str {
 
 /// Where the topic of a PUBLISH lies that is known to be one; at QoS 1 and 2 the packet id follows.
 #[inline]
-pub fn topic_in(publish: &[u8]) -> Range<usize> {
+fn topic_in(publish: &[u8]) -> Range<usize> {
     let length = publish[1..].iter().take_while(|&byte| byte & 0x80 != 0).count() + 1;
     let at = 1 + length + 2;
     at..at + usize::from(u16::from_be_bytes([publish[at - 2], publish[at - 1]]))

@@ -31,7 +31,7 @@ pub use filters::{
     RetainHandling, SubscribeFilters, SubscribeFiltersBuf, SubscribeOptions, UnsubscribeFilters,
     UnsubscribeFiltersBuf,
 };
-pub use frame::{ALIAS_BYTES_MAX, Blocks, Frame, TopicAlias, topic_in, topic_of};
+pub use frame::{ALIAS_BYTES_MAX, Blocks, Frame, TopicAlias, topic_of};
 pub use message::Message;
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, PacketType, Publish, QoS, SubAck, Subscribe,

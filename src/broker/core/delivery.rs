@@ -34,6 +34,13 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
+    /// Where its topic ends in such a packet: at QoS 1 and 2 the packet id follows, in version 5 an empty list of properties.
+    #[inline]
+    pub(super) fn topic_end(&self, version: Version, packet: &[u8]) -> usize {
+        let id = if self.publish.qos == QoS::AtMostOnce { 0 } else { 2 };
+        packet.len() - self.publish.payload.len() - usize::from(version == Version::V5) - id
+    }
+
     /// The packet that brought it, if one of this version and QoS did.
     #[inline]
     fn as_it_came(&self, version: Version, qos: QoS) -> Option<&'a [u8]> {
@@ -109,7 +116,7 @@ impl Encoder {
             return frame.clone();
         }
         let frame = match outgoing.as_it_came(version, qos) {
-            Some(packet) => self.blocks.copy(packet, retain),
+            Some(packet) => self.blocks.copy(packet, outgoing.topic_end(version, packet), retain),
             None => self.blocks.encode(&at(&outgoing.publish, qos, retain), version),
         };
         self.frames.push((name, frame.clone()));

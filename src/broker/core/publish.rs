@@ -272,9 +272,15 @@ impl Core {
                 self.retain(outgoing, now);
             }
         }
-        let count = self.route(recipients, outgoing, publisher) + self.forward(recipients, outgoing, now);
-        self.mesh.publish(recipients.shards, keeper, outgoing);
-        count + recipients.shards.count_ones() as usize
+        let mut count = self.route(recipients, outgoing, publisher);
+        if !recipients.peers.is_empty() {
+            count += self.forward(recipients, outgoing, now);
+        }
+        if recipients.shards != 0 || keeper.is_some() {
+            self.mesh.publish(recipients.shards, keeper, outgoing);
+            count += recipients.shards.count_ones() as usize;
+        }
+        count
     }
 
     pub(super) fn retain(&mut self, outgoing: &Outgoing, now: Instant) {

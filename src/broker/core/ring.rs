@@ -105,11 +105,21 @@ impl Ring {
         if slot.qos() != Some(QoS::AtLeastOnce) {
             return None;
         }
-        let Slot::Sent(delivery) = std::mem::replace(slot, Slot::Done) else { return None };
-        self.bytes -= delivery.frame.len();
+        // Nearly always it is the oldest.
+        let slot = match at {
+            0 => {
+                self.first += 1;
+                self.slots.pop_front()?
+            }
+            _ => std::mem::replace(slot, Slot::Done),
+        };
+        self.bytes -= slot.bytes();
         self.open -= 1;
         self.trim();
-        Some(delivery)
+        match slot {
+            Slot::Sent(delivery) => Some(delivery),
+            Slot::Done | Slot::Released => None,
+        }
     }
 
     /// PUBREC: the message is with the client. False if there is none with this id.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::super::SessionId;
 use super::super::delivery::Outgoing;
 use super::super::members::{Member, Presence, Seat};
-use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter, Version, topic_in};
+use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter, Version};
 
 /// A message's place in the bytes of a bag, and what is not in them.
 #[derive(Clone, Copy, Debug)]
@@ -147,10 +147,10 @@ impl Bag {
         let start = self.bytes.len();
         let (mut header, mut middle) = (0, 0);
         match outgoing.packet {
-            Some((_, packet)) => {
+            Some((version, packet)) => {
                 self.bytes.extend_from_slice(packet);
-                header = topic_in(packet).start;
-                middle = packet.len() - header - topic.len() - payload.len();
+                let topic_end = outgoing.topic_end(version, packet);
+                (header, middle) = (topic_end - topic.len(), packet.len() - payload.len() - topic_end);
             }
             None => {
                 self.bytes.extend_from_slice(topic.as_bytes());
