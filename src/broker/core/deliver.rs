@@ -142,7 +142,10 @@ impl Core {
                     self.look_at(to);
                 }
             }
-            Offered::Slow(waiting) if waiting > OUT_BYTES_MAX => self.counters.dropped_slow += 1,
+            Offered::Slow(waiting) if waiting > OUT_BYTES_MAX => {
+                self.counters.dropped_slow += 1;
+                self.look_at(to);
+            }
             Offered::Slow(_) => self.counters.shed_slow += 1,
             Offered::TooLarge => self.counters.dropped_oversize += 1,
             Offered::Gone => {}

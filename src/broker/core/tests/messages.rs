@@ -121,7 +121,7 @@ fn retained_messages_are_shown_to_who_comes_later() {
     w.heard(a);
     let shown = |w: &mut World, filter| {
         let b = w.connect(v3("b"));
-        w.subscribe_with(b, filter, super::world::options(1), None);
+        w.subscribe_with(b, filter, options(1), None);
         let mut heard = w.heard(b);
         heard.sort();
         heard
@@ -154,7 +154,7 @@ fn dollar_topics_are_hidden_from_leading_wildcards() {
         w.publish(a, "$own/x", 0, "2");
         assert!(w.heard(a).is_empty(), "{filter}");
     }
-    w.subscribe_with(a, "$own/#", super::world::options(0), None);
+    w.subscribe_with(a, "$own/#", options(0), None);
     assert_eq!(w.heard(a), ["SUBACK [0]", "$own/x=1 retain"]);
 }
 
@@ -177,7 +177,7 @@ fn topics_of_the_broker_and_of_links_are_not_for_clients() {
     let mut w = World::new();
     let a = w.connect(v5("a"));
     for filter in ["$LINK/#", "$LINK/+/x", "$share/g/$LINK/#"] {
-        w.subscribe_with(a, filter, super::world::options(1), None);
+        w.subscribe_with(a, filter, options(1), None);
         assert_eq!(w.heard(a), ["SUBACK [135]"], "{filter}");
     }
 }
@@ -201,7 +201,7 @@ fn expiry_counts_down_and_ends() {
     assert_eq!(heard[1..], ["t=long q1 #2 MessageExpiryInterval(10)"]); // [MQTT-3.3.2-5], [MQTT-3.3.2-6]
     assert_eq!(w.core.counters().dropped_expired, 1);
     let c = w.connect(v5("c"));
-    w.subscribe_with(c, "t", super::world::options(0), None);
+    w.subscribe_with(c, "t", options(0), None);
     assert_eq!(w.heard(c), ["SUBACK [0]", "t=long retain MessageExpiryInterval(10)"]);
     w.run_for(11.0);
     let d = w.connect(v5("d"));
