@@ -65,8 +65,9 @@ impl Dialer {
         self.state = State::Waiting { until: now + self.backoff.next_delay() };
     }
 
-    /// Somebody else took the connection over: taking it back at once would go on for ever.
-    pub(super) fn handle_conflict(&mut self, now: Instant) {
+    /// The next connection would end as this one did, however well it began: somebody else takes it over, or a side
+    /// breaks the protocol.
+    pub(super) fn handle_hopeless(&mut self, now: Instant) {
         self.backoff.exhaust();
         self.handle_failed(now);
     }

@@ -157,7 +157,7 @@ impl Link {
         let judged = dialled || connection.open().is_some();
         self.say_bye(conn, Reason::ProtocolMismatch, &text, now);
         if judged {
-            self.dialer.handle_failed(now);
+            self.dialer.handle_hopeless(now);
             self.note_trouble(dialled, super::Trouble::refused(Reason::ProtocolMismatch, &text));
         }
     }

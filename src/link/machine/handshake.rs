@@ -182,12 +182,15 @@ impl Link {
         self.outputs.push_back(super::Output::Close { conn });
         if reason == Reason::Superseded && connection.open().is_some() && self.connections.is_empty() {
             // The other connection that stays is not one of ours.
-            self.dialer.handle_conflict(now);
+            self.dialer.handle_hopeless(now);
             self.note_trouble(connection.dialled, self.conflict());
             return;
         }
         if connection.dialled || connection.open().is_some() {
-            self.dialer.handle_failed(now);
+            match reason {
+                Reason::ProtocolMismatch => self.dialer.handle_hopeless(now),
+                _ => self.dialer.handle_failed(now),
+            }
         }
         if let (Reason::OutdatedIncarnation, Some(held)) = (reason, held) {
             self.own.incarnation = self.own.incarnation.max(held.saturating_add(1));

@@ -476,8 +476,8 @@ fn two_mistakes_do_not_take_turns_in_status() {
     }
 }
 
-#[test]
-fn a_peer_that_always_holds_a_newer_incarnation_is_not_dialled_in_a_loop() {
+/// How often a minute somebody is dialled who does so with each connection.
+fn dials_in_a_minute(mut end: impl FnMut(&mut Link, ConnId, Instant)) -> usize {
     let (mut link, _, start) = dialler();
     let mut now = start;
     let mut dials = 0;
@@ -491,13 +491,39 @@ fn a_peer_that_always_holds_a_newer_incarnation_is_not_dialled_in_a_loop() {
         }
         let conn = ConnId(dials as u64);
         link.handle_opened(conn, true, now);
-        let refuse = native::Refuse { reason: Reason::OutdatedIncarnation, text: "", held: Some(9) };
-        let mut bytes = Vec::new();
-        Frame::Refuse(refuse).encode_control(&mut bytes);
-        link.handle_frame(conn, &bytes, now);
+        end(&mut link, conn, now);
         assert!(dials < 60, "{dials} attempts in {:?}", now - start);
     }
-    assert!(dials > 10);
+    dials
+}
+
+fn bytes_of(frame: Frame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode_control(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_peer_that_always_holds_a_newer_incarnation_is_not_dialled_in_a_loop() {
+    let refuse = native::Refuse { reason: Reason::OutdatedIncarnation, text: "", held: Some(9) };
+    let refuse = bytes_of(Frame::Refuse(refuse));
+    let dials = dials_in_a_minute(|link, conn, now| link.handle_frame(conn, &refuse, now));
+    assert!(dials > 10, "{dials}");
+}
+
+#[test]
+fn a_connection_that_ends_by_a_broken_rule_each_time_is_not_dialled_in_a_loop() {
+    let bye = bytes_of(Frame::Bye(Bye { reason: Reason::ProtocolMismatch, text: "yours" }));
+    for end in [vec![0x7f, 0], bye] {
+        let dials = dials_in_a_minute(|link, conn, now| {
+            for frame in [Frame::Hello(hello()), Frame::ProbeAck(Probe { id: 1 })] {
+                link.handle_frame(conn, &bytes_of(frame), now);
+            }
+            assert!(link.report(now).rtt_ms.is_some(), "it began well");
+            link.handle_frame(conn, &end, now);
+        });
+        assert!(dials > 10, "{dials}");
+    }
 }
 
 /// Frames that mean something, and some that mean nothing.
