@@ -165,6 +165,9 @@ impl Core {
             self.counters.shed_new += 1;
             return Err(Fault::ServerBusy);
         }
+        if opening.expiry_s > 0 && self.ledger.is_flooded() {
+            return Err(Fault::ServerBusy);
+        }
         let who = self.admit(id, &opening)?;
         let is_new = !self.by_client.contains_key(&opening.client_id);
         if is_new && self.room.sessions.get() >= self.limits.sessions_max {

@@ -1,6 +1,7 @@
 //! One connection as the core sees it: where it is in its life, and the bytes that wait to be sent.
 
 use core::net::IpAddr;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::SessionId;
 use super::access::{Origin, Principal, Proof, Rules};
 use super::aliases::Aliases;
 use super::exchange::Exchange;
+use super::publish::Uncompleted;
 use super::recipients::Recipients;
 use super::session::Will;
 use crate::mqtt::{self, ALIAS_BYTES_MAX, TopicAlias, Version};
@@ -93,7 +95,7 @@ pub(super) const PUBLISH_BYTES_MAX: usize = mqtt::PACKET_BYTES_MAX - (1 << 20);
 const CONNECT_BYTES_MAX: usize = 640 * 1024;
 /// How many bytes of answers a client may leave unread before we no longer read what it asks.
 const OWED_BYTES_MAX: usize = 256 * 1024;
-/// How many acknowledgements may wait for the store before we no longer read what would bring more: all packet ids.
+/// How many answers may wait for the store before we no longer read what would bring more: all packet ids.
 const UNANSWERED_MAX: usize = 65_535;
 
 /// One client connection.
@@ -110,6 +112,8 @@ pub(super) struct Connection {
     pub(super) owed: usize,
     /// Acknowledgements that wait for the store.
     pub(super) unanswered: usize,
+    /// PUBREL and PUBCOMP that wait for it; they go with the connection.
+    pub(super) uncompleted: VecDeque<Uncompleted>,
     /// QoS 1 and 2 messages of this connection that its Receive Maximum counts.
     pub(super) receiving: usize,
     pub(super) terms: Terms,
@@ -160,6 +164,7 @@ impl Connection {
             sent: 0,
             owed: 0,
             unanswered: 0,
+            uncompleted: VecDeque::new(),
             receiving: 0,
             terms,
             packet_bytes_max: usize::MAX,
@@ -209,15 +214,15 @@ impl Connection {
     }
 
     /// True if bytes from the client may be handled now: not while it leaves our answers unread.
-    /// Nor while it waits for a store that has too much to do already.
-    pub(super) fn reads(&self, is_store_full: bool) -> bool {
+    pub(super) fn reads(&self) -> bool {
         let is_in_turn = matches!(self.state, State::AwaitConnect | State::AwaitAuth(_) | State::Open(_));
-        is_in_turn && self.owed <= OWED_BYTES_MAX && !self.waits_for_store(is_store_full)
+        is_in_turn && self.owed <= OWED_BYTES_MAX
     }
 
-    /// True if so much of it waits for the store that nothing more is read.
-    pub(super) fn waits_for_store(&self, is_store_full: bool) -> bool {
-        self.unanswered >= UNANSWERED_MAX || is_store_full && self.unanswered > 0
+    /// True if something of it waits for the store, and whether that is as much as may.
+    pub(super) fn waits_for_store(&self) -> (bool, bool) {
+        let count = self.unanswered + self.uncompleted.len();
+        (count > 0, count >= UNANSWERED_MAX)
     }
 
     /// The topic that it published to last, if that is remembered.

@@ -219,10 +219,11 @@ impl Core {
 
     /// Looks whether a connection came to its end, and sets its timer anew.
     pub(super) fn connection_due(&mut self, id: ConnectionId, now: Instant) {
-        let (is_congested, is_store_full) = (self.mesh.is_congested(), self.ledger.is_full());
+        let is_kept = self.wires.get(id).is_some_and(|connection| self.keeps_waiting(connection));
+        let is_kept = is_kept || self.mesh.is_congested();
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.armed = connection.armed.filter(|&at| at > now);
-        if is_congested || connection.waits_for_store(is_store_full) {
+        if is_kept {
             connection.last_seen = now; // its silence is our doing: we do not read
         }
         let deadline = self.connection_deadline(id);

@@ -73,7 +73,7 @@ use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
 use self::pressure::PART_BYTES;
 pub use self::pressure::Pressure;
-use self::publish::{Unanswered, Uncompleted};
+use self::publish::Unanswered;
 use self::retained::Retained;
 pub use self::room::Room;
 use self::routes::Routes;
@@ -273,7 +273,8 @@ pub struct Core {
     encoder: Encoder,
     wheel: Wheel<Timer>,
     unanswered: VecDeque<Unanswered>,
-    uncompleted: VecDeque<Uncompleted>,
+    /// Whose PUBREL and PUBCOMP wait for which batch.
+    uncompleted: VecDeque<(Token, ConnectionId)>,
     ledger: Ledger,
     /// Everything up to here is safe.
     safe: Token,
@@ -375,8 +376,7 @@ impl Core {
             before = connection.last_topic();
         }
         let before = before.as_deref().unwrap_or_default();
-        while let Some(connection) =
-            self.wires.get(id).filter(|connection| connection.reads(self.ledger.is_full()))
+        while let Some(connection) = self.wires.get(id).filter(|connection| self.reads_from(connection))
             && !self.mesh.is_congested()
         {
             if let State::Open(session) = connection.state
@@ -417,9 +417,24 @@ impl Core {
     /// has too many unanswered, or is closed, and while other shards are behind. It turns true again no later than something
     /// was sent to it, or with [`Effect::Resume`].
     pub fn reads(&self, id: ConnectionId) -> bool {
-        let is_store_full = self.ledger.is_full();
-        !self.mesh.is_congested()
-            && self.wires.get(id).is_some_and(|connection| connection.reads(is_store_full))
+        !self.mesh.is_congested() && self.wires.get(id).is_some_and(|connection| self.reads_from(connection))
+    }
+
+    #[inline]
+    fn reads_from(&self, connection: &Connection) -> bool {
+        connection.reads() && !self.keeps_waiting(connection)
+    }
+
+    /// True if a connection is not read for the store's sake: so much of it waits for that, or the store is behind and this
+    /// one has something to do with it.
+    fn keeps_waiting(&self, connection: &Connection) -> bool {
+        let (waits, is_most) = connection.waits_for_store();
+        is_most || self.ledger.is_full() && (waits || self.ledger.is_flooded() && self.is_stored(connection))
+    }
+
+    fn is_stored(&self, connection: &Connection) -> bool {
+        let session = connection.session().and_then(|session| self.sessions.get(session as usize));
+        session.is_some_and(|session| session.number.is_some())
     }
 
     /// What to do next, besides sending.

@@ -50,7 +50,6 @@ enum Answer {
 /// A PUBREL or PUBCOMP that waits for the store.
 pub(super) struct Uncompleted {
     pub(super) token: Token,
-    connection: ConnectionId,
     packet_id: PacketId,
     is_release: bool,
     reason: ReasonCode,
@@ -148,7 +147,8 @@ impl Core {
         let nobody = self.publish(id, session, outgoing, now) == 0;
         self.mesh.tie(false);
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        self.answer(id, packet_id, publish.qos, reason, self.ledger.changes() != before);
+        let token = self.token_if(self.ledger.changes() != before);
+        self.answer(id, packet_id, publish.qos, reason, token);
         Ok(())
     }
 
@@ -179,7 +179,7 @@ impl Core {
         if self.wires.get(id).is_some_and(|connection| connection.version == Version::V3) {
             return Err(Fault::QuotaExceeded);
         }
-        self.answer(id, packet_id, qos, ReasonCode::QuotaExceeded, false);
+        self.answer(id, packet_id, qos, ReasonCode::QuotaExceeded, Token(0));
         Ok(())
     }
 
@@ -204,10 +204,8 @@ impl Core {
             self.touch(session);
             return Ok(());
         }
-        if is_stored {
-            self.ledger.ask_anyway();
-        }
-        self.answer(id, packet_id, QoS::ExactlyOnce, ReasonCode::Success, is_stored);
+        let token = if is_stored { self.ledger.token_so_far() } else { Token(0) };
+        self.answer(id, packet_id, QoS::ExactlyOnce, ReasonCode::Success, token);
         Ok(())
     }
 
@@ -225,7 +223,7 @@ impl Core {
             return self.answer_again(id, session, packet_id);
         }
         self.check_receive_maximum(id)?;
-        self.answer(id, packet_id, publish.qos, reason, false); // [MQTT-4.3.3-9]
+        self.answer(id, packet_id, publish.qos, reason, Token(0)); // [MQTT-4.3.3-9]
         Ok(())
     }
 
@@ -329,17 +327,9 @@ impl Core {
     }
 
     /// Acknowledges a QoS 1 or 2 message, once it may be.
-    fn answer(
-        &mut self,
-        id: ConnectionId,
-        packet_id: PacketId,
-        qos: QoS,
-        reason: ReasonCode,
-        must_wait: bool,
-    ) {
+    fn answer(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS, reason: ReasonCode, token: Token) {
         let need = self.mesh.take_need();
-        let token = self.token_if(must_wait);
-        if token == Token(0) && need.is_empty() && !self.has_unanswered(id) {
+        if token <= self.safe && need.is_empty() && !self.has_unanswered(id) {
             self.acknowledge(id, packet_id, qos, reason);
         } else {
             self.answer_later(id, token, need, Answer::Acknowledge(packet_id, qos, reason));
@@ -435,31 +425,49 @@ impl Core {
         }
     }
 
-    /// Sends PUBREL or PUBCOMP, once what was changed since `before` is safe.
-    fn complete(&mut self, id: ConnectionId, packet_id: PacketId, is_release: bool, before: u64) {
-        let (token, reason) = (self.ledger.token(), ReasonCode::Success);
-        let one = Uncompleted { token, connection: id, packet_id, is_release, reason };
-        match self.ledger.changes() != before {
-            true => self.uncompleted.push_back(one),
-            false => self.complete_now(&one),
+    /// Sends PUBREL or PUBCOMP; to the client of a stored session once all is safe that it hangs on.
+    fn complete(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        packet_id: PacketId,
+        is_release: bool,
+        reason: ReasonCode,
+    ) {
+        let is_stored = self.sessions[session as usize].number.is_some();
+        let token = if is_stored { self.ledger.token_so_far() } else { Token(0) };
+        let one = Uncompleted { token, packet_id, is_release, reason };
+        if token <= self.safe {
+            return self.complete_now(id, &one);
         }
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        if connection.uncompleted.back().is_none_or(|last| last.token != token) && !self.ledger.refuses() {
+            self.uncompleted.push_back((token, id));
+        }
+        connection.uncompleted.push_back(one);
     }
 
     /// Everything up to this token is safe: goes on with QoS 2 where that was waited for.
     pub(super) fn complete_up_to(&mut self, token: Token) {
-        while self.uncompleted.front().is_some_and(|one| one.token <= token) {
-            if let Some(one) = self.uncompleted.pop_front() {
-                self.complete_now(&one);
+        while let Some(&(_, id)) = self.uncompleted.front().filter(|(waits, _)| *waits <= token) {
+            self.uncompleted.pop_front();
+            while let Some(one) = self.next_completed(id, token) {
+                self.complete_now(id, &one);
             }
         }
     }
 
-    fn complete_now(&mut self, one: &Uncompleted) {
+    fn next_completed(&mut self, id: ConnectionId, token: Token) -> Option<Uncompleted> {
+        let queue = &mut self.wires.get_mut(id)?.uncompleted;
+        queue.front().is_some_and(|one| one.token <= token).then(|| queue.pop_front()).flatten()
+    }
+
+    fn complete_now(&mut self, id: ConnectionId, one: &Uncompleted) {
         let ack = Ack { packet_id: one.packet_id, reason: one.reason, properties: Properties::EMPTY };
         // A few bytes: who takes fewer got no PUBLISH.
         let _ = match one.is_release {
-            true => self.reply(one.connection, &Packet::PubRel(ack)), // [MQTT-4.3.3-4]
-            false => self.reply(one.connection, &Packet::PubComp(ack)), // [MQTT-4.3.3-11]
+            true => self.reply(id, &Packet::PubRel(ack)),   // [MQTT-4.3.3-4]
+            false => self.reply(id, &Packet::PubComp(ack)), // [MQTT-4.3.3-11]
         };
     }
 
@@ -524,7 +532,6 @@ impl Core {
         ack: &Ack,
         now: Instant,
     ) -> Result<(), Fault> {
-        let before = self.ledger.changes();
         let ring = &mut self.sessions[session as usize].ring;
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
@@ -535,12 +542,15 @@ impl Core {
             return Ok(());
         }
         // [MQTT-4.3.3-6] [MQTT-4.6.0-4]
-        if !ring.receive(ack.packet_id) {
-            return self.reply(id, &Packet::PubRel(unknown(ack)));
+        match ring.receive(ack.packet_id) {
+            None => return self.reply(id, &Packet::PubRel(unknown(ack))),
+            Some(false) => {} // it said so before
+            Some(true) => {
+                self.touch(session);
+                self.note_release(session);
+            }
         }
-        self.touch(session);
-        self.note_release(session);
-        self.complete(id, ack.packet_id, true, before); // [MQTT-4.3.3-4]
+        self.complete(id, session, ack.packet_id, true, ReasonCode::Success); // [MQTT-4.3.3-4]
         Ok(())
     }
 
@@ -551,22 +561,16 @@ impl Core {
         ack: &Ack,
     ) -> Result<(), Fault> {
         // [MQTT-4.3.3-12] [MQTT-4.3.3-13]
-        let before = self.ledger.changes();
-        if !self.sessions[session as usize].received.remove(&ack.packet_id) {
-            // That it was released before may not be safe yet, and then it must not be said.
-            if self.sessions[session as usize].number.is_none() {
-                return self.reply(id, &Packet::PubComp(unknown(ack)));
+        let reason = match self.sessions[session as usize].received.remove(&ack.packet_id) {
+            true => {
+                self.make_room(id);
+                self.touch(session);
+                ReasonCode::Success
             }
-            self.ledger.ask_anyway();
-            let (token, packet_id) = (self.ledger.token(), ack.packet_id);
-            let reason = ReasonCode::PacketIdentifierNotFound;
-            let one = Uncompleted { token, connection: id, packet_id, is_release: false, reason };
-            self.uncompleted.push_back(one);
-            return Ok(());
-        }
-        self.make_room(id);
-        self.touch(session);
-        self.complete(id, ack.packet_id, false, before); // [MQTT-4.3.3-11]
+            // That it was released before may not be safe yet, and then it must not be said.
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        self.complete(id, session, ack.packet_id, false, reason); // [MQTT-4.3.3-11]
         Ok(())
     }
 

@@ -122,14 +122,16 @@ impl Ring {
         }
     }
 
-    /// PUBREC: the message is with the client. False if there is none with this id.
-    pub(super) fn receive(&mut self, id: PacketId) -> bool {
+    /// PUBREC: the message is with the client. Tells whether that is new; nothing if there is none with this id.
+    pub(super) fn receive(&mut self, id: PacketId) -> Option<bool> {
         match self.get(id) {
-            Some(slot) if slot.qos() == Some(QoS::ExactlyOnce) => self.replace(id, Slot::Released),
-            Some(Slot::Released) => {}
-            _ => return false,
+            Some(slot) if slot.qos() == Some(QoS::ExactlyOnce) => {
+                self.replace(id, Slot::Released);
+                Some(true)
+            }
+            Some(Slot::Released) => Some(false),
+            _ => None,
         }
-        true
     }
 
     /// PUBREC with an error: the client will not have it.

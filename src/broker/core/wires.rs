@@ -79,6 +79,11 @@ impl Wires {
         self.connections.iter().map(|(slot, c)| ConnectionId { slot: slot as u32, serial: c.serial })
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Connection)> {
+        let all = self.connections.iter_mut();
+        all.map(|(slot, c)| (ConnectionId { slot: slot as u32, serial: c.serial }, c))
+    }
+
     /// Lets `write` append to a connection's buffer.
     #[inline]
     pub(super) fn send(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {

@@ -243,7 +243,9 @@ impl Core {
 
     /// Everything up to this token is safe.
     pub fn handle_persisted(&mut self, token: Token, now: Instant) {
+        let was_flooded = self.ledger.is_flooded();
         self.ledger.landed(token);
+        self.resume_after(was_flooded);
         self.safe = self.safe.max(token);
         self.settle_answers();
         self.settle_mesh(now);
@@ -256,6 +258,13 @@ impl Core {
                 session.unsafe_releases -= u32::from(held.is_release);
                 self.pump(held.session, now);
             }
+        }
+    }
+
+    /// Has those read again who were not while the store was far behind.
+    pub(super) fn resume_after(&mut self, was_flooded: bool) {
+        if was_flooded && !self.ledger.is_flooded() {
+            self.wires.effects.push_back(Effect::Resume);
         }
     }
 

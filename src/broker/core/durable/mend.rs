@@ -19,14 +19,16 @@ impl Core {
         if !self.ledger.is_on() {
             return;
         }
+        let was_flooded = self.ledger.is_flooded();
         self.write_touched();
         let open = std::mem::take(&mut self.ledger.ops);
         self.ledger.state = State::Down;
         self.ledger.bytes = 0;
         self.ledger.under_way.clear();
         self.ledger.under_way_bytes = 0;
+        self.resume_after(was_flooded);
         self.ledger.held.iter_mut().for_each(|held| held.token = NEVER);
-        self.uncompleted.iter_mut().for_each(|one| one.token = NEVER);
+        self.uncompleted_wait_for(NEVER);
         self.mesh.wait_again(self.safe, NEVER);
         self.peers_wait_again(NEVER);
         self.note_lost(lost.iter().chain(&open));
@@ -123,8 +125,14 @@ impl Core {
         }
     }
 
-    /// Gives what waits for a store that failed a token that will come.
+    /// Gives each PUBREL and PUBCOMP that waits for the store another token.
     fn uncompleted_wait_for(&mut self, token: Token) {
-        self.uncompleted.iter_mut().filter(|one| one.token == NEVER).for_each(|one| one.token = token);
+        self.uncompleted.clear();
+        for (id, connection) in self.wires.iter_mut() {
+            connection.uncompleted.iter_mut().for_each(|one| one.token = token);
+            if token != NEVER && !connection.uncompleted.is_empty() {
+                self.uncompleted.push_back((token, id));
+            }
+        }
     }
 }

@@ -9,7 +9,8 @@
 //! *stale*: written as a whole when the store is back. Until all of it is, nothing new is promised.
 //!
 //! Invariants: without a store nothing here costs more than a branch; what is under way is bounded by
-//! [`UNDER_WAY_BYTES_MAX`], beyond which publishers that wait for the store are not read.
+//! [`UNDER_WAY_BYTES_MAX`], beyond which publishers that wait for the store are not read, and by four times as much, beyond
+//! which nobody is whose session is stored.
 
 mod records;
 mod emit;
@@ -29,6 +30,9 @@ pub use restore::RestoreError;
 /// How many bytes of changes the store may be behind before publishers that wait for it are no longer read. At 1 µs a
 /// record that is some tens of milliseconds of its work.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
+/// How many until nobody is read whose session is stored: acknowledgements from clients are changes, too, and nothing of
+/// theirs waits for the store.
+const FLOOD_BYTES: usize = 4 * UNDER_WAY_BYTES_MAX;
 /// How many bytes of topics may wait for the store to hear of their retained messages; changes of more are refused.
 const STALE_TOPICS_BYTES_MAX: usize = 64 << 20;
 /// What such a topic costs besides its text.
@@ -147,6 +151,11 @@ impl Ledger {
         self.under_way_bytes + self.bytes > UNDER_WAY_BYTES_MAX
     }
 
+    /// True if it is so far behind that who can add to that must not.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.under_way_bytes + self.bytes > FLOOD_BYTES
+    }
+
     /// True if a change of a retained message by one of this QoS is told the store some time later.
     fn tells_later(&self, qos: QoS) -> bool {
         match self.state {
@@ -174,9 +183,18 @@ impl Ledger {
         if self.state == State::Up { self.token } else { NEVER }
     }
 
-    /// Somebody waits for all that came so far, even if nothing comes now.
+    /// What an answer has to wait for that hangs on what came before, and changes nothing itself.
+    pub(super) fn token_so_far(&self) -> Token {
+        let is_open = !self.ops.is_empty() || !self.touched.is_empty() || self.must_close;
+        match self.token() {
+            NEVER => NEVER,
+            open => Token(open.0 - u64::from(!is_open)),
+        }
+    }
+
+    /// The open batch is to be written even if there is nothing in it. One that fails is not: all is told again later.
     pub(super) fn ask_anyway(&mut self) {
-        self.must_close |= self.is_on();
+        self.must_close |= self.state == State::Up;
     }
 
     fn push(&mut self, op: Op) {

@@ -2,7 +2,8 @@
 
 use super::node::Node;
 use super::world::{World, v5};
-use crate::broker::core::Pressure;
+use crate::broker::core::{Effect, Fault, Pressure};
+use crate::mqtt::{Ack, Packet, PacketId, Version};
 use crate::settings::Limits;
 use crate::store::Op;
 
@@ -187,4 +188,77 @@ fn what_is_bounded_for_the_node_may_all_be_on_one_shard() {
     node.publish(0, "larger", &"x".repeat(700_000), 0, true);
     node.settle();
     assert_eq!(node.cores.iter().map(|core| core.levels().retained).sum::<usize>(), 1);
+}
+
+fn releases(count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for n in 0..count {
+        let id = PacketId::new((n % 65_535 + 1) as u16).expect("not 0");
+        Packet::PubRel(Ack::success(id)).encode(Version::V5, &mut bytes);
+    }
+    bytes
+}
+
+#[test]
+fn what_a_client_releases_while_the_store_is_down_is_bounded_and_goes_with_its_connection() {
+    let mut w = World::durable();
+    w.unpersisted = Some(Vec::new());
+    w.store_down();
+    for _ in 0..2 {
+        let a = w.connect(v5("a").resume().expiry(600));
+        assert_eq!(w.send_bytes(a, &releases(65_540)), releases(65_535).len());
+        assert!(!w.core.reads(a));
+        w.lose(a);
+    }
+    assert_eq!(w.unpersisted.as_ref().map(Vec::len), Some(0), "a store that is down is asked for nothing");
+    assert!(w.core.uncompleted.is_empty());
+    let a = w.connect(v5("a").resume().expiry(600));
+    w.pubrel(a, 7);
+    assert!(w.heard(a).is_empty());
+    w.store_up();
+    w.persist();
+    assert_eq!(w.heard(a), ["PUBCOMP 7 PacketIdentifierNotFound"]);
+}
+
+#[test]
+fn what_a_client_said_before_is_not_written_again() {
+    let mut w = World::durable();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b").expiry(600)));
+    w.subscribe(b, "t", 2);
+    w.publish(a, "t", 2, "x");
+    w.heard(b);
+    w.unpersisted = Some(Vec::new());
+    for _ in 0..10 {
+        w.pubrec(b, 1);
+        w.pubrel(b, 9);
+    }
+    assert_eq!(w.unpersisted.as_ref().map(Vec::len), Some(1));
+    assert!(w.heard(b).is_empty(), "it is not safe yet");
+    w.persist();
+    assert_eq!(w.heard(b).len(), 20);
+    w.pubrec(b, 1);
+    w.pubrel(b, 9);
+    assert_eq!(w.heard(b), ["PUBREL 1", "PUBCOMP 9 PacketIdentifierNotFound"]);
+    assert_eq!(w.unpersisted.as_ref().map(Vec::len), Some(0));
+}
+
+#[test]
+fn who_has_a_stored_session_waits_for_a_store_that_is_far_behind() {
+    let mut w = World::durable();
+    let stored = ["b", "c"].map(|name| w.connect(v5(name).expiry(600)));
+    stored.iter().for_each(|&id| w.subscribe(id, "t", 1));
+    let other = w.connect(v5("other"));
+    w.unpersisted = Some(Vec::new());
+    for name in ["p", "q", "r", "s", "u"] {
+        let id = w.connect(v5(name));
+        w.publish(id, "t", 1, &"x".repeat(8 << 20));
+    }
+    assert!(!w.core.reads(stored[0]) && w.core.reads(other));
+    let newcomer = w.hello(&v5("newcomer").expiry(600));
+    assert_eq!(w.closed(newcomer), Some(Fault::ServerBusy));
+    w.connect(v5("brief"));
+    let (last, _) = w.unpersisted.iter().flatten().next_back().expect("it waits");
+    w.core.handle_persisted(*last, w.now);
+    assert!(w.core.reads(stored[0]));
+    assert!(std::iter::from_fn(|| w.core.poll_effect()).any(|effect| effect == Effect::Resume));
 }
