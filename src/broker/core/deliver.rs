@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::delivery::{Delivery, Outgoing};
-use super::members::Presence;
+use super::members::{Presence, Seat};
 use super::mesh::Try;
 use super::pressure::{Pressure, SHORT_QUEUE_BYTES, SLOW_BYTES};
 use super::recipients::{Grant, Recipients};
@@ -13,7 +13,7 @@ use super::routes::GroupId;
 use super::session::Session;
 use super::wires::{Offered, Wires};
 use super::{Core, SessionId};
-use crate::mqtt::{Ack, Frame, Packet, QoS, SharedFilter};
+use crate::mqtt::{Ack, Frame, Packet, Publish, QoS, SharedFilter};
 
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
@@ -57,23 +57,40 @@ impl Core {
         count
     }
 
-    /// Hands a message to the member of a group that is owned here whose turn it is. None if there is nobody, false if it
-    /// has no room.
+    /// Hands a message to the member of a group that is owned here whose turn it is, or to the next, if that one turns out to
+    /// have no room. None if there is nobody, false if there is no room.
     pub(super) fn offer(&mut self, group: GroupId, attempt: Try, outgoing: &Outgoing) -> Option<bool> {
+        match self.offer_once(group, attempt, outgoing)? {
+            Ok(()) => Some(true),
+            Err(_) => Some(match self.offer_once(group, attempt, outgoing)? {
+                Ok(()) => true,
+                Err(refusal) => {
+                    self.count_refusal(refusal);
+                    false
+                }
+            }),
+        }
+    }
+
+    fn offer_once(
+        &mut self,
+        group: GroupId,
+        attempt: Try,
+        outgoing: &Outgoing,
+    ) -> Option<Result<(), Refusal>> {
         let (shared, member) = self.routes.choose(group, outgoing.publish.qos)?;
         if member.shard != self.mesh.place().number() {
             // Publishers on a third shard do not feel that this one is behind: what nobody answers for has no other bound.
             if outgoing.publish.qos == QoS::AtMostOnce && self.mesh.is_behind(member.shard) {
                 self.counters.dropped_slow += 1;
-                return Some(false);
+                return Some(Ok(()));
             }
             self.mesh.assign(member.shard, member.seat(), shared, attempt, outgoing);
-            return Some(true);
+            return Some(Ok(()));
         }
         let grant = Grant::of(&member.who);
         let retain = outgoing.publish.retain && grant.retain_as_published;
-        let taken = self.deliver(member.who.session, &grant, outgoing, retain, Some(&shared));
-        Some(taken.map_err(|refusal| self.count_refusal(refusal)).is_ok())
+        Some(self.deliver(member.who.session, &grant, outgoing, retain, Some(&shared)))
     }
 
     /// Hands a message to one session.
@@ -154,17 +171,46 @@ impl Core {
 
     /// Sends a message at once if the session can take it, else puts it into its queue, if that has room.
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
+        let is_ready = self.can_send(to, delivery.frame.qos());
+        if !is_ready && let Some(refusal) = self.refusal(to, &delivery) {
+            self.sessions[to as usize].is_full = true;
+            self.look_at(to);
+            return Err(refusal);
+        }
+        self.take(to, delivery, is_ready);
+        Ok(())
+    }
+
+    /// Takes back a message that a session gave away and nobody else took: it was within the bounds of the queue before it
+    /// left, and something else may be there now. False if the session is gone.
+    pub(super) fn take_back(&mut self, to: Seat, outgoing: &Outgoing, group: &Arc<SharedFilter>) -> bool {
+        let session = self.sessions.get(to.session as usize).filter(|session| session.serial == to.serial);
+        let Some(version) = session.map(|session| session.version) else { return false };
+        let Outgoing { publish, expires_at, .. } = *outgoing;
+        let frame = Frame::publish(&Publish { dup: false, packet_id: None, ..publish }, version);
+        let is_ready = self.can_send(to.session, publish.qos);
+        self.take(to.session, Delivery { frame, expires_at, group: Some(Arc::clone(group)) }, is_ready);
+        true
+    }
+
+    fn can_send(&self, to: SessionId, qos: QoS) -> bool {
         let session = &self.sessions[to as usize];
-        let qos = delivery.frame.qos();
+        is_ready(session, &self.wires, self.pressure) && !session.holds(qos)
+    }
+
+    /// Why a session's queue has no room for a message, if it has none.
+    fn refusal(&self, to: SessionId, delivery: &Delivery) -> Option<Refusal> {
+        let session = &self.sessions[to as usize];
         let is_short = self.pressure.keeps_queues_short();
-        let is_ready = is_ready(session, &self.wires, self.pressure) && !session.holds(qos);
-        if !is_ready && is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
-            return Err(Refusal::Short);
+        if is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
+            return Some(Refusal::Short);
         }
         let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
-        if !is_ready && !session.has_room(&delivery, max, bytes_max) {
-            return Err(Refusal::Full);
-        }
+        (!session.has_room(delivery, max, bytes_max)).then_some(Refusal::Full)
+    }
+
+    fn take(&mut self, to: SessionId, delivery: Delivery, is_ready: bool) {
+        let qos = delivery.frame.qos();
         if qos != QoS::AtMostOnce {
             self.note_message(to, &delivery);
         }
@@ -173,7 +219,6 @@ impl Core {
             false => self.sessions[to as usize].enqueue(delivery),
         }
         self.look_at(to);
-        Ok(())
     }
 
     /// A message that has an ordinal is not sent.
@@ -285,8 +330,10 @@ impl Core {
 pub(super) fn presence_of(session: &Session, wires: &Wires, pressure: Pressure) -> Presence {
     let is_talkative = session.shares.len() > SHARES_TOLD_MAX;
     match session.connection {
+        None if session.is_full => Presence::FullAndGone,
         None => Presence::Gone,
         Some(_) if is_talkative || is_ready(session, wires, pressure) => Presence::Ready,
+        Some(_) if session.is_full => Presence::Full,
         Some(_) => Presence::Busy,
     }
 }

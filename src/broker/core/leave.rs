@@ -189,6 +189,7 @@ impl Core {
         let session = &mut self.sessions[id as usize];
         session.queue = kept;
         session.queue_bytes -= gone.iter().map(|one| one.frame.len()).sum::<usize>();
+        session.is_full &= gone.is_empty();
         session.tail -= gone.len() as u64;
         if !gone.is_empty() {
             self.note_rewritten(id);

@@ -22,6 +22,10 @@ pub(super) enum Presence {
     Busy,
     /// Its client is not there.
     Gone,
+    /// Its client is there, and its queue had no room for the last message.
+    Full,
+    /// Its queue had none, and its client is not there.
+    FullAndGone,
 }
 
 /// A session as other shards name it: the serial tells it from a later one in the same place.
@@ -55,8 +59,10 @@ impl Member {
         match self.presence {
             Presence::Ready => READY,
             Presence::Busy => BUSY,
-            Presence::Gone if self.who.qos > QoS::AtMostOnce => COMES_BACK,
-            Presence::Gone => NEVER,
+            Presence::Full => FULL,
+            Presence::Gone | Presence::FullAndGone if self.who.qos == QoS::AtMostOnce => NEVER,
+            Presence::Gone => COMES_BACK,
+            Presence::FullAndGone => FULL_AND_GONE,
         }
     }
 }
@@ -65,7 +71,9 @@ const READY: usize = 0;
 const BUSY: usize = 1;
 /// Gone, but what is kept for it reaches it one day.
 const COMES_BACK: usize = 2;
-const NEVER: usize = 3;
+const FULL: usize = 3;
+const FULL_AND_GONE: usize = 4;
+const NEVER: usize = 5;
 
 /// All members of a group.
 #[derive(Default)]
@@ -73,7 +81,7 @@ pub(super) struct Members {
     list: Vec<Member>,
     places: HashMap<Key, usize, foldhash::fast::RandomState>,
     /// Where each class ends in the list.
-    ends: [usize; 4],
+    ends: [usize; NEVER + 1],
     /// Where the choice begins next: round robin.
     cursor: usize,
 }
@@ -115,12 +123,16 @@ impl Members {
         self.shift(at, before, self.list[at].class());
     }
 
-    /// Whose turn it is: one that can take it now, else one that is connected, else one that comes back.
+    /// Whose turn it is: one that can take it now, else one that is connected, else one that comes back; those without room
+    /// last.
     pub(super) fn choose(&mut self, qos: QoS) -> Option<Member> {
-        let classes = if qos > QoS::AtMostOnce { READY..=COMES_BACK } else { READY..=BUSY };
+        let classes: &[usize] = match qos {
+            QoS::AtMostOnce => &[READY, BUSY, FULL],
+            _ => &[READY, BUSY, COMES_BACK, FULL, FULL_AND_GONE],
+        };
         let class =
             |class: usize| (class.checked_sub(1).map_or(0, |before| self.ends[before]), self.ends[class]);
-        let (start, end) = classes.map(class).find(|(start, end)| start < end)?;
+        let (start, end) = classes.iter().copied().map(class).find(|(start, end)| start < end)?;
         let at = self.cursor % (end - start);
         self.cursor = at + 1;
         Some(self.list[start + at])
@@ -155,7 +167,8 @@ impl Members {
 mod tests {
     use super::*;
 
-    const PRESENCES: [Presence; 3] = [Presence::Ready, Presence::Busy, Presence::Gone];
+    const PRESENCES: [Presence; 5] =
+        [Presence::Ready, Presence::Busy, Presence::Gone, Presence::Full, Presence::FullAndGone];
 
     fn member(session: SessionId, qos: QoS, presence: Presence) -> Member {
         let who = Subscriber { session, identifier: None, qos, no_local: false, retain_as_published: false };
@@ -186,7 +199,10 @@ mod tests {
             .into_iter()
             .for_each(|(shard, session)| members.set(shard, session, Presence::Gone));
         assert!(members.choose(QoS::AtMostOnce).is_none(), "nobody waits for QoS 0");
-        assert!(members.choose(QoS::AtLeastOnce).is_some());
+        members.set(1, 1, Presence::FullAndGone);
+        members.set(1, 4, Presence::Full);
+        assert_eq!(members.choose(QoS::AtMostOnce).expect("it is there").who.session, 4);
+        assert_ne!(members.choose(QoS::AtLeastOnce).expect("some come back").who.session, 4);
     }
 
     #[test]
@@ -200,7 +216,7 @@ mod tests {
         for _ in 0..5_000 {
             let session = roll(20);
             let shard = (session % 3) as ShardNumber;
-            let presence = PRESENCES[roll(3) as usize];
+            let presence = PRESENCES[roll(5) as usize];
             let qos = if roll(2) == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
             match roll(4) {
                 0 => members.put(member(session, qos, presence)),

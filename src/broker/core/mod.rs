@@ -343,7 +343,10 @@ impl Core {
         if pressure.keeps_queues_short() != was_short {
             // Members of shared groups with much in flight are as ready as the step lets them be.
             let ids: Vec<_> = self.sessions.iter().map(|(id, _)| id as SessionId).collect();
-            ids.into_iter().for_each(|id| self.look_at(id));
+            for id in ids {
+                self.sessions[id as usize].is_full = false; // it is another bound now
+                self.look_at(id);
+            }
         }
     }
 

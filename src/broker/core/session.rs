@@ -97,6 +97,8 @@ pub(super) struct Session {
     pub(super) window: usize,
     pub(super) queue: VecDeque<Delivery>,
     pub(super) queue_bytes: usize,
+    /// The queue had no room for the last message.
+    pub(super) is_full: bool,
     /// QoS 2 messages that came in and were not released. [MQTT-4.3.3-10]
     pub(super) received: HashSet<PacketId, foldhash::fast::RandomState>,
     /// The ordinal of the next QoS 1 or 2 message.
@@ -137,6 +139,7 @@ impl Session {
             window: 1,
             queue: VecDeque::new(),
             queue_bytes: 0,
+            is_full: false,
             received: HashSet::default(),
             tail: 0,
             number: None,
@@ -184,6 +187,7 @@ impl Session {
     pub(super) fn enqueue(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.frame.len();
         self.queue.push_back(delivery);
+        self.is_full = false;
     }
 
     /// True if a message of this QoS must not be sent before the store has it.
@@ -196,6 +200,7 @@ impl Session {
     pub(super) fn dequeue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.frame.len();
+        self.is_full = false;
         Some(delivery)
     }
 }

@@ -16,7 +16,7 @@ use super::{Core, Lane, Mesh, Pending, ShardNumber};
 use crate::broker::core::SessionId;
 use crate::broker::core::deliver::presence_of;
 use crate::broker::core::delivery::Outgoing;
-use crate::broker::core::members::{Member, Seat};
+use crate::broker::core::members::{Member, Presence, Seat};
 use crate::broker::core::recipients::{Grant, Subscriber};
 use crate::broker::core::session::{Session, Subscription, SubscriptionKey};
 use crate::mqtt::{QoS, SharedFilter};
@@ -109,6 +109,7 @@ impl Core {
     fn tell_presence(&mut self, id: SessionId) {
         let session = &mut self.sessions[id as usize];
         let presence = presence_of(session, &self.wires, self.pressure);
+        session.is_full &= presence != Presence::Ready;
         if std::mem::replace(&mut session.presence, presence) == presence {
             return;
         }
@@ -157,7 +158,8 @@ impl Core {
         let before = self.ledger.changes();
         let is_counted = outgoing.publish.qos != QoS::AtMostOnce;
         let number = is_counted.then(|| self.received(from, Lane::Assigned));
-        let is_taken = match self.grant_of(to, &shared, attempt) {
+        let is_taken = match self.grant_of(to, &shared) {
+            _ if attempt == Try::Back => self.take_back(to, outgoing, &shared),
             Some(grant) => {
                 self.encoder.begin();
                 let retain = outgoing.publish.retain && grant.retain_as_published;
@@ -184,11 +186,8 @@ impl Core {
     }
 
     /// How a session gets a message that it was assigned, if it may still have it.
-    fn grant_of(&self, to: Seat, shared: &SharedFilter, attempt: Try) -> Option<Grant> {
+    fn grant_of(&self, to: Seat, shared: &SharedFilter) -> Option<Grant> {
         let session = self.sessions.get(to.session as usize).filter(|session| session.serial == to.serial)?;
-        if attempt == Try::Back {
-            return Some(Grant { qos: QoS::ExactlyOnce, retain_as_published: true, identifiers: None });
-        }
         let key = SubscriptionKey { filter: shared.filter.clone(), group: Some(Arc::clone(&shared.group)) };
         let Subscription { qos, retain_as_published, identifier, .. } = *session.subscriptions.get(&key)?;
         Some(Grant { qos, retain_as_published, identifiers: identifier.map(|id| Rc::from([id.get()])) })

@@ -130,6 +130,55 @@ fn a_message_that_its_member_has_no_room_for_goes_to_another() {
 }
 
 #[test]
+fn a_member_without_room_takes_nothing_that_another_has_room_for() {
+    let limits = Limits { inflight_max: 1, queued_messages_max: 6, ..Limits::default() };
+    for is_away in [false, true] {
+        everywhere(limits, |mut node, name, which| {
+            let p = node.connect(&name("p"));
+            let members = ["a", "b"].map(|of| node.member(&name(of), 1, true));
+            for (&at, topic) in members.iter().zip(["a", "b"]) {
+                node.subscribe(at, topic, 1);
+            }
+            node.settle();
+            (0..7).for_each(|_| drop(node.publish(p, "a", "full", 1, false)));
+            node.publish(p, "b", "waits", 1, false);
+            node.settle();
+            if is_away {
+                members.iter().for_each(|&at| node.lose(at));
+                node.settle();
+            }
+            (0..6).for_each(|n| node.tell(p, &n.to_string()));
+            for &at in &members {
+                if is_away {
+                    let name = node.clients[at].name.clone();
+                    node.connect(&name);
+                }
+                node.silence(at, false);
+            }
+            node.settle();
+            let got = node.clients.iter().flat_map(|client| &client.got);
+            let shared: BTreeSet<_> = got.filter(|line| line.starts_with("t/x")).collect();
+            assert_eq!(shared.len(), 6, "{which}, they are away: {is_away}");
+        });
+    }
+}
+
+#[test]
+fn what_comes_back_to_who_left_is_kept_however_full_its_queue_is() {
+    everywhere(one_at_a_time(), |mut node, name, which| {
+        let p = node.connect(&name("p"));
+        let a = node.member(&name("a"), 1, true);
+        (0..5).for_each(|n| node.tell(p, &format!("{n}{}", "x".repeat(30_000))));
+        node.cores.iter_mut().for_each(|core| core.set_pressure(Pressure::Queues));
+        node.unsubscribe(a, GROUP);
+        node.settle();
+        node.silence(a, false);
+        node.settle();
+        assert_eq!(node.clients[a].got.len(), 5, "{which}");
+    });
+}
+
+#[test]
 fn a_member_with_much_in_flight_takes_no_share_while_memory_is_short() {
     everywhere(Limits::default(), |mut node, name, which| {
         let p = node.connect(&name("p"));
