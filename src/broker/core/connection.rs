@@ -95,7 +95,7 @@ pub(super) const PUBLISH_BYTES_MAX: usize = mqtt::PACKET_BYTES_MAX - (1 << 20);
 const CONNECT_BYTES_MAX: usize = 640 * 1024;
 /// How many bytes of answers a client may leave unread before we no longer read what it asks.
 const OWED_BYTES_MAX: usize = 256 * 1024;
-/// How many answers may wait for the store before we no longer read what would bring more: all packet ids.
+/// How many answers may wait for the store or other shards before we no longer read what would bring more: all packet ids.
 const UNANSWERED_MAX: usize = 65_535;
 
 /// One client connection.
@@ -110,7 +110,7 @@ pub(super) struct Connection {
     /// Bytes of answers that went into `out`, less all bytes that were sent since: `out` exceeds what deliveries may fill
     /// by no more than this.
     pub(super) owed: usize,
-    /// Acknowledgements that wait for the store.
+    /// Acknowledgements that wait for the store or other shards.
     pub(super) unanswered: usize,
     /// PUBREL and PUBCOMP that wait for it; they go with the connection.
     pub(super) uncompleted: VecDeque<Uncompleted>,
@@ -219,8 +219,8 @@ impl Connection {
         is_in_turn && self.owed <= OWED_BYTES_MAX
     }
 
-    /// True if something of it waits for the store, and whether that is as much as may.
-    pub(super) fn waits_for_store(&self) -> (bool, bool) {
+    /// True if something of it waits for the store or other shards, and whether that is as much as may.
+    pub(super) fn waits(&self) -> (bool, bool) {
         let count = self.unanswered + self.uncompleted.len();
         (count > 0, count >= UNANSWERED_MAX)
     }

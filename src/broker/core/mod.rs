@@ -73,7 +73,7 @@ use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
 use self::pressure::PART_BYTES;
 pub use self::pressure::Pressure;
-use self::publish::Unanswered;
+use self::publish::Waiting;
 use self::retained::Retained;
 pub use self::room::Room;
 use self::routes::Routes;
@@ -272,7 +272,7 @@ pub struct Core {
     peers: Peers,
     encoder: Encoder,
     wheel: Wheel<Timer>,
-    unanswered: VecDeque<Unanswered>,
+    unanswered: Waiting,
     /// Whose PUBREL and PUBCOMP wait for which batch.
     uncompleted: VecDeque<(Token, ConnectionId)>,
     ledger: Ledger,
@@ -311,7 +311,7 @@ impl Core {
             peers: Peers::default(),
             encoder: Encoder::default(),
             wheel: Wheel::new(now),
-            unanswered: VecDeque::new(),
+            unanswered: Waiting::default(),
             uncompleted: VecDeque::new(),
             ledger: Ledger::new(now),
             safe: Token(0),
@@ -428,11 +428,13 @@ impl Core {
         connection.reads() && !self.keeps_waiting(connection)
     }
 
-    /// True if a connection is not read for the store's sake: so much of it waits for that, or the store is behind and this
-    /// one has something to do with it.
+    /// True if a connection is not read for the store's or other shards' sake: so much of it waits for them, or they are behind
+    /// and this one has something to do with it.
     fn keeps_waiting(&self, connection: &Connection) -> bool {
-        let (waits, is_most) = connection.waits_for_store();
-        is_most || self.ledger.is_full() && (waits || self.ledger.is_flooded() && self.is_stored(connection))
+        let (waits, is_most) = connection.waits();
+        is_most
+            || waits && (self.ledger.is_full() || self.unanswered.is_full())
+            || self.ledger.is_flooded() && self.is_stored(connection)
     }
 
     fn is_stored(&self, connection: &Connection) -> bool {

@@ -17,7 +17,7 @@ use super::delivery::{Outgoing, with_outgoing};
 use super::mesh::Need;
 use super::publish::to_message;
 use super::recipients::Recipients;
-use crate::mqtt::{Filter, Message};
+use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Token;
 
 /// A linked cluster as a recipient.
@@ -164,7 +164,14 @@ impl Core {
         let recipients = self.recipients_of(&message.topic);
         with_outgoing(&message, now, |outgoing| {
             let count = self.route(&recipients, outgoing, None);
-            self.mesh.publish(recipients.shards, None, outgoing);
+            let mut shards = recipients.shards;
+            if outgoing.publish.qos == QoS::AtMostOnce {
+                // Nobody waits for these, and links are read on.
+                let behind = self.mesh.behind(shards);
+                self.counters.dropped_slow += u64::from(behind.count_ones());
+                shards &= !behind;
+            }
+            self.mesh.publish(shards, None, outgoing);
             let (token, need) = (self.token_of_others(before), self.mesh.take_need());
             self.peers.unsettled.add(token, need);
             count + recipients.shards.count_ones() as usize

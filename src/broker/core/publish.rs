@@ -9,6 +9,7 @@
 //! before it is safe that PUBREL came would let the client use the packet id again, and the next message would pass for the
 //! last one.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,12 +33,45 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 /// many publishers would hold all of many subscribers.
 const REMEMBERED_MAX: usize = 256;
 
+/// How many bytes of messages may wait for other shards before publishers that wait are no longer read. Mail has bounds of
+/// its own, but not where it goes on: a shard takes what it is sent even if it cannot get rid of it.
+const AWAITED_BYTES_MAX: usize = 4 << 20;
+
 /// An answer that waits for the store, for other shards, or for those before it.
 pub(super) struct Unanswered {
     token: Token,
     need: Need,
     connection: ConnectionId,
     answer: Answer,
+    /// What waits with it on its way through other shards.
+    bytes: usize,
+}
+
+/// The answers that wait, oldest first.
+#[derive(Default)]
+pub(super) struct Waiting {
+    queue: VecDeque<Unanswered>,
+    /// The sum over the queue.
+    bytes: usize,
+}
+
+impl Waiting {
+    /// True if so much waits for other shards that who waits must not bring more.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes > AWAITED_BYTES_MAX
+    }
+
+    fn push(&mut self, one: Unanswered) {
+        self.bytes += one.bytes;
+        self.queue.push_back(one);
+    }
+
+    fn pop(&mut self) -> Option<Unanswered> {
+        let one = self.queue.pop_front()?;
+        self.bytes -= one.bytes;
+        Some(one)
+    }
 }
 
 enum Answer {
@@ -148,7 +182,8 @@ impl Core {
         self.mesh.tie(false);
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         let token = self.token_if(self.ledger.changes() != before);
-        self.answer(id, packet_id, publish.qos, reason, token);
+        let bytes = publish.topic.len() + publish.payload.len();
+        self.answer(id, packet_id, publish.qos, reason, token, bytes);
         Ok(())
     }
 
@@ -179,7 +214,7 @@ impl Core {
         if self.wires.get(id).is_some_and(|connection| connection.version == Version::V3) {
             return Err(Fault::QuotaExceeded);
         }
-        self.answer(id, packet_id, qos, ReasonCode::QuotaExceeded, Token(0));
+        self.answer(id, packet_id, qos, ReasonCode::QuotaExceeded, Token(0), 0);
         Ok(())
     }
 
@@ -205,7 +240,7 @@ impl Core {
             return Ok(());
         }
         let token = if is_stored { self.ledger.token_so_far() } else { Token(0) };
-        self.answer(id, packet_id, QoS::ExactlyOnce, ReasonCode::Success, token);
+        self.answer(id, packet_id, QoS::ExactlyOnce, ReasonCode::Success, token, 0);
         Ok(())
     }
 
@@ -223,7 +258,7 @@ impl Core {
             return self.answer_again(id, session, packet_id);
         }
         self.check_receive_maximum(id)?;
-        self.answer(id, packet_id, publish.qos, reason, Token(0)); // [MQTT-4.3.3-9]
+        self.answer(id, packet_id, publish.qos, reason, Token(0), 0); // [MQTT-4.3.3-9]
         Ok(())
     }
 
@@ -327,12 +362,21 @@ impl Core {
     }
 
     /// Acknowledges a QoS 1 or 2 message, once it may be.
-    fn answer(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS, reason: ReasonCode, token: Token) {
+    fn answer(
+        &mut self,
+        id: ConnectionId,
+        packet_id: PacketId,
+        qos: QoS,
+        reason: ReasonCode,
+        token: Token,
+        bytes: usize,
+    ) {
         let need = self.mesh.take_need();
         if token <= self.safe && need.is_empty() && !self.has_unanswered(id) {
             self.acknowledge(id, packet_id, qos, reason);
         } else {
-            self.answer_later(id, token, need, Answer::Acknowledge(packet_id, qos, reason));
+            let bytes = if need.is_empty() { 0 } else { bytes };
+            self.answer_later(id, token, need, Answer::Acknowledge(packet_id, qos, reason), bytes);
         }
     }
 
@@ -353,7 +397,7 @@ impl Core {
         if bytes.len() > connection.packet_bytes_max {
             return Err(Fault::AnswerTooLarge); // [MQTT-3.1.2-24]
         }
-        self.answer_later(id, token, Need::new(), Answer::Packet(bytes));
+        self.answer_later(id, token, Need::new(), Answer::Packet(bytes), 0);
         Ok(())
     }
 
@@ -368,18 +412,18 @@ impl Core {
         self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
     }
 
-    fn answer_later(&mut self, id: ConnectionId, token: Token, need: Need, answer: Answer) {
+    fn answer_later(&mut self, id: ConnectionId, token: Token, need: Need, answer: Answer, bytes: usize) {
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.unanswered += 1;
-        self.unanswered.push_back(Unanswered { token, need, connection: id, answer });
+        self.unanswered.push(Unanswered { token, need, connection: id, answer, bytes });
     }
 
     /// Answers whom nothing keeps waiting any more.
     pub(super) fn settle_answers(&mut self) {
-        while let Some(one) = self.unanswered.front()
+        while let Some(one) = self.unanswered.queue.front()
             && one.token <= self.safe
             && self.mesh.is_met(&one.need)
-            && let Some(one) = self.unanswered.pop_front()
+            && let Some(one) = self.unanswered.pop()
         {
             self.answer_now(one.connection, one.answer);
         }
@@ -402,7 +446,7 @@ impl Core {
     /// Refuses the messages whose answer waits for a store that failed. A subscription holds: it is in memory, and is
     /// stored when the store is back.
     pub(super) fn refuse_unanswered(&mut self, now: Instant) {
-        for one in std::mem::take(&mut self.unanswered) {
+        for one in std::mem::take(&mut self.unanswered).queue {
             let id = one.connection;
             let Some(connection) = self.wires.get(id) else { continue };
             let (session, version) = (connection.session(), connection.version);

@@ -264,6 +264,14 @@ impl Mesh {
         self.out[usize::from(shard)].weight() > OUT_BYTES_MAX
     }
 
+    /// Those of some shards that are behind.
+    pub(super) fn behind(&self, shards: ShardMask) -> ShardMask {
+        if !self.is_congested {
+            return 0;
+        }
+        shards_in(shards).filter(|&shard| self.is_behind(shard)).fold(0, |mask, shard| mask | 1 << shard)
+    }
+
     /// Tells all others that interest began or ended here.
     pub(super) fn announce(&mut self, filter: &Filter, group: Option<&Arc<str>>, wanted: bool) {
         for shard in self.others() {

@@ -3,7 +3,7 @@
 use super::node::Node;
 use super::world::{World, v5};
 use crate::broker::core::{Effect, Fault, Pressure};
-use crate::mqtt::{Ack, Packet, PacketId, Version};
+use crate::mqtt::{Ack, Message, Packet, PacketId, PropertiesBuf, QoS, Version};
 use crate::settings::Limits;
 use crate::store::Op;
 
@@ -98,6 +98,58 @@ fn what_goes_on_to_a_third_shard_that_does_not_listen_is_bounded() {
     assert!((500..1_000).contains(&dropped), "{dropped}");
     node.settle();
     assert_eq!(node.clients[member].got.len() + dropped, 1_000);
+}
+
+#[test]
+fn what_waits_for_a_third_shard_that_does_not_listen_keeps_its_publishers_waiting() {
+    let mut node = Node::new(3, 1);
+    let publisher = node.connect(&name_on(&node, 1, "publisher-"));
+    let other = node.connect(&name_on(&node, 1, "other-"));
+    let member = node.connect(&name_on(&node, 2, "member-"));
+    let topic = name_on(&node, 0, "t-"); // the group's owner is between the two
+    node.settle();
+    node.subscribe(member, &format!("$share/g/{topic}"), 1);
+    node.settle();
+    let payload = "x".repeat(10_000);
+    let mut count = 0;
+    while node.cores[1].reads(node.clients[publisher].id) {
+        node.publish(publisher, &topic, &payload, 1, false);
+        count += 1;
+        assert!(count < 1_000, "it goes on for ever");
+        node.turn(1);
+        node.turn(0);
+    }
+    assert!(node.cores[1].reads(node.clients[other].id), "it waits for nobody");
+    node.settle();
+    assert!(node.cores[1].reads(node.clients[publisher].id));
+    assert_eq!(node.clients[member].got.len(), count);
+}
+
+#[test]
+fn what_links_bring_for_a_shard_that_does_not_listen_is_bounded() {
+    let mut node = Node::new(2, 1);
+    let subscriber = node.connect(&name_on(&node, 1, "subscriber-"));
+    node.subscribe(subscriber, "t", 1);
+    node.settle();
+    let peer = node.cores[0].peer_open("eu");
+    let mut message = Message {
+        topic: "t".into(),
+        payload: vec![b'x'; 10_000].into(),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: PropertiesBuf::new(),
+        expires_at: None,
+    };
+    for _ in 0..1_000 {
+        node.cores[0].peer_deliver(peer, message.clone(), node.now);
+        node.turn(0);
+    }
+    let dropped = node.cores[0].counters().dropped_slow as usize;
+    assert!((500..1_000).contains(&dropped), "{dropped}");
+    message.qos = QoS::AtLeastOnce;
+    node.cores[0].peer_deliver(peer, message, node.now);
+    node.settle();
+    assert_eq!(node.clients[subscriber].got.len() + dropped, 1_001);
 }
 
 #[test]
