@@ -6,7 +6,8 @@
 //! them hold the interest: whatever is retained later reaches the subscriber as it is published.
 //!
 //! From SUBSCRIBE until its search is over, newer messages overtake it: topics of retained messages that pass by are noted,
-//! and what a search brings for them is dropped. The note is bounded by [`SEEN_MAX`]; beyond it a client may see an old message late.
+//! and what a search brings for them is dropped. What is noted is bounded ([`Seen`]); a client whose search takes longer than that
+//! lasts may see an old message late.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -38,8 +39,10 @@ const UNDER_WAY_MAX: usize = 4;
 const LATER_MAX: usize = 10_000;
 /// How many of them begin at once.
 const BEGIN_MAX: usize = 8;
-/// How many topics are noted.
-const SEEN_MAX: usize = 65_536;
+/// How many bytes of topics are noted.
+const SEEN_BYTES_MAX: usize = 4 << 20;
+/// What a note costs besides its topic.
+const NOTE_BYTES: usize = 64;
 
 /// A session, and its serial number.
 type Asker = (SessionId, u32);
@@ -105,16 +108,49 @@ pub(in super::super) struct Shows {
     free: Vec<Asker>,
     /// When it was last said that a search is cut short.
     said_at: Option<Instant>,
-    seen: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
+    seen: Seen,
     moment: u64,
+}
+
+type Notes = HashMap<Box<str>, u64, foldhash::fast::RandomState>;
+
+/// When messages of which topics passed by, in two halves: when the newer is full, the older is forgotten.
+#[derive(Default)]
+struct Seen {
+    newer: Notes,
+    /// What the newer half takes.
+    bytes: usize,
+    older: Notes,
+}
+
+impl Seen {
+    fn note(&mut self, topic: &str, moment: u64) {
+        if let Some(known) = self.newer.get_mut(topic) {
+            *known = moment;
+            return;
+        }
+        let bytes = topic.len() + NOTE_BYTES;
+        if self.bytes + bytes > SEEN_BYTES_MAX / 2 {
+            self.older = std::mem::take(&mut self.newer);
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        self.newer.insert(topic.into(), moment);
+    }
+
+    fn last(&self, topic: &str) -> Option<u64> {
+        self.newer.get(topic).or_else(|| self.older.get(topic)).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.newer.is_empty() // or the older would be
+    }
 }
 
 impl Shows {
     fn note(&mut self, topic: &str) {
-        if self.seen.len() < SEEN_MAX {
-            self.moment += 1;
-            self.seen.insert(topic.into(), self.moment);
-        }
+        self.moment += 1;
+        self.seen.note(topic, self.moment);
     }
 
     /// What passes by from now on is newer than what a search brings that is begun for a SUBSCRIBE of now.
@@ -170,7 +206,7 @@ impl Mesh {
         if !self.subscribed.is_empty() || !self.shows.asked.is_empty() {
             self.shows.note(topic);
         } else if !self.shows.seen.is_empty() {
-            self.shows.seen.clear();
+            self.shows.seen = Seen::default();
         }
     }
 }
@@ -340,7 +376,7 @@ impl Core {
     pub(super) fn bring(&mut self, show: ShowId, outgoing: &Outgoing) -> bool {
         let Some(asked) = self.mesh.shows.asked.get(&show) else { return false };
         let topic = outgoing.publish.topic;
-        if self.mesh.shows.seen.get(topic).is_some_and(|&moment| moment > asked.since) {
+        if self.mesh.shows.seen.last(topic).is_some_and(|moment| moment > asked.since) {
             return true; // it has a newer one
         }
         let ((session, serial), grant, awaited) = (asked.asker, asked.grant.clone(), asked.awaited);
@@ -363,5 +399,25 @@ impl Core {
         if self.mesh.shows.running.is_empty() {
             self.retained.let_go();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_is_bounded_in_bytes_and_the_latest_is_known() {
+        let mut shows = Shows::default();
+        let long = "x".repeat(60_000);
+        for n in 0..500 {
+            shows.note(&format!("{n}/{long}"));
+            shows.note("again");
+        }
+        let Seen { newer, older, .. } = &shows.seen;
+        let bytes: usize = newer.keys().chain(older.keys()).map(|topic| topic.len()).sum();
+        assert!((SEEN_BYTES_MAX / 4..=SEEN_BYTES_MAX).contains(&bytes), "{bytes}");
+        let known = |n: usize| shows.seen.last(&format!("{n}/{long}"));
+        assert_eq!((known(0), known(499), shows.seen.last("again")), (None, Some(999), Some(1_000)));
     }
 }

@@ -80,6 +80,27 @@ fn each_of_many_filters_brings_what_is_retained() {
 }
 
 #[test]
+fn what_passes_by_a_search_overtakes_it_however_much_passed_before() {
+    let mut node = Node::new(1, 5);
+    let (publisher, subscriber) = (node.connect("publisher"), node.connect("subscriber"));
+    (0..2_000).for_each(|n| {
+        node.publish(publisher, &format!("r/{n}"), "old", 0, true);
+    });
+    node.subscribe(subscriber, "r/+", 0);
+    (0..66_000).for_each(|n| {
+        node.publish(publisher, &format!("f/{n}"), "x", 0, true);
+    });
+    (0..2_000).for_each(|n| {
+        node.publish(publisher, &format!("r/{n}"), "new", 0, true);
+    });
+    node.settle();
+    let got = &node.clients[subscriber].got;
+    assert!(got.iter().any(|line| line.ends_with("=oldr")), "a part was brought before");
+    assert_eq!(got.iter().filter(|line| line.ends_with("=new")).count(), 2_000);
+    assert_eq!(got.iter().filter(|line| line.ends_with("=newr")).count(), 0);
+}
+
+#[test]
 fn what_goes_on_to_a_third_shard_that_does_not_listen_is_bounded() {
     let mut node = Node::new(3, 1);
     let publisher = node.connect(&name_on(&node, 1, "publisher-"));
