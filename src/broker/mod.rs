@@ -104,6 +104,7 @@ fn open_shard(settings: &Settings, mesh: Option<Mesh>, common: Common) -> Rc<Sha
     *shard.tasks.borrow_mut() = vec![
         shard.spawn(poll_fn(move |cx| flusher.poll_flush(cx))),
         shard.spawn(keep_time(Rc::clone(&shard))),
+        shard.spawn(heed_memory(Rc::clone(&shard))),
     ];
     shard.apply(settings);
     shard
@@ -318,8 +319,8 @@ impl Broker {
     /// Closes the listeners, tells the clients, and waits until they know, though not for long.
     pub async fn shutdown(&self) {
         self.inner.listeners.borrow_mut().close();
-        self.with_each_core(|core| core.close_all(Fault::ServerShuttingDown, Instant::now())).await;
         let all_gone = async {
+            self.with_each_core(|core| core.close_all(Fault::ServerShuttingDown, Instant::now())).await;
             self.refresh().await;
             while self.levels().connections > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -377,21 +378,28 @@ fn drain_shard(shard: &Rc<Shard>, redirect: Redirect) {
     });
 }
 
-/// Tells all cores how short memory is.
+/// Says how short memory is, to all shards at once, and waits for none.
 async fn watch_memory(shard: Rc<Shard>) {
-    let mut pressure = Pressure::None;
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(used) = memory::resident_bytes() else { continue };
-        let now = Pressure::of(used, shard.memory_mark.get(), pressure);
-        if now == pressure {
-            continue;
+        let (mark, before) = (shard.memory_mark.get(), *shard.pressure.borrow());
+        let now = Pressure::of(used, mark, before);
+        if now != before {
+            tracing::warn!(used, mark, step = ?now, ?before, "memory: load shedding");
+            shard.pressure.send_replace(now);
         }
-        tracing::warn!(used, mark = shard.memory_mark.get(), step = ?now, before = ?pressure, "memory: load shedding");
-        pressure = now;
-        shard.with_core(|core| core.set_pressure(now));
-        if let Some(mesh) = &shard.mesh {
-            mesh.on_others(move |other| other.with_core(|core| core.set_pressure(now))).await;
+    }
+}
+
+/// Sheds load as one of the shards says.
+async fn heed_memory(shard: Rc<Shard>) {
+    let mut pressure = shard.pressure.subscribe();
+    loop {
+        let now = *pressure.borrow_and_update();
+        shard.set_pressure(now);
+        if pressure.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use hashbrown::HashMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::authentication::{Authenticator, Check, Gate};
-use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Room, Verdict};
+use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Pressure, Room, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
 use super::wire::Wire;
@@ -42,6 +42,7 @@ pub(super) struct Common {
     pub(super) seats: Arc<Seats>,
     pub(super) gate: Arc<Gate>,
     pub(super) room: Arc<Room>,
+    pub(super) pressure: Arc<watch::Sender<Pressure>>,
 }
 
 /// One shard: a core, its connections, its store.
@@ -75,13 +76,15 @@ pub(super) struct Shard {
     pub(super) connect_timeout_s: Cell<u16>,
     /// Above how many bytes of memory the process takes nothing in.
     pub(super) memory_mark: Cell<usize>,
+    /// How short memory is.
+    pub(super) pressure: Arc<watch::Sender<Pressure>>,
     /// The flusher, the keeper of time and others that run as long as the shard.
     pub(super) tasks: RefCell<Vec<AbortHandle>>,
 }
 
 impl Shard {
     pub(super) fn new(mut core: Core, mesh: Option<Mesh>, common: Common) -> Shard {
-        let Common { seats, gate, room } = common;
+        let Common { seats, gate, room, pressure } = common;
         core.share_room(room);
         Shard {
             core: RefCell::new(core),
@@ -103,6 +106,7 @@ impl Shard {
             seats,
             connect_timeout_s: Cell::new(0),
             memory_mark: Cell::new(0),
+            pressure,
             tasks: RefCell::default(),
         }
     }
@@ -153,6 +157,17 @@ impl Shard {
         if before < TICK_BUDGET && self.tick_bytes.get() >= TICK_BUDGET {
             self.wake_flusher(); // the tick ends though nothing may be to be sent
         }
+    }
+
+    /// Memory is as short as this now. Large packets that are not whole end at once: their clients may never send the rest.
+    pub(super) fn set_pressure(self: &Rc<Self>, pressure: Pressure) {
+        self.with_core(|core| {
+            core.set_pressure(pressure);
+            // What lies here of one that is not read may be whole packets: that is looked at when it is.
+            let has_part = |(_, wire): &(_, &Rc<Wire>)| wire.has_part.get() && !wire.is_paused.get();
+            let parts = self.wires.borrow();
+            parts.iter().filter(has_part).for_each(|(&id, _)| core.handle_part(id, Instant::now()));
+        });
     }
 
     /// Lets `f` at the core, and does what the core then asks for.

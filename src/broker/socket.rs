@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::carrier::Carrier;
-use super::core::{ConnectionId, Origin};
+use super::core::{ConnectionId, Origin, PART_BYTES};
 use super::seats::Seat;
 use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
 use super::websocket::WebSocket;
@@ -191,13 +191,13 @@ impl Task {
         let count = space.filled().len();
         let filled = &buffer[..kept + count];
         let used = self.handle(filled);
-        if used == filled.len() {
-            if kept > 0 {
-                self.unread = Vec::new();
-            }
-        } else {
+        if used < filled.len() {
             self.unread.clear();
             self.unread.extend_from_slice(&filled[used..]);
+            self.note_unread();
+        } else if kept > 0 {
+            self.unread = Vec::new();
+            self.note_unread();
         }
         drop(buffer);
         self.shard.settle();
@@ -224,7 +224,12 @@ impl Task {
         if self.unread.is_empty() {
             self.unread = Vec::new();
         }
+        self.note_unread();
         self.shard.settle();
+    }
+
+    fn note_unread(&self) {
+        self.wire.has_part.set(self.unread.len() > PART_BYTES);
     }
 
     /// Hands bytes to the core, and notes whether it stopped in their midst.

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Broker;
+use super::core::PART_BYTES;
 use super::core::tests::world::render_all;
 use crate::mqtt::{
     Connect, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe, SubscribeFiltersBuf,
@@ -181,6 +182,29 @@ fn a_client_that_does_not_read_holds_up_nobody_and_gets_the_rest_when_it_reads()
         for n in 1..=200 {
             assert!(slow.hear().await.ends_with(&format!("x q1 #{n}")));
         }
+    });
+}
+
+#[test]
+fn a_packet_that_is_never_finished_is_not_kept_when_memory_is_short() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut idle = Client::connect(&broker, "idle").await;
+        let mut a = Client::connect(&broker, "a").await;
+        let mut bytes = Vec::new();
+        publish("t", QoS::AtMostOnce, &[b'x'; 1 << 20]).encode(Version::V5, &mut bytes);
+        a.stream.write_all(&bytes[..=PART_BYTES]).await.expect("it is open");
+        let has_part = || broker.inner.shard.wires.borrow().values().any(|wire| wire.has_part.get());
+        while !has_part() {
+            tokio::task::yield_now().await;
+        }
+        let mut short = plain_settings();
+        short.limits.memory_bytes_max = 1;
+        broker.apply_settings(&short);
+        assert_eq!(a.hear().await, "DISCONNECT QuotaExceeded");
+        assert_eq!(a.hear().await, "the end");
+        idle.send(&[Packet::PingReq]).await;
+        assert_eq!(idle.hear().await, "PingResp");
     });
 }
 

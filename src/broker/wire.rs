@@ -16,6 +16,8 @@ pub(super) struct Wire {
     pub(super) must_write: Cell<bool>,
     /// The core stopped reading, maybe in the midst of what came: the task goes on once something was sent.
     pub(super) is_paused: Cell<bool>,
+    /// More than [`PART_BYTES`](super::core::PART_BYTES) lie here that the core did not use yet.
+    pub(super) has_part: Cell<bool>,
     /// The core is done with it: send what is left and close.
     pub(super) is_closing: Cell<bool>,
     /// The client is told why it is closed, and may be sending still: read on until it stops.
@@ -34,6 +36,7 @@ impl Wire {
             peer,
             must_write: Cell::new(false),
             is_paused: Cell::new(false),
+            has_part: Cell::new(false),
             is_closing: Cell::new(false),
             lingers: Cell::new(false),
             is_broken: Cell::new(false),

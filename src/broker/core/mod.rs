@@ -71,8 +71,7 @@ use self::mesh::Mesh;
 pub use self::mesh::{Bag, Desk, Exchanged, Office, Place, SHARDS_MAX, ShardMask, ShardNumber, shards_in};
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
-use self::pressure::PART_BYTES;
-pub use self::pressure::Pressure;
+pub use self::pressure::{PART_BYTES, Pressure};
 use self::publish::Waiting;
 use self::retained::Retained;
 pub use self::room::Room;
@@ -398,9 +397,8 @@ impl Core {
                     }
                 }
                 Ok(None) => {
-                    if self.pressure == Pressure::Closed && bytes.len() - used > PART_BYTES {
-                        self.counters.shed_new += 1;
-                        self.close(id, Fault::QuotaExceeded, now);
+                    if bytes.len() - used > PART_BYTES {
+                        self.handle_part(id, now);
                     }
                     break;
                 }
@@ -414,6 +412,14 @@ impl Core {
             }
         }
         used
+    }
+
+    /// More than [`PART_BYTES`] came of a packet that is not whole. While nothing is taken in, its connection ends.
+    pub fn handle_part(&mut self, id: ConnectionId, now: Instant) {
+        if self.pressure == Pressure::Closed {
+            self.counters.shed_new += 1;
+            self.close(id, Fault::QuotaExceeded, now);
+        }
     }
 
     /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`], leaves answers unread,

@@ -8,7 +8,7 @@ pub(super) const SLOW_BYTES: usize = 64 * 1024;
 /// What may wait in the queue of one session while queues are kept short, and be in flight before more goes there.
 pub(super) const SHORT_QUEUE_BYTES: usize = 64 * 1024;
 /// The bytes of a packet that is not whole yet above which its connection ends while nothing is taken in.
-pub(super) const PART_BYTES: usize = 64 * 1024;
+pub const PART_BYTES: usize = 64 * 1024;
 
 /// How short memory is. Each step gives up what those before it do, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

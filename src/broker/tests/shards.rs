@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::*;
-use crate::broker::core::{Fault, Place};
+use crate::broker::core::{Core, Fault, Place};
 use crate::mqtt::{Ack, PropertiesBuf, Property};
 use crate::store::{Durability, Store};
 
@@ -110,6 +110,37 @@ fn settings_reach_every_shard_and_so_does_the_end() {
             assert_eq!(last.hear().await, "DISCONNECT ServerShuttingDown");
             assert_eq!(last.hear().await, "the end");
         });
+    });
+}
+
+#[test]
+fn a_shard_that_is_stuck_keeps_none_from_hearing_how_short_memory_is() {
+    run(|| async {
+        let broker = Broker::start(&settings(2));
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (free, is_free) = std::sync::mpsc::channel::<()>();
+        let (to_block, here) = (broker.clone(), name_on(0, 2));
+        tokio::task::spawn_local(async move {
+            let block = move |_: &mut Core| {
+                begun.send(()).expect("the test waits");
+                is_free.recv()
+            };
+            to_block.with_core_of(1, block).await
+        });
+        has_begun.await.expect("it begins");
+        for (mark, answer) in [(1, "CONNACK ServerBusy"), (1 << 40, "CONNACK Success")] {
+            let mut changed = settings(2);
+            changed.limits.memory_bytes_max = mark;
+            broker.apply_settings(&changed);
+            loop {
+                let mut client = Client::open(&broker).await;
+                client.hello(&here, None).await;
+                if client.hear().await == answer {
+                    break;
+                }
+            }
+        }
+        free.send(()).expect("it waits");
     });
 }
 
