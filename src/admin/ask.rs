@@ -48,6 +48,8 @@ pub struct Log {
 pub struct Drain {
     /// Where clients of MQTT 5 are told to go: `host:port`, several with spaces between; none: they are to know.
     pub server: Option<String>,
+    /// They need not come back: they hear Server moved instead of Use another server.
+    pub permanent: bool,
 }
 
 /// What was done.

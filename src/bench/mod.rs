@@ -32,6 +32,7 @@ use std::time::Duration;
 use client::Login;
 pub use run::BenchError;
 pub use scenario::Scenario;
+pub use soak::Part;
 pub use target::{Endpoint, Target};
 
 /// What to measure, and for how long.
@@ -41,7 +42,7 @@ pub struct Options {
     /// its CPU time and memory are not measured
     #[arg(
         long = "target",
-        required_unless_present_any = ["serve_floor", "soak"],
+        required_unless_present_any = ["serve_floor", "soak", "soak_part"],
         value_name = "NAME=HOST:PORT[@PID][,HOST:PORT[@PID]]"
     )]
     pub targets: Vec<Target>,
@@ -62,12 +63,17 @@ pub struct Options {
     /// Connect over TLS, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     pub cafile: Option<PathBuf>,
-    /// Set hostile crowds on a broker of yours that takes anonymous clients, and show what a bystander feels
+    /// Set hostile crowds on a broker of yours that takes anonymous clients, and show what a bystander feels; may be repeated:
+    /// then the connections are shared among brokers, and the crowds act on one after the other. With --cafile there is a
+    /// listener over TLS one port above each
     #[arg(long, value_name = "HOST:PORT[@PID]", conflicts_with_all = ["targets", "serve_floor"])]
-    pub soak: Option<Endpoint>,
-    /// How many connections the crowds of --soak have
+    pub soak: Vec<Endpoint>,
+    /// How many connections the crowds of --soak have, all together
     #[arg(long, default_value_t = 100_000)]
     pub connections: usize,
+    /// Be one of the processes of a soak
+    #[arg(long, hide = true)]
+    pub soak_part: Option<Part>,
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub only: String,
@@ -119,6 +125,12 @@ impl Options {
 /// # Errors
 /// When a target cannot be reached, refuses a connection, or a file cannot be written.
 pub fn run(options: &Options) -> Result<(), BenchError> {
+    if let Some(part) = &options.soak_part {
+        return soak::be(options, part);
+    }
+    if !options.soak.is_empty() {
+        return report::write_soak(options, &soak::run(options)?);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -126,12 +138,6 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     let local = tokio::task::LocalSet::new();
     if let Some(port) = options.serve_floor {
         return runtime.block_on(local.run_until(floor::serve(port)));
-    }
-    if let Some(broker) = &options.soak {
-        println!("{}", soak::HEAD);
-        let phases =
-            runtime.block_on(local.run_until(soak::run(broker, options.connections, options.measured())))?;
-        return report::write_soak(options, &phases);
     }
     let runs = runtime.block_on(local.run_until(run::all(options)))?;
     report::write(options, &runs)

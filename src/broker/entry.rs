@@ -14,6 +14,7 @@ use super::core::Origin;
 use super::proxy::{self, ProxyError};
 use super::socket::Socket;
 use super::tls::{self, TlsError};
+use super::turnstile::{HANDSHAKE, STEP};
 use super::websocket::{OpenError, Site, WebSocket};
 use super::wire::Wire;
 use crate::settings::{self, CertificateName, Cidr, ListenerLimits};
@@ -86,6 +87,11 @@ impl Door {
     /// True if nothing stands between the socket and MQTT.
     pub(super) fn is_plain(&self) -> bool {
         self.tls.is_none() && self.trusted.is_none() && self.web_socket.is_none()
+    }
+
+    /// What a step through it costs.
+    pub(super) fn cost(&self) -> u32 {
+        if self.tls.is_some() { HANDSHAKE } else { STEP }
     }
 
     /// Takes a client through.

@@ -4,10 +4,12 @@
 //! handshake uses the new one. One that cannot bind says so in its report and tries again.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::ready;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
@@ -20,6 +22,7 @@ use super::handover::settle;
 use super::seats::{Seat, Seats};
 use super::shard::Shard;
 use super::socket::{Guest, Socket};
+use super::turnstile::Ticket;
 use super::wire::Wire;
 use crate::settings::inventory::ListenerFigures;
 use crate::settings::report::ListenerReport;
@@ -228,6 +231,7 @@ async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bin
 
 // [MQTT-4.2.0-1]
 async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
+    shard.pass().await;
     match listener.accept().await {
         Ok((stream, peer)) => {
             let Some(door) = state.door.borrow().clone() else { return }; // dropping the stream closes it
@@ -286,7 +290,12 @@ async fn open(
     door: Rc<Door>,
 ) {
     let patience_s = door.limits.handshake_s_max.unwrap_or(shard.connect_timeout_s.get());
-    let entering = Box::pin(door.enter(stream, peer));
+    let (mut entering, mut ticket, cost) =
+        (Box::pin(door.enter(stream, peer)), Ticket::default(), door.cost());
+    let entering = poll_fn(|cx| {
+        ready!(shard.poll_pass(&mut ticket, cost, cx));
+        entering.as_mut().poll(cx)
+    });
     match tokio::time::timeout(Duration::from_secs(patience_s.into()), entering).await {
         Ok(Ok(Entered { socket, wire, origin })) => {
             let guest = Guest { socket, wire, origin, unread: Vec::new(), seat };

@@ -18,8 +18,10 @@ mod tokens;
 mod authentication;
 mod tls;
 mod memory;
+mod files;
 mod carrier;
 mod seats;
+mod turnstile;
 mod proxy;
 mod websocket;
 mod entry;
@@ -78,6 +80,8 @@ struct Inner {
     /// Listeners stay closed.
     drains: Cell<bool>,
     siblings: RefCell<Option<Siblings>>,
+    /// How many connections the process has files for.
+    files: usize,
 }
 
 impl Drop for Inner {
@@ -131,6 +135,7 @@ impl Broker {
             listeners: RefCell::default(),
             drains: Cell::new(false),
             siblings: RefCell::new(siblings),
+            files: files::allow(),
         };
         let broker = Broker { inner: Rc::new(inner) };
         broker.apply_settings(settings);
@@ -140,7 +145,7 @@ impl Broker {
     /// Takes over new settings: listeners, users and limits. Connections whose user is barred end.
     pub fn apply_settings(&self, settings: &Settings) {
         let shard = &self.inner.shard;
-        shard.seats.set_max(settings.limits.connections_max);
+        shard.seats.set_max(settings.limits.connections_max.min(self.inner.files));
         let mark = settings.limits.memory_bytes_max;
         shard.memory_mark.set(if mark == 0 { memory::default_mark() } else { mark });
         shard.apply(settings);
@@ -306,10 +311,10 @@ impl Broker {
     }
 
     /// Takes no more clients, until the end of the process, and sends those that are here to another server, some at a time.
-    pub fn drain(&self, server: Option<String>) {
+    pub fn drain(&self, server: Option<String>, is_permanent: bool) {
         self.inner.drains.set(true);
         self.inner.listeners.borrow_mut().close();
-        let redirect = Redirect { server, is_permanent: false };
+        let redirect = Redirect { server, is_permanent };
         drain_shard(&self.inner.shard, redirect.clone());
         if let Some(mesh) = &self.inner.shard.mesh {
             mesh.tell_others(move |shard| drain_shard(shard, redirect.clone()));

@@ -5,6 +5,7 @@
 //! bytes leave once per tick, after all connections that are ready were heard.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -23,6 +24,7 @@ use super::authentication::{Authenticator, Check, Gate};
 use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Pressure, Room, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
+use super::turnstile::{STEP, Ticket, Turnstile};
 use super::wire::Wire;
 use crate::settings::Settings;
 use crate::store::{Batch, Client, Token};
@@ -65,6 +67,8 @@ pub(super) struct Shard {
     pub(super) store: RefCell<Option<Client>>,
     /// How many bytes came in this tick.
     tick_bytes: Cell<usize>,
+    /// What those who come and go wait at.
+    turnstile: Turnstile,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
     /// The other shards, if there are any.
@@ -98,6 +102,7 @@ impl Shard {
             lost: Notify::new(),
             store: RefCell::new(None),
             tick_bytes: Cell::new(0),
+            turnstile: Turnstile::new(),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
             mesh,
@@ -170,6 +175,21 @@ impl Shard {
         });
     }
 
+    /// Ready when a step of someone who comes or goes fits into this turn.
+    pub(super) fn poll_pass(&self, ticket: &mut Ticket, cost: u32, cx: &Context) -> Poll<()> {
+        let passed = self.turnstile.poll_pass(ticket, cost, cx);
+        if passed.is_pending() {
+            self.wake_flusher(); // the turn ends though nothing may be to be sent
+        }
+        passed
+    }
+
+    /// Waits until a step of someone who comes or goes fits into a turn.
+    pub(super) async fn pass(&self) {
+        let mut ticket = Ticket::default();
+        poll_fn(|cx| self.poll_pass(&mut ticket, STEP, cx)).await;
+    }
+
     /// Lets `f` at the core, and does what the core then asks for.
     pub(super) fn with_core<T>(self: &Rc<Self>, f: impl FnOnce(&mut Core) -> T) -> T {
         let result = f(&mut self.core.borrow_mut());
@@ -215,13 +235,14 @@ impl Shard {
         *self.flusher.borrow_mut() = Some(cx.waker().clone());
         let now = Instant::now();
         self.tick_bytes.set(0);
+        self.turnstile.turn();
         self.exchange(cx, now);
         self.write_dirty(now);
         // What was said just now is confirmed at once.
         self.exchange(cx, now);
         self.work(now);
         let core = self.core.borrow();
-        if core.has_dirty() || core.has_work() && !core.is_congested() {
+        if core.has_dirty() || core.has_work() && !core.is_congested() || self.turnstile.has_crowd() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

@@ -22,6 +22,7 @@ use super::carrier::Carrier;
 use super::core::{ConnectionId, Origin, PART_BYTES};
 use super::seats::Seat;
 use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
+use super::turnstile::{STEP, Ticket};
 use super::websocket::WebSocket;
 use super::wire::Wire;
 
@@ -67,6 +68,8 @@ pub(super) fn serve(shard: &Rc<Shard>, guest: Guest) {
         is_flushed: true,
         patience: None,
         drained: 0,
+        ticket: Ticket::default(),
+        has_ended: false,
         _seat: seat,
     });
 }
@@ -83,6 +86,10 @@ struct Task {
     patience: Option<Pin<Box<Sleep>>>,
     /// What was read and forgotten at the end.
     drained: usize,
+    /// What it waits with for its turn while it comes or goes.
+    ticket: Ticket,
+    /// Nothing more is read; it waits for its turn to go.
+    has_ended: bool,
     /// Dropped when all else is done.
     _seat: Seat,
 }
@@ -92,7 +99,12 @@ impl Future for Task {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<()> {
         if self.patience.is_none() {
-            ready!(self.poll_open(cx));
+            if !self.has_ended {
+                ready!(self.poll_open(cx));
+                self.has_ended = true;
+            }
+            let Task { shard, ticket, .. } = &mut *self;
+            ready!(shard.poll_pass(ticket, STEP, cx));
             // A client that does not read must not keep us.
             self.patience = Some(Box::pin(tokio::time::sleep(CLOSING_MAX)));
         }
@@ -117,6 +129,9 @@ impl Task {
     /// Serves until the core or the socket is done.
     fn poll_open(&mut self, cx: &mut Context) -> Poll<()> {
         self.wire.watch(cx);
+        if !self.wire.is_named.get() {
+            ready!(self.shard.poll_pass(&mut self.ticket, STEP, cx));
+        }
         let mut budget = self.shard.read_budget();
         loop {
             if self.wire.is_closing.get() || self.wire.is_broken.get() {

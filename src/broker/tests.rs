@@ -1,8 +1,10 @@
 //! The shell on real sockets: a broker and its clients on one thread, on free ports of the loopback.
 
 mod doors;
+mod access;
 mod logins;
 mod shards;
+mod turns;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

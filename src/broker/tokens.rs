@@ -386,4 +386,4 @@ fn hash(algorithm: &str) -> hmac::Algorithm {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

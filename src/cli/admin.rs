@@ -78,6 +78,9 @@ enum AdminCommand {
         /// Where clients of MQTT 5 are told to go.
         #[arg(long, value_name = "HOST:PORT")]
         server: Option<String>,
+        /// For good: they hear Server moved instead of Use another server.
+        #[arg(long)]
+        permanent: bool,
     },
     /// Print the node's metrics, as Prometheus reads them.
     Metrics,
@@ -107,8 +110,9 @@ impl AdminArgs {
                 let log = client.log(Log { filter: filter.clone() }).await;
                 log.map(|log| self.say(&log, || format!("{}\n", log.filter.as_deref().unwrap_or_default())))
             }
-            AdminCommand::Drain { server } => {
-                let done = client.drain(Drain { server: server.clone() }).await;
+            AdminCommand::Drain { server, permanent } => {
+                let drain = Drain { server: server.clone(), permanent: *permanent };
+                let done = client.drain(drain).await;
                 done.map(|done| self.say(&done, || format!("{}\n", done.done)))
             }
             AdminCommand::Metrics => client.metrics().await,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::log;
-use super::shard::Shard;
+use super::shard::{Leaving, Shard};
 use crate::admin::{Done, Drain, Kick, Log, Question, Vitals};
 use crate::broker::core::{Core, Kicked, ShardNumber};
 use crate::mqtt::Filter;
@@ -17,7 +17,7 @@ const GONE: &str = "the node is ending";
 
 impl Shard {
     /// Answers, or says why not.
-    pub(super) async fn answer(&self, question: Question, vitals: &Vitals) -> Result<Value, String> {
+    pub(super) async fn answer(&mut self, question: Question, vitals: &Vitals) -> Result<Value, String> {
         match question {
             Question::Sessions(query) => self.list_sessions(query).await,
             Question::Retained(query) => self.list_retained(query).await,
@@ -73,10 +73,14 @@ impl Shard {
         Ok(to_json(&Done { done: done.to_owned() }))
     }
 
-    fn drain(&self, drain: Drain, vitals: &Vitals) -> Value {
-        tracing::info!(server = drain.server, "the node drains");
+    fn drain(&mut self, drain: Drain, vitals: &Vitals) -> Value {
+        let Drain { server, permanent } = drain;
+        tracing::info!(server, permanent, "the node drains");
         vitals.drain();
-        self.broker.drain(drain.server);
+        self.broker.drain(server, permanent);
+        if self.leaving == Leaving::Not {
+            self.leaving = Leaving::Clients;
+        }
         to_json(&Done {
             done: "no more clients come in, and those that are here are sent elsewhere".to_owned(),
         })

@@ -15,7 +15,7 @@ use crate::admin::{Applied, Command, Vitals};
 use crate::broker::Broker;
 use crate::link::transport::{Identity, Links};
 use crate::settings::Durability;
-use crate::settings::report::NodeReport;
+use crate::settings::report::{LinkReport, NodeReport, VerdictStatus};
 use crate::store::{self, Found, Store};
 
 /// How often counters and levels are reported, which nobody announces.
@@ -59,6 +59,16 @@ pub(super) fn base_report(node: &str, incarnation: u64) -> NodeReport {
     NodeReport { node: node.to_owned(), version, incarnation, ..NodeReport::default() }
 }
 
+/// How far a node is that drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    Not,
+    /// Its clients are leaving.
+    Clients,
+    /// They are gone, and so are the links.
+    Done,
+}
+
 pub(super) struct Shard {
     /// Goes last, when it has taken the broker's last words.
     store: Option<Store>,
@@ -66,6 +76,7 @@ pub(super) struct Shard {
     links: Links,
     system: System,
     sys_interval_s: u16,
+    pub(super) leaving: Leaving,
     /// What does not change by itself; the rest is filled in for each report.
     base: NodeReport,
     cluster: String,
@@ -88,7 +99,9 @@ impl Shard {
         let cluster = document.settings.cluster.clone();
         let system = System::default();
         let sys_interval_s = document.settings.monitoring.sys_interval_s;
-        let mut shard = Self { store, broker, links, system, sys_interval_s, base, cluster, reports };
+        let leaving = Leaving::Not;
+        let mut shard =
+            Self { store, broker, links, system, sys_interval_s, leaving, base, cluster, reports };
         shard.note(&document);
         shard.publish();
         shard
@@ -125,6 +138,7 @@ impl Shard {
                     vitals.turn();
                     self.broker.refresh().await;
                     vitals.count(figures::figures(&self.broker));
+                    self.leave_peers().await;
                     self.system.publish(&self.broker, self.sys_interval_s, Instant::now().into_std());
                     self.publish();
                 }
@@ -134,6 +148,22 @@ impl Shard {
         self.broker.shutdown().await;
         self.links.shutdown().await;
         drop(self.store.take()); // returns when everything is written
+    }
+
+    /// Links leave a node that drains after its clients: what those published last still crosses.
+    async fn leave_peers(&mut self) {
+        let is_waited_for = |link: &LinkReport| {
+            let waiting = link.counters.sent.queued + link.counters.sent.in_flight;
+            link.connected.status == VerdictStatus::True && waiting > 0
+        };
+        if self.leaving == Leaving::Clients
+            && self.broker.levels().connections == 0
+            && !self.links.reports().iter().any(is_waited_for)
+        {
+            self.links.shutdown().await;
+            self.leaving = Leaving::Done;
+            tracing::info!("clients and links have left");
+        }
     }
 
     async fn handle(&mut self, command: Command, vitals: &Vitals) {
@@ -169,7 +199,9 @@ impl Shard {
         }
         self.apply_durability(document.settings.storage.durability);
         self.broker.apply_settings(&document.settings);
-        self.links.apply_settings(&document.settings);
+        if self.leaving != Leaving::Done {
+            self.links.apply_settings(&document.settings);
+        }
         self.note(&document);
         tracing::info!(settings = self.base.settings_hash, "runs new settings");
         let Document { unknown_fields, .. } = document;

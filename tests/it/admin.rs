@@ -14,30 +14,36 @@ use crate::clients::{Kind, Mosquitto, Paho, Post, Rumqttc, Who};
 use crate::harness::{Certificates, Clusters, MQLINK, SettingsExt, Up, free_port, settings, until};
 
 /// A node that logs everything into a file.
-struct Node {
+pub(crate) struct Node {
     child: Child,
     folder: TempDir,
-    port: u16,
-    probes: u16,
+    pub(crate) port: u16,
+    pub(crate) probes: u16,
 }
 
 const PASSWORD: &str = "s3cret-of-alice";
 const WRONG: &str = "s3cret-of-mallory";
 const PAYLOAD: &str = "s3cret-in-a-message";
+const WILL: &str = "s3cret-in-a-will";
 
 impl Node {
     fn start() -> Node {
         Node::start_with(settings().users(&[("alice", &format!("plain:{PASSWORD}"))]))
     }
 
-    fn start_with(settings: Settings) -> Node {
+    pub(crate) fn start_with(settings: Settings) -> Node {
+        Node::start_by(Command::new(MQLINK), settings)
+    }
+
+    /// Starts it through a command that ends by becoming it.
+    fn start_by(mut command: Command, settings: Settings) -> Node {
         let folder = TempDir::new().expect("a temporary folder");
         let probes = free_port();
         let port = settings.listeners[0].port;
         let config = folder.path().join("settings.json");
         std::fs::write(&config, serde_json::to_vec(&settings).expect("settings are JSON")).expect("writable");
         let log = File::create(folder.path().join("log")).expect("writable");
-        let child = Command::new(MQLINK)
+        let child = command
             .args(["--log", "trace", "--log-json", "broker", "--config"])
             .arg(&config)
             .arg("--admin-socket")
@@ -66,14 +72,14 @@ impl Node {
     }
 
     #[track_caller]
-    fn answer(&self, arguments: &[&str]) -> String {
+    pub(crate) fn answer(&self, arguments: &[&str]) -> String {
         let output = self.ask(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("output is text")
     }
 
     /// What a scraper gets.
-    fn scrape(&self) -> String {
+    pub(crate) fn scrape(&self) -> String {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.probes)).expect("it listens");
         stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: node\r\n\r\n").expect("it is open");
         let mut page = String::new();
@@ -122,6 +128,30 @@ fn a_drained_node_sends_its_clients_elsewhere() {
     let why = sub.gone();
     assert!(why.contains("Use another server"), "{why}");
     until("closed listeners", || std::net::TcpStream::connect(("127.0.0.1", node.port)).err());
+}
+
+/// Each connection is a file, and a process may have so many: beyond that nobody gets in, and all else works on.
+#[test]
+fn a_node_whose_files_are_used_up_still_answers_who_manages_it() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 400; exec \"$@\"", "sh", MQLINK]);
+    let node = Node::start_by(command, settings());
+    let mut sub = Paho.subscribe(&Who::at(node.port).named("early"), "t", 1);
+    let crowd: Vec<_> = (0..500).map(|_| std::net::TcpStream::connect(("127.0.0.1", node.port))).collect();
+    until("those that are closed at once", || {
+        let page = node.scrape();
+        let full = page
+            .lines()
+            .find(|line| line.starts_with("mqlink_listener_refused_total{") && line.contains("full"));
+        full.and_then(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).filter(|&count| count >= 200)
+    });
+    let probes = std::net::SocketAddr::from(([127, 0, 0, 1], node.probes));
+    assert!(crate::harness::get(probes, "/livez").expect("an answer").starts_with("HTTP/1.1 200 "));
+    assert!(node.answer(&["clients"]).contains("early "));
+    assert_eq!(sub.subscribe("u", 1), 1);
+    drop(crowd);
+    Paho.publish(&Who::at(node.port).named("late"), &[Post::new("t", "room again", 1)]);
+    assert_eq!(sub.next().payload, "room again");
 }
 
 #[test]
@@ -299,12 +329,16 @@ const LINK_PASSWORD: &str = "s3cret-of-a-link";
 const JWKS_SECRET: &str = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s";
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiAiYW5uIiwgImV4cCI6IDQxMDI0NDQ4MDB9.7fKG5_aSwr7CH9co8Zu3tJVUT287YUo_aQ7x5EGzFus";
 
+const SCRAM: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                     wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
 /// Every kind of secret that a node may hold or be shown, and every way in, with all that is logged anywhere in the process.
 #[test]
 fn no_log_holds_a_secret_whatever_comes_in() {
     let certificates = Certificates::new();
     let hashed = format!("$7$101$MDEyMzQ1Njc4OWFi${HASHED}+N6cR6JaUl22kyOezT4vgFZzRNUODVbwJMCRIfFS1o8A==");
-    let mut settings = settings().users(&[("alice", &format!("plain:{PASSWORD}")), ("bob", &hashed)]);
+    let mut settings =
+        settings().users(&[("alice", &format!("plain:{PASSWORD}")), ("bob", &hashed), ("carol", SCRAM)]);
     settings = settings.tls(certificates.server());
     settings.listeners.push(Listener::new("ws", Protocol::Ws, free_port()));
     settings.listeners.push(Listener::new("wss", Protocol::Wss, free_port()).with_tls(certificates.server()));
@@ -351,6 +385,7 @@ fn no_log_holds_a_secret_whatever_comes_in() {
         // refusals take their time
         {
             let who = who.clone().named(&format!("c{n}-{m}")).login(user, password);
+            let who = who.will(Post::new("last/words", WILL, 1));
             let (code, connection) = Paho.connect(&who);
             assert_eq!(code == 0, m < 3, "{user} at {n}: {code}");
             drop(connection);
@@ -387,7 +422,9 @@ fn no_log_holds_a_secret_whatever_comes_in() {
         PASSWORD,
         WRONG,
         PAYLOAD,
+        WILL,
         HASHED,
+        &SCRAM[SCRAM.len() - 20..],
         LINK_PASSWORD,
         JWKS_SECRET,
         TOKEN,
@@ -405,7 +442,7 @@ fn no_log_holds_a_secret_whatever_comes_in() {
 }
 
 /// Puts a document, and returns the whole answer.
-fn put(node: &Node, document: &serde_json::Value) -> String {
+pub(crate) fn put(node: &Node, document: &serde_json::Value) -> String {
     let body = document.to_string();
     let mut stream = std::os::unix::net::UnixStream::connect(node.socket()).expect("it listens");
     let head = format!("PUT /v1/settings HTTP/1.0\r\nHost: node\r\nContent-Length: {}\r\n\r\n", body.len());

@@ -27,6 +27,7 @@ mod settings;
 mod pod;
 mod cli;
 mod admin;
+mod leaving;
 mod crowds;
 mod image;
 mod operator;

@@ -32,7 +32,7 @@ fn users(users: Vec<User>) -> Settings {
     settings
 }
 
-async fn from(address: Ipv4Addr, broker: &Broker) -> Client {
+pub(super) async fn from(address: Ipv4Addr, broker: &Broker) -> Client {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((address, 0).into()).expect("an address of the loopback");
     let stream = socket.connect(([127, 0, 0, 1], port(broker, "mqtt")).into()).await.expect("it listens");

@@ -49,13 +49,12 @@ fn user(settings: &Jwt, token: &str) -> Option<String> {
     tokens.verify(token.as_bytes(), NOW_S).map(|claims| claims.username)
 }
 
-#[test]
-fn each_kind_of_key_verifies_its_own_signatures_and_no_others() {
-    let claims = json!({"sub": "ann", "exp": NOW_S + 60});
+/// A token with these claims by each kind of key, and the key as JWK.
+pub(in crate::broker) fn tokens_of_each_kind(claims: &Value) -> [(String, Value); 6] {
     let random = SystemRandom::new();
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
     let with_rsa = |algorithm: &str, padding: &'static dyn signature::RsaEncoding| {
-        sign(json!({"alg": algorithm}), &claims, |message| {
+        sign(json!({"alg": algorithm}), claims, |message| {
             let mut signature = vec![0; rsa.public_modulus_len()];
             rsa.sign(padding, &random, message, &mut signature).expect("a signature");
             signature
@@ -68,7 +67,7 @@ fn each_kind_of_key_verifies_its_own_signatures_and_no_others() {
     one_of_rsa["alg"] = json!("RS256");
     let ec = |algorithm, name: &str, curve: &str| {
         let pair = EcdsaKeyPair::generate(algorithm).expect("a key");
-        let token = sign(json!({"alg": name}), &claims, |message| {
+        let token = sign(json!({"alg": name}), claims, |message| {
             pair.sign(&random, message).expect("a signature").as_ref().to_vec()
         });
         let point = pair.public_key().as_ref();
@@ -76,15 +75,20 @@ fn each_kind_of_key_verifies_its_own_signatures_and_no_others() {
         (token, json!({"kty": "EC", "crv": curve, "x": base64(x), "y": base64(y)}))
     };
     let ed = Ed25519KeyPair::generate().expect("a key");
-    let with_ed = sign(json!({"alg": "EdDSA"}), &claims, |message| ed.sign(message).as_ref().to_vec());
-    let kinds = [
+    let with_ed = sign(json!({"alg": "EdDSA"}), claims, |message| ed.sign(message).as_ref().to_vec());
+    [
         (with_rsa("RS256", &signature::RSA_PKCS1_SHA256), one_of_rsa),
         (with_rsa("PS512", &signature::RSA_PSS_SHA512), rsa_jwk),
         ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, "ES256", "P-256"),
         ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING, "ES384", "P-384"),
         (with_ed, json!({"kty": "OKP", "crv": "Ed25519", "x": base64(ed.public_key())})),
-        (hs256(&claims), secret_jwk()),
-    ];
+        (hs256(claims), secret_jwk()),
+    ]
+}
+
+#[test]
+fn each_kind_of_key_verifies_its_own_signatures_and_no_others() {
+    let kinds = tokens_of_each_kind(&json!({"sub": "ann", "exp": NOW_S + 60}));
     for (at, (own, jwk)) in kinds.iter().enumerate() {
         let settings = settings(json!([jwk]));
         for (other, (token, _)) in kinds.iter().enumerate() {

@@ -17,7 +17,7 @@ pub(crate) use certificates::Certificates;
 pub(crate) use node::{Node, SettingsExt, settings};
 pub(crate) use ports::free_port;
 pub(crate) use process::{Process, alive, children, signal};
-pub(crate) use status::Status;
+pub(crate) use status::{Status, is_up};
 pub(crate) use up::{Clusters, Up};
 
 use crate::clients::PATIENCE;

@@ -1,0 +1,103 @@
+//! What a client that is in waits for while many come, shake hands or go at the same moment: not for all of them.
+//!
+//! The crowd's sockets are the test's own, and block: the system takes what they do while the broker, on the same thread, does
+//! not run. So all of it is there when it does, and how far it got when the bystander is answered is a count.
+
+use std::io::{ErrorKind, Read, Write};
+
+use rustls::ClientConnection;
+
+use super::*;
+
+/// Two turns of those who come and go: the bystander's packet is read in one and answered in the next, with some room.
+const BETWEEN: usize = 96;
+/// The same for handshakes, a step each.
+const HANDSHAKES_BETWEEN: usize = 12;
+
+fn open(broker: &Broker, name: &str, first: &[u8]) -> std::net::TcpStream {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port(broker, name))).expect("it listens");
+    stream.write_all(first).expect("it is open");
+    stream
+}
+
+fn hello(client_id: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    connect(client_id, None).encode(Version::V5, &mut bytes);
+    bytes
+}
+
+/// Sends a ping, and lets the broker run until it is answered.
+async fn ping(bystander: &mut Client) {
+    bystander.send(&[Packet::PingReq]).await;
+    assert_eq!(bystander.hear().await, "PingResp");
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_all_who_come_or_go() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        ping(&mut bystander).await;
+        let crowd: Vec<_> = (0..500).map(|n| open(&broker, "mqtt", &hello(&format!("c{n}")))).collect();
+        let accepted = || broker.door_figures().0[0].accepted as usize - 1;
+        ping(&mut bystander).await;
+        assert!(accepted() <= BETWEEN, "{} of 500 came first", accepted());
+        while broker.levels().sessions < 501 {
+            tokio::task::yield_now().await;
+        }
+
+        drop(crowd);
+        ping(&mut bystander).await;
+        let gone = 501 - broker.levels().connections;
+        assert!(gone <= BETWEEN, "{gone} of 500 went first");
+        while broker.levels().connections > 1 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_all_handshakes() {
+    run(|| async {
+        let papers = Papers::new();
+        let mut settings = plain_settings();
+        settings.listeners.push(listener("mqtts", Some(papers.server_tls(ClientAuth::None))));
+        let broker = Broker::start(&settings);
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(papers.ca_pem.as_bytes()).expect("PEM")).expect("a CA");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        let config = Arc::new(config);
+        let hello = || {
+            let name = ServerName::try_from("localhost").expect("a name");
+            let mut bytes = Vec::new();
+            let mut session = ClientConnection::new(Arc::clone(&config), name).expect("a session");
+            session.write_tls(&mut bytes).expect("a ClientHello");
+            bytes
+        };
+        let mut crowd: Vec<_> = (0..60).map(|_| open(&broker, "mqtts", &hello())).collect();
+        for stream in &crowd {
+            stream.set_nonblocking(true).expect("it is open");
+        }
+        let mut count_answered = || {
+            crowd.retain_mut(|stream| match stream.read(&mut [0; 4_096]) {
+                Ok(count) => count == 0,
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            });
+            60 - crowd.len()
+        };
+        // All are in the door before the first has its answer, so that nothing but handshakes is left to do.
+        while broker.door_figures().0[1].accepted < 60 && count_answered() < 1 {
+            tokio::task::yield_now().await;
+        }
+        let before = count_answered();
+        ping(&mut bystander).await;
+        let between = count_answered() - before;
+        assert!(between <= HANDSHAKES_BETWEEN, "{between} of 60 shook hands first");
+        while count_answered() < 60 {
+            tokio::task::yield_now().await;
+        }
+    });
+}

@@ -1,0 +1,140 @@
+//! What those who come and go may cost those who are there, in one turn of a shard.
+//!
+//! A shard's tasks run one after the other, and what is written leaves once per turn: thousands who connect, shake hands or
+//! leave at the same moment would make one turn of all of them, and who is served would wait for its end, twice. So each
+//! such step asks here first, and what a turn has no room for waits for the next, first come first served. It costs nobody
+//! a place in line, and nothing where there is no crowd.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+/// What fits into a turn, in steps of some ten microseconds. The last step may exceed it.
+const TURN: u32 = 32;
+/// A step of a handshake: keys are exchanged and something is signed.
+pub(super) const HANDSHAKE: u32 = 8;
+/// Any other: accepting a socket, reading CONNECT, closing.
+pub(super) const STEP: u32 = 1;
+
+/// The place of someone who waits.
+#[derive(Debug, Default)]
+pub(super) struct Ticket(Option<u64>);
+
+/// Where those who come and go ask.
+#[derive(Debug)]
+pub(super) struct Turnstile {
+    left: Cell<u32>,
+    waiting: RefCell<VecDeque<(u32, Waker)>>,
+    /// Tickets below this have had their turn; that of the first who waits is this.
+    served: Cell<u64>,
+}
+
+impl Turnstile {
+    pub(super) fn new() -> Turnstile {
+        Turnstile { left: Cell::new(TURN), waiting: RefCell::default(), served: Cell::new(0) }
+    }
+
+    /// Ready when a step that costs so much may be taken; the ticket is then spent. Who drops it while waiting gives its part
+    /// of one turn away.
+    pub(super) fn poll_pass(&self, ticket: &mut Ticket, cost: u32, cx: &Context) -> Poll<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        match ticket.0 {
+            None if waiting.is_empty() && self.left.get() > 0 => {
+                self.left.set(self.left.get().saturating_sub(cost));
+                return Poll::Ready(());
+            }
+            None => {
+                ticket.0 = Some(self.served.get() + waiting.len() as u64);
+                waiting.push_back((cost, cx.waker().clone()));
+            }
+            Some(number) if number < self.served.get() => {
+                ticket.0 = None;
+                return Poll::Ready(());
+            }
+            Some(number) => {
+                if let Some((_, waker)) = waiting.get_mut((number - self.served.get()) as usize) {
+                    waker.clone_from(cx.waker());
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// True if somebody waits for the next turn.
+    pub(super) fn has_crowd(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// A turn begins: as many as fit into it may pass.
+    pub(super) fn turn(&self) {
+        let (mut left, mut waiting) = (TURN, self.waiting.borrow_mut());
+        while left > 0
+            && let Some((cost, waker)) = waiting.pop_front()
+        {
+            left = left.saturating_sub(cost);
+            self.served.set(self.served.get() + 1);
+            waker.wake();
+        }
+        self.left.set(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets everyone of a crowd try once.
+    fn pass(turnstile: &Turnstile, crowd: &mut [Ticket], cost: u32) -> Vec<usize> {
+        let cx = Context::from_waker(Waker::noop());
+        let tried = crowd.iter_mut().map(|ticket| turnstile.poll_pass(ticket, cost, &cx));
+        tried.enumerate().filter_map(|(who, passed)| passed.is_ready().then_some(who)).collect()
+    }
+
+    fn crowd(of: usize) -> Vec<Ticket> {
+        (0..of).map(|_| Ticket::default()).collect()
+    }
+
+    #[test]
+    fn a_turn_has_room_for_so_many_and_the_next_goes_on_where_it_ended() {
+        let turnstile = Turnstile::new();
+        let mut those = crowd(100);
+        let room = TURN as usize;
+        assert_eq!(pass(&turnstile, &mut those, STEP), (0..room).collect::<Vec<_>>());
+        those.drain(..room);
+        for _ in 0..2 {
+            assert_eq!(pass(&turnstile, &mut those, STEP), [0; 0]);
+            turnstile.turn();
+            assert_eq!(pass(&turnstile, &mut those, STEP), (0..room).collect::<Vec<_>>());
+            those.drain(..room);
+        }
+        turnstile.turn();
+        assert_eq!(pass(&turnstile, &mut those, STEP), [0, 1, 2, 3]);
+        assert!(!turnstile.has_crowd());
+    }
+
+    #[test]
+    fn nobody_overtakes_and_those_who_gave_up_hold_up_nobody() {
+        let turnstile = Turnstile::new();
+        let mut first = crowd(TURN as usize + 2);
+        pass(&turnstile, &mut first, STEP);
+        let mut second = crowd(TURN as usize);
+        assert_eq!(pass(&turnstile, &mut second, STEP), [0; 0]);
+        drop(first); // with the places of two who wait
+        turnstile.turn();
+        let mut third = crowd(1);
+        assert_eq!(pass(&turnstile, &mut third, STEP), [0; 0]);
+        assert_eq!(pass(&turnstile, &mut second, STEP).len(), TURN as usize - 2);
+        turnstile.turn();
+        assert_eq!(pass(&turnstile, &mut third, STEP), [0]);
+    }
+
+    #[test]
+    fn handshakes_are_few_to_a_turn() {
+        let turnstile = Turnstile::new();
+        let mut those = crowd(10);
+        let at_once = (TURN / HANDSHAKE) as usize;
+        assert_eq!(pass(&turnstile, &mut those, HANDSHAKE).len(), at_once);
+        turnstile.turn();
+        assert_eq!(pass(&turnstile, &mut those[at_once..], HANDSHAKE).len(), at_once);
+    }
+}
