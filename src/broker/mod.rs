@@ -109,6 +109,7 @@ fn open_shard(settings: &Settings, mesh: Option<Mesh>, common: Common) -> Rc<Sha
         shard.spawn(poll_fn(move |cx| flusher.poll_flush(cx))),
         shard.spawn(keep_time(Rc::clone(&shard))),
         shard.spawn(heed_memory(Rc::clone(&shard))),
+        shard.spawn(Rc::clone(&shard).take_turns()),
     ];
     shard.apply(settings);
     shard

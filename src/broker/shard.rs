@@ -69,6 +69,8 @@ pub(super) struct Shard {
     tick_bytes: Cell<usize>,
     /// What those who come and go wait at.
     turnstile: Turnstile,
+    /// Somebody waits there.
+    crowd: Notify,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
     /// The other shards, if there are any.
@@ -103,6 +105,7 @@ impl Shard {
             store: RefCell::new(None),
             tick_bytes: Cell::new(0),
             turnstile: Turnstile::new(),
+            crowd: Notify::new(),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
             mesh,
@@ -179,9 +182,20 @@ impl Shard {
     pub(super) fn poll_pass(&self, ticket: &mut Ticket, cost: u32, cx: &Context) -> Poll<()> {
         let passed = self.turnstile.poll_pass(ticket, cost, cx);
         if passed.is_pending() {
-            self.wake_flusher(); // the turn ends though nothing may be to be sent
+            self.crowd.notify_one();
         }
         passed
+    }
+
+    /// Begins a turn for those who come and go after each look at the sockets: who is here has been heard by then.
+    pub(super) async fn take_turns(self: Rc<Self>) {
+        loop {
+            self.crowd.notified().await;
+            while self.turnstile.has_crowd() {
+                tokio::task::yield_now().await; // until the sockets were looked at
+                self.turnstile.turn();
+            }
+        }
     }
 
     /// Waits until a step of someone who comes or goes fits into a turn.
@@ -235,14 +249,13 @@ impl Shard {
         *self.flusher.borrow_mut() = Some(cx.waker().clone());
         let now = Instant::now();
         self.tick_bytes.set(0);
-        self.turnstile.turn();
         self.exchange(cx, now);
         self.write_dirty(now);
         // What was said just now is confirmed at once.
         self.exchange(cx, now);
         self.work(now);
         let core = self.core.borrow();
-        if core.has_dirty() || core.has_work() && !core.is_congested() || self.turnstile.has_crowd() {
+        if core.has_dirty() || core.has_work() && !core.is_congested() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

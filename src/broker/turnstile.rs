@@ -1,9 +1,9 @@
 //! What those who come and go may cost those who are there, in one turn of a shard.
 //!
-//! A shard's tasks run one after the other, and what is written leaves once per turn: thousands who connect, shake hands or
-//! leave at the same moment would make one turn of all of them, and who is served would wait for its end, twice. So each
-//! such step asks here first, and what a turn has no room for waits for the next, first come first served. It costs nobody
-//! a place in line, and nothing where there is no crowd.
+//! A shard's tasks run one after the other, and it looks at its sockets only now and then: thousands who connect, shake hands
+//! or leave at the same moment would all have their way before who is served is heard again. So each such step asks here
+//! first, and what a turn, from one look at the sockets to the next, has no room for waits for the next one, first come first
+//! served. It costs nobody a place in line, and nothing where there is no crowd.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

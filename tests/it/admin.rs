@@ -87,7 +87,7 @@ impl Node {
         page.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("it is there")
     }
 }

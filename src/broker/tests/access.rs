@@ -179,7 +179,7 @@ fn each_name_of_a_certificate_can_be_the_user_name() {
         broker.apply_settings(&settings);
         let mut client = papers.open(&broker, true).await;
         client.hello("c", None).await;
-        assert_eq!(client.hear().await, "CONNACK BadUserNameOrPassword");
+        assert_eq!(client.hear().await, "CONNACK NotAuthorized");
     });
 }
 
@@ -222,7 +222,7 @@ fn rules_are_for_users_client_ids_certificates_and_addresses() {
         let mut certified = papers.open(&broker, true).await;
         certified.hello("c3", None).await;
         assert_eq!(certified.hear().await, "CONNACK Success");
-        let mut near = super::logins::from([127, 0, 0, 2].into(), &broker).await;
+        let mut near = logins::from([127, 0, 0, 2].into(), &broker).await;
         near.hello("c4", None).await;
         assert_eq!(near.hear().await, "CONNACK Success");
         let topics = ["user", "id", "certificate", "address"];
