@@ -156,14 +156,16 @@ impl World {
             let mut dirty = std::mem::take(&mut self.dirty);
             self.core.take_dirty(&mut dirty);
             for &id in &dirty {
-                let bytes = self.core.outgoing(id);
-                let length = bytes.len();
-                self.acks.clear();
-                if self.qos != QoS::AtMostOnce && self.subscribers.contains(&id) {
-                    acknowledge(bytes, &mut self.acks);
+                while self.core.waiting(id) > 0 {
+                    let bytes = self.core.outgoing(id);
+                    let length = bytes.len();
+                    self.acks.clear();
+                    if self.qos != QoS::AtMostOnce && self.subscribers.contains(&id) {
+                        acknowledge(bytes, &mut self.acks);
+                    }
+                    self.core.handle_written(id, length, self.now);
+                    self.core.handle_bytes(id, &self.acks, self.now);
                 }
-                self.core.handle_written(id, length, self.now);
-                self.core.handle_bytes(id, &self.acks, self.now);
             }
             self.dirty = dirty;
         }

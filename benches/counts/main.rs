@@ -176,14 +176,16 @@ impl World {
         while core.has_dirty() {
             core.take_dirty(&mut self.dirty);
             for &id in &self.dirty {
-                let bytes = core.outgoing(id);
-                let length = bytes.len();
-                self.acks.clear();
-                if self.subscribers.contains(&(shard, id)) {
-                    acknowledge(bytes, &mut self.acks);
+                while core.waiting(id) > 0 {
+                    let bytes = core.outgoing(id);
+                    let length = bytes.len();
+                    self.acks.clear();
+                    if self.subscribers.contains(&(shard, id)) {
+                        acknowledge(bytes, &mut self.acks);
+                    }
+                    core.handle_written(id, length, self.now);
+                    core.handle_bytes(id, &self.acks, self.now);
                 }
-                core.handle_written(id, length, self.now);
-                core.handle_bytes(id, &self.acks, self.now);
             }
         }
     }

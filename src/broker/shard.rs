@@ -306,22 +306,33 @@ impl Shard {
             return wire.wake();
         };
         let mut core = self.core.borrow_mut();
-        let waiting = core.outgoing(id).len();
+        let mut waiting = core.waiting(id);
         if waiting == 0 {
             return; // its task was faster, and may have said goodbye: to write nothing would be an error now
         }
-        match plain.try_write(core.outgoing(id)) {
-            Ok(count) => {
-                core.handle_written(id, count, now);
-                if wire.is_paused.get() {
-                    wire.wake();
+        // No more than there was: what was sent may bring more, which is for the next tick.
+        while waiting > 0 {
+            let piece = core.outgoing(id);
+            let length = piece.len();
+            match plain.try_write(piece) {
+                Ok(count) => {
+                    core.handle_written(id, count, now);
+                    waiting = waiting.saturating_sub(count);
+                    if wire.is_paused.get() {
+                        wire.wake();
+                    }
+                    if count < length {
+                        break;
+                    }
                 }
-                if count == waiting && !wire.is_closing.get() {
-                    return;
+                Err(error) => {
+                    wire.is_broken.set(error.kind() != ErrorKind::WouldBlock);
+                    break;
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => wire.is_broken.set(true),
+        }
+        if waiting == 0 && !wire.is_closing.get() {
+            return;
         }
         wire.must_write.set(true);
         wire.wake();

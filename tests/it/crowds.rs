@@ -1,13 +1,13 @@
 //! A bystander among hostile crowds, in small: how fast it is served is for `make soak`, that it is served is for here.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use mqlink::settings::{Listener, Protocol, Settings};
 
 use crate::admin::{Node, put};
 use crate::clients::{Kind, Paho, Post, Who};
-use crate::harness::{Certificates, MQLINK, get, settings, until};
+use crate::harness::{Certificates, MQLINK, free_port, get, settings, until};
 
 const CONNECTIONS: usize = 300;
 /// What is to happen while the bystander is served.
@@ -27,9 +27,13 @@ const PHASES: [&str; 11] = [
 
 /// Two free ports, one above the other.
 fn two_ports() -> u16 {
-    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let mut ports = std::iter::repeat_with(crate::harness::free_port);
-    ports.find(|&port| port < u16::MAX && is_free(port + 1)).expect("it is endless")
+    let mut below = free_port();
+    loop {
+        match free_port() {
+            port if port == below + 1 => return below,
+            port => below = port,
+        }
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ use bystander::Felt;
 /// How many connections one crowd holds at most.
 const CROWD_MAX: usize = 20_000;
 /// What lets a process run before others, the best first: crowds must not keep a bystander waiting for the processor.
-const AHEAD: [&[&str]; 2] = [&["chrt", "--fifo", "1"], &["nice", "-n", "-10"]];
+const AHEAD: [&[&str]; 2] = [&["chrt", "--fifo", "2"], &["nice", "-n", "-10"]];
 
 /// The head of the table.
 const HEAD: &str = "| meanwhile | messages | lost | p50 ms | p99 ms | p99.9 ms | most ms | newcomers in after, p50 / most ms \

@@ -12,6 +12,7 @@ use super::SessionId;
 use super::access::{Origin, Principal, Proof, Rules};
 use super::aliases::Aliases;
 use super::exchange::Exchange;
+use super::outbox::Outbox;
 use super::publish::Uncompleted;
 use super::recipients::Recipients;
 use super::session::Will;
@@ -104,9 +105,8 @@ pub(super) struct Connection {
     pub(super) version: Version,
     pub(super) state: State,
     pub(super) is_dirty: bool,
-    /// Bytes to send; `sent` of them are gone already.
-    pub(super) out: Vec<u8>,
-    pub(super) sent: usize,
+    /// Bytes to send.
+    pub(super) out: Outbox,
     /// Bytes of answers that went into `out`, less all bytes that were sent since: `out` exceeds what deliveries may fill
     /// by no more than this.
     pub(super) owed: usize,
@@ -160,8 +160,7 @@ impl Connection {
             version: Version::V3,
             state: State::AwaitConnect,
             is_dirty: false,
-            out: Vec::new(),
-            sent: 0,
+            out: Outbox::default(),
             owed: 0,
             unanswered: 0,
             uncompleted: VecDeque::new(),
@@ -241,28 +240,13 @@ impl Connection {
     /// How many bytes wait to be sent.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.waiting()
     }
 
-    /// Notes that the first `count` waiting bytes are gone. If none are left, gives up the buffer, for others to use unless it
-    /// is too large to be kept.
+    /// Notes that the first `count` waiting bytes are gone, and gives up a buffer that this leaves empty.
     pub(super) fn written(&mut self, count: usize) -> Option<Vec<u8>> {
-        self.sent += count;
-        self.owed = self.owed.saturating_sub(count);
-        if self.sent >= self.out.len() {
-            (self.sent, self.owed) = (0, 0);
-            let mut buffer = std::mem::take(&mut self.out);
-            buffer.clear();
-            return Some(buffer).filter(|buffer| (1..=OUT_KEPT).contains(&buffer.capacity()));
-        }
-        if self.sent > OUT_KEPT.max(self.waiting()) {
-            // Half of it at least: moving the rest costs no more than sending did.
-            self.out.drain(..self.sent);
-            self.sent = 0;
-        }
-        None
+        let buffer = self.out.remove(count);
+        self.owed = if self.waiting() == 0 { 0 } else { self.owed.saturating_sub(count) };
+        buffer
     }
 }
-
-/// The capacity of the largest buffer that is kept for others, and how many sent bytes may lie before few waiting ones.
-const OUT_KEPT: usize = 64 * 1024;

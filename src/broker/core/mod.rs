@@ -27,6 +27,7 @@ mod aliases;
 mod delivery;
 mod ring;
 mod session;
+mod outbox;
 mod connection;
 mod wires;
 mod wheel;
@@ -464,9 +465,14 @@ impl Core {
         self.wires.has_dirty()
     }
 
-    /// The bytes that a connection has to send.
+    /// The first bytes that a connection has to send: whole packets, and none only if it has none to send.
     pub fn outgoing(&self, id: ConnectionId) -> &[u8] {
-        self.wires.get(id).map_or(&[], |connection| &connection.out[connection.sent..])
+        self.wires.get(id).map_or(&[], |connection| connection.out.first())
+    }
+
+    /// How many bytes a connection has to send.
+    pub fn waiting(&self, id: ConnectionId) -> usize {
+        self.wires.get(id).map_or(0, Connection::waiting)
     }
 
     /// The first `count` outgoing bytes are sent.

@@ -87,7 +87,7 @@ impl Wires {
     /// Lets `write` append to a connection's buffer.
     #[inline]
     pub(super) fn send(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        self.append(id, |connection| write(&mut connection.out));
+        self.append(id, |connection| write(&mut connection.out.open));
     }
 
     /// Lets `write` append to the buffer of a connection, which has one then.
@@ -97,12 +97,14 @@ impl Wires {
         if connection.serial != id.serial {
             return;
         }
-        if connection.out.capacity() == 0 {
-            connection.out = take_buffer(&mut self.buffers, &mut self.buffers_bytes);
+        if connection.out.open.capacity() == 0 {
+            connection.out.open = take_buffer(&mut self.buffers, &mut self.buffers_bytes);
         }
-        let before = connection.out.len();
+        let before = connection.out.open.len();
         write(connection);
-        if connection.out.len() > before && !connection.is_dirty {
+        let is_more = connection.out.open.len() > before;
+        connection.out.seal();
+        if is_more && !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(id);
         }
@@ -131,8 +133,8 @@ impl Wires {
                 Offered::Slow(to.waiting())
             } else {
                 match to.alias(bytes.len(), || topic_of(bytes)) {
-                    None => to.out.extend_from_slice(bytes),
-                    Some(alias) => alias.append(bytes, &mut to.out),
+                    None => to.out.open.extend_from_slice(bytes),
+                    Some(alias) => alias.append(bytes, &mut to.out.open),
                 }
                 Offered::Sent(to.waiting())
             };
@@ -150,8 +152,8 @@ impl Wires {
         dup: bool,
     ) {
         self.append(id, |to| match to.alias(frame.len(), || frame.topic()) {
-            None => frame.append_to(&mut to.out, packet_id, dup),
-            Some(alias) => frame.append_aliased(alias, &mut to.out, packet_id, dup),
+            None => frame.append_to(&mut to.out.open, packet_id, dup),
+            Some(alias) => frame.append_aliased(alias, &mut to.out.open, packet_id, dup),
         });
     }
 
@@ -165,13 +167,13 @@ impl Wires {
             if matches!(to.state, State::Closed) {
                 return;
             }
-            let before = to.out.len();
-            write(&mut to.out);
-            let length = to.out.len() - before;
+            let before = to.out.open.len();
+            write(&mut to.out.open);
+            let length = to.out.open.len() - before;
             is_sent = length <= to.packet_bytes_max;
             match is_sent {
                 true => to.owed += length,
-                false => to.out.truncate(before),
+                false => to.out.open.truncate(before),
             }
         });
         is_sent
