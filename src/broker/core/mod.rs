@@ -472,7 +472,7 @@ impl Core {
 
     /// How many bytes a connection has to send.
     pub fn waiting(&self, id: ConnectionId) -> usize {
-        self.wires.get(id).map_or(0, Connection::waiting)
+        self.wires.get(id).map_or(0, |connection| connection.waiting())
     }
 
     /// The first `count` outgoing bytes are sent.

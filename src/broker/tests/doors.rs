@@ -165,7 +165,9 @@ fn a_load_balancer_says_who_the_client_is_if_it_is_trusted() {
         settings.listeners[0].proxy_protocol = trusted("10.0.0.0/8");
         broker.apply_settings(&settings);
         let mut client = Client::open(&broker).await;
-        let _ = client.stream.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 5 1883\r\n").await;
+        let mut bytes = b"PROXY TCP4 192.0.2.7 10.0.0.1 5 1883\r\n".to_vec();
+        connect("a", None).encode(Version::V5, &mut bytes);
+        let _ = client.stream.write_all(&bytes).await; // it may be closed already
         assert_eq!(client.hear().await, "the end");
     });
 }
