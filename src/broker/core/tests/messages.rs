@@ -399,7 +399,7 @@ fn who_has_nothing_to_read_holds_no_buffer() {
     for _ in 0..100 {
         w.publish(a, "t", 1, &"x".repeat(500));
     }
-    let room = |w: &World, id| w.core.wires.get(id).expect("it is open").out.capacity();
+    let room = |w: &World, id| w.core.wires.get(id).expect("it is open").out.open.capacity();
     assert!(room(&w, a) > 0 && room(&w, b) > 0);
     for id in [a, b] {
         w.heard(id);
