@@ -5,8 +5,9 @@
 //! come back into the loop). Decisions are synchronous and emit writes as values; only `write` touches the API server.
 //!
 //! What holds:
-//! - Nothing is decided before every watch has delivered its list and every Secret that is named was asked for, nor by two
-//!   operators at a time ([`Lease`]).
+//! - Nothing is decided before every watch has delivered its list and every Secret that is named was asked for (for a second),
+//!   nor by two operators at a time ([`Lease`]).
+//! - What the server answered to a write counts at once; a watch that shows something older is not believed.
 //! - Writes are server-side applies by one field manager, of objects that differ from what they should be. An operator that
 //!   starts over what another one left writes nothing.
 //! - What is minted is kept in Secrets of the objects that it belongs to; losing one means new credentials, not an outage.
@@ -22,6 +23,7 @@ mod build;
 mod nodes;
 mod shelf;
 mod picture;
+mod places;
 mod ledger;
 mod events;
 mod rollout;

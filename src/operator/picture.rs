@@ -17,20 +17,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::{
-    Kind, MANAGED_BY, MINTED, OWN, Object, ObjectId, RESERVED_PORTS, link_secret, link_service,
-    listener_service, matches, minted_secret, node_name, nodes_service, selector_text, settings_secrets,
+    Kind, MANAGED_BY, MINTED, OWN, Object, ObjectId, link_secret, matches, minted_secret, settings_secrets,
 };
 use super::nodes::{NodeId, Pod};
 use super::shelf::{Shelf, named_in};
 use super::watch::Source;
 use super::write::MANAGER;
-use crate::api::refs::{ServiceTemplate, ServiceType};
-use crate::api::{API_VERSION, ClusterLink, MqttCluster, values};
-use crate::plan::{Key, Minted, Placement, Plan, Sealed, Unreadable, World};
+use crate::api::{API_VERSION, ClusterLink, MqttCluster};
+use crate::plan::{Key, Minted, Plan, Sealed, Unreadable, World};
 use crate::settings;
-
-/// The address that listeners bind in pods: every one, of both families.
-const BIND: &str = "::";
 
 /// An object that the operator made, as it is.
 #[derive(Clone, Debug)]
@@ -465,51 +460,6 @@ impl Picture {
         serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
     }
 
-    fn placement(&self, key: &Key, cluster: &MqttCluster) -> Placement {
-        let listeners = cluster.spec.client_listeners();
-        let of_listener = |listener: &crate::api::cluster::Listener| {
-            let service = listener_service(&key.name, &listener.name);
-            let address = self.address(&key.namespace, service, listener.port, listener.service.as_ref())?;
-            Some((listener.name.clone(), address))
-        };
-        let link = cluster.spec.link_listener.as_ref();
-        let is_advertised =
-            link.is_some_and(|link| link.advertised_address.as_ref().is_some_and(|it| !it.is_empty()));
-        let link_port = cluster.spec.link_port().filter(|_| !is_advertised);
-        let link_address = link_port.and_then(|port| {
-            let template = link.and_then(|link| link.service.as_ref());
-            self.address(&key.namespace, link_service(&key.name), port, template)
-        });
-        Placement {
-            bind: BIND.to_owned(),
-            listener_addresses: listeners.iter().filter_map(of_listener).collect(),
-            link_address,
-            admin: true,
-            nodes: self.node_names(key, cluster),
-            selector: Some(selector_text(cluster)),
-            services: self.services(key, cluster),
-            reserved_ports: RESERVED_PORTS.to_vec(),
-            ..Placement::default()
-        }
-    }
-
-    /// The nodes that there should be: as many as were asked for when the spec was last accepted.
-    fn node_names(&self, key: &Key, cluster: &MqttCluster) -> Vec<String> {
-        let applied = self.stateful_set(key).and_then(|found| found.body["spec"]["replicas"].as_i64());
-        let wanted = cluster.spec.replicas.unwrap_or(1);
-        let count = applied.and_then(|count| i32::try_from(count).ok()).unwrap_or(wanted);
-        (0..count).map(|index| node_name(&key.name, index)).collect()
-    }
-
-    fn stateful_set(&self, cluster: &Key) -> Option<&Found> {
-        let id = ObjectId {
-            kind: Kind::StatefulSet,
-            namespace: cluster.namespace.clone(),
-            name: cluster.name.clone(),
-        };
-        self.children.get(&id)
-    }
-
     /// The pods that the StatefulSets of clusters made, with the nodes in them.
     pub(super) fn pods(&self) -> impl Iterator<Item = (NodeId, &Pod)> {
         self.clusters.iter().flat_map(move |(key, cluster)| {
@@ -520,45 +470,6 @@ impl Picture {
                 (pod.owner.is_some() && pod.owner.as_ref() == own).then_some((id, pod))
             })
         })
-    }
-
-    /// The Services that a cluster asks for, and whether it has them.
-    fn services(&self, key: &Key, cluster: &MqttCluster) -> BTreeMap<String, bool> {
-        let listeners = cluster.spec.client_listeners();
-        let names = listeners.iter().map(|listener| listener_service(&key.name, &listener.name));
-        let link = cluster.spec.link_port().map(|_| link_service(&key.name));
-        let names = names.chain([nodes_service(&key.name)]).chain(link);
-        names
-            .map(|name| {
-                let id =
-                    ObjectId { kind: Kind::Service, namespace: key.namespace.clone(), name: name.clone() };
-                let owner = self.children.get(&id).and_then(|found| found.owner.as_ref());
-                (name, owner.is_some() && owner == cluster.metadata.uid.as_ref())
-            })
-            .collect()
-    }
-
-    /// Where a Service is reached: behind a load balancer once that has an address, else by its name. One that is not there (yet,
-    /// or because somebody deleted it) is reached as the one will be that takes its place.
-    fn address(
-        &self,
-        namespace: &str,
-        name: String,
-        port: i32,
-        template: Option<&ServiceTemplate>,
-    ) -> Option<String> {
-        let port = u16::try_from(port).ok()?;
-        let id = ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name };
-        let service = self.children.get(&id).map_or(&Value::Null, |found| &*found.body);
-        let is_balanced = match service["spec"]["type"].as_str() {
-            Some(type_) => type_ == "LoadBalancer",
-            None => template.and_then(|it| it.type_) == Some(ServiceType::LoadBalancer),
-        };
-        if !is_balanced {
-            return Some(values::join_host_port(&format!("{}.{namespace}.svc", id.name), port));
-        }
-        let ingress = &service["status"]["loadBalancer"]["ingress"][0];
-        Some(values::join_host_port(ingress["hostname"].as_str().or(ingress["ip"].as_str())?, port))
     }
 }
 
