@@ -100,7 +100,12 @@ fn an_operator_that_cannot_reach_the_server_stops_and_another_takes_over() {
 fn a_lease_that_somebody_deletes_stays_with_its_holder() {
     play_on(async |server, scene| {
         scene.create_sample().await;
-        let options = Options { lease: scene.lease("first"), ..scene.options() };
+        // Who waits looks many times between two renewals.
+        let lease = |holder: &str, beat_ms| {
+            let pace = Pace { life: Duration::from_secs(6), beat: Duration::from_millis(beat_ms) };
+            Some(Lease { namespace: scene.namespace.clone(), holder: holder.to_owned(), pace })
+        };
+        let options = Options { lease: lease("first", 1_500), ..scene.options() };
         let vitals = options.vitals.clone();
         let mut first = Operator::start(scene.client.clone(), options);
         first.settles().await;
@@ -110,12 +115,12 @@ fn a_lease_that_somebody_deletes_stays_with_its_holder() {
             counted.fetch_add(1, Relaxed);
             request
         });
-        let options = Options { lease: scene.lease("second"), ..scene.options() };
+        let options = Options { lease: lease("second", 50), ..scene.options() };
         let waits = options.vitals.clone();
         let _second = Operator::start(client, options);
         let leases: Api<Object> = Api::namespaced(scene.client.clone(), &scene.namespace);
-        for round in 0..5 {
-            // The second one has seen it, and looks again and again when it is gone.
+        for round in 0..3 {
+            // The second one has seen it.
             let enough = looks.load(Relaxed) + 4;
             while looks.load(Relaxed) < enough {
                 let _ = scene.holder().await;
