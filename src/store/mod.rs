@@ -33,14 +33,11 @@ pub(crate) use batch::{Waiting, Waitings};
 pub use engine::StoreError;
 #[cfg(fuzzing)]
 pub use journal::{Scan, scan};
-pub use op::{Op, SessionKey, Stored, StoredSession};
+pub use op::{NUMBER_MAX, Op, SessionKey, Stored, StoredSession};
 pub use partition::{PARTITIONS, Partition, Token};
 #[cfg(any(test, fuzzing))]
 pub use shelf::Shelf;
 pub use writer::{Client, Event, Listener, Store};
-
-/// No session number and no ordinal gets as large: who finds a larger one has found damage, and may reckon with smaller ones.
-pub const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// What an acknowledgement means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

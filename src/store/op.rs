@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use super::Partition;
 
+/// No session number and no ordinal gets as large: who finds a larger one has found damage, and may reckon with smaller ones.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// Names a stored session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
