@@ -195,6 +195,28 @@ mod tests {
         }
     }
 
+    /// Defaults are resolved when a spec is read: in an object they would stay what they once were.
+    #[test]
+    fn the_definitions_write_no_default_into_objects_but_what_scaling_needs() {
+        fn defaults(schema: &Value, path: &str, found: &mut Vec<String>) {
+            if schema
+                .get("default")
+                .is_some_and(|default| schema["type"].is_string() && !default["type"].is_string())
+            {
+                found.push(path.to_owned());
+            }
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                defaults(property, &format!("{path}.{name}"), found);
+            }
+            if let Some(items) = schema.get("items") {
+                defaults(items, path, found);
+            }
+        }
+        let mut found = Vec::new();
+        Kind::ALL.iter().for_each(|kind| defaults(schema(*kind), kind.as_str(), &mut found));
+        assert_eq!(found, ["MqttCluster.spec.replicas"]);
+    }
+
     #[test]
     fn schemas_are_structural() {
         for kind in Kind::ALL {

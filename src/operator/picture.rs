@@ -24,7 +24,7 @@ use super::shelf::{Shelf, named_in};
 use super::watch::Source;
 use super::write::MANAGER;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster};
-use crate::plan::{Key, Minted, Plan, Sealed, Unreadable, World};
+use crate::plan::{INVITATION, Key, Minted, MintedCredential, MintedLink, Plan, Sealed, Unreadable, World};
 use crate::settings;
 
 /// An object that the operator made, as it is.
@@ -304,9 +304,20 @@ impl Picture {
             Kind::Pod => drop(self.pods.remove(&key)),
             _ => {}
         }
-        self.children.remove(id);
+        if self.children.remove(id).is_some() {
+            self.revoke(id);
+        }
         self.named.remove(id);
         self.untouched.remove(id);
+    }
+
+    /// Whoever deletes an invitation wants it to open nothing any more.
+    fn revoke(&mut self, gone: &ObjectId) {
+        let key = |name: &str| Key::new(&gone.namespace, name);
+        let link = gone.name.strip_suffix(INVITATION).map(key).filter(|_| gone.kind == Kind::Secret);
+        if let Some(minted) = link.and_then(|link| self.minted.links.get_mut(&link)) {
+            minted.inward = MintedCredential::default();
+        }
     }
 
     /// Whether an object is there as it should be.
@@ -416,11 +427,20 @@ impl Picture {
         }
         for (key, link) in &self.links {
             if !self.minted.links.contains_key(key)
-                && let Some(minted) = self.read(link, link_secret(&key.name), MINTED)
+                && let Some(mut minted) = self.read::<MintedLink>(link, link_secret(&key.name), MINTED)
             {
+                if self.lost_its_invitation(link) {
+                    minted.inward = MintedCredential::default();
+                }
                 self.minted.links.insert(key.clone(), minted);
             }
         }
+    }
+
+    /// Whether an invitation was deleted while nobody watched: the link's status says that there was one.
+    fn lost_its_invitation(&self, link: &ClusterLink) -> bool {
+        let said = link.status.as_ref().and_then(|status| status.invitation.as_ref());
+        said.is_some_and(|said| self.child_of(link, Kind::Secret, said.secret_name.clone()).is_none())
     }
 
     /// What a cluster's nodes run. An operator may have died between two of its Secrets: links of another rendering than the

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::doors;
-use super::halves;
-use super::links::Link;
 use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
 use super::names;
 use super::room;
@@ -81,27 +79,6 @@ pub(super) fn resolve_all<'a>(
     clusters
 }
 
-/// Puts the halves of all links that are in force into the settings of their clusters, and seals these.
-pub(super) fn add_links(world: &World, clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link<'_>]) {
-    let unreadable = world.unreadable.links.iter().flat_map(|link| halves::as_they_run(world, link));
-    for half in links.iter().flat_map(|link| link.halves.iter().cloned()).chain(unreadable) {
-        let Some(settings) = clusters.get_mut(&half.cluster).and_then(|cluster| cluster.settings.as_mut())
-        else {
-            continue;
-        };
-        // A link that runs on though it cannot be read claims no peer: another may have it by now.
-        if settings.links.iter().all(|other| other.peer != half.settings.peer) {
-            settings.links.push(half.settings);
-        }
-    }
-    for cluster in clusters.values_mut() {
-        let Some(mut settings) = cluster.settings.take() else { continue };
-        settings.links.sort_by(|one, two| one.id.cmp(&two.id));
-        let before = world.running.get(&cluster.key).filter(|running| *running.settings == settings);
-        cluster.sealed = Some(before.cloned().unwrap_or_else(|| Sealed::new(settings)));
-    }
-}
-
 fn resolve<'a>(
     world: &'a World,
     object: &'a MqttCluster,
@@ -121,7 +98,7 @@ fn resolve<'a>(
     }
     let accepted = match &refusal {
         Some(finding) => State::no(finding.reason, finding.message_with_path()),
-        None => State::yes("Accepted", "The spec is valid."),
+        None => State::yes("Accepted", accepted_message(object)),
     };
     let resolved = match &rendered {
         Err(finding) => State::no(finding.reason, finding.message_with_path()),
@@ -146,6 +123,16 @@ fn resolve<'a>(
         sealed: None,
         endpoint,
     }
+}
+
+/// Says what of a valid spec has no effect, so that nothing is ignored in silence.
+fn accepted_message(object: &MqttCluster) -> String {
+    let wants_monitor = object.spec.monitoring.as_ref().and_then(|one| one.pod_monitor).unwrap_or(false);
+    let note = match wants_monitor {
+        true => " spec.monitoring.podMonitor has no effect yet: no PodMonitor is made.",
+        false => "",
+    };
+    format!("The spec is valid.{note}")
 }
 
 /// The specs that are refused, each by itself, then beside the others.
@@ -310,7 +297,7 @@ fn render_link_listener(
     random: Random<'_>,
 ) -> Result<(Option<LinkListener>, Endpoint), Finding> {
     let Some(spec_port) = object.spec.link_port() else { return Ok((None, Endpoint::default())) };
-    let own_port = placement.link_port.unwrap_or(port(spec_port));
+    let own_port = placement.link_port.unwrap_or(doors::port(spec_port));
     let address = link_address(object, placement, own_port);
     let host = address.as_deref().and_then(values::host_and_port).map(|(host, _)| host);
     let mut endpoint = Endpoint { address, listens: true, ..Endpoint::default() };
@@ -430,11 +417,6 @@ fn unnameable(request: &LeafRequest) -> Finding {
         reason: "CertificateFailed",
         message: format!("cannot stand in a certificate: {}; correct it", request.dns.join(", ")),
     }
-}
-
-/// The schema bounds ports; a spec that was never checked is refused before its settings are used.
-pub(super) fn port(port: i32) -> u16 {
-    u16::try_from(port).unwrap_or_default()
 }
 
 impl Finding {

@@ -1,6 +1,5 @@
 //! Listeners, authentication and authorization of a cluster, as its nodes will have them.
 
-use super::clusters::port;
 use super::secrets::Secrets;
 use super::users::parse_users;
 use super::world::Placement;
@@ -142,4 +141,9 @@ fn render_effect(effect: Effect) -> settings::Effect {
         Effect::Allow => settings::Effect::Allow,
         Effect::Deny => settings::Effect::Deny,
     }
+}
+
+/// The schema bounds ports; a spec that was never checked is refused before its settings are used.
+pub(super) fn port(port: i32) -> u16 {
+    u16::try_from(port).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::clusters::Cluster;
-use super::links::{Peer, Sides};
+use super::half::{Half, remote_id, running};
 use super::minted::{MintedCluster, MintedCredential, MintedLink};
 use super::secrets::Secrets;
 use super::world::{Key, World};
@@ -18,11 +18,28 @@ use crate::mqtt::{Filter, union};
 use crate::pki::{LeafRequest, Random, Role, Usage};
 use crate::settings::{Acl, ClientTls, Credentials, Dial, Forwarding, Inbound, Link};
 
-/// One side of a link, in the cluster that runs it.
-#[derive(Clone, Debug)]
-pub(super) struct Half {
-    pub(super) cluster: Key,
-    pub(super) settings: Link,
+/// The two sides of a link, found and allowed.
+pub(super) struct Sides<'a> {
+    pub(super) local: &'a Cluster<'a>,
+    pub(super) peer: Peer<'a>,
+}
+
+/// The other side of a link.
+#[derive(Clone, Copy)]
+pub(super) enum Peer<'a> {
+    /// A cluster that is managed here.
+    Managed(&'a Cluster<'a>),
+    /// Any other one.
+    External(&'a External),
+}
+
+impl Peer<'_> {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Peer::Managed(cluster) => &cluster.name,
+            Peer::External(external) => &external.cluster_name,
+        }
+    }
 }
 
 /// Both halves, or the local one and what to copy to the other side.
@@ -77,14 +94,12 @@ fn render_managed(
     vec![finished(world, &local.key, near), finished(world, &remote.key, far)]
 }
 
-/// The name of the Secret with what to copy to the other side of a link.
-pub fn invitation_name(link: &str) -> String {
-    format!("{link}-invitation")
-}
+/// How the name of the Secret ends with what to copy to the other side of a link.
+pub const INVITATION: &str = "-invitation";
 
-/// The id of the half on the other side of a managed link.
-pub(super) fn remote_id(link: &Key) -> String {
-    format!("{link}.remote")
+/// The name of that Secret.
+pub fn invitation_name(link: &str) -> String {
+    format!("{link}{INVITATION}")
 }
 
 fn render_external(
@@ -318,22 +333,6 @@ fn finished(world: &World, cluster: &Key, mut half: Link) -> Half {
         half.revision = half.compute_revision();
     }
     Half { cluster: cluster.clone(), settings: half }
-}
-
-/// A half as it runs: links of settings are sorted.
-pub(super) fn running<'w>(world: &'w World, cluster: &Key, id: &str) -> Option<&'w Link> {
-    let links = &world.running.get(cluster)?.settings.links;
-    links.binary_search_by(|link| link.id.as_str().cmp(id)).ok().map(|at| &links[at])
-}
-
-/// The halves of a link in the clusters that run them.
-pub(super) fn as_they_run(world: &World, link: &Key) -> Vec<Half> {
-    let runs = |id: String| {
-        world.running.keys().filter_map(move |cluster| {
-            Some(Half { cluster: cluster.clone(), settings: running(world, cluster, &id)?.clone() })
-        })
-    };
-    runs(link.to_string()).chain(runs(remote_id(link))).collect()
 }
 
 /// The filters without those that another one covers.

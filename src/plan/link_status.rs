@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::clusters::Cluster;
-use super::halves::{self, Half};
+use super::half::Half;
+use super::halves;
 use super::links::Link;
 use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
 use super::world::{Key, Trouble, World};

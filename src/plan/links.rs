@@ -10,12 +10,13 @@ use jiff::Timestamp;
 
 use super::clusters::{Cluster, check_settings, joined};
 use super::consent;
-use super::halves::{self, Half};
+use super::half::{self, Half};
+use super::halves::{self, Peer, Sides};
 use super::minted::Minted;
 use super::room::Rooms;
-use super::world::{Key, World};
+use super::world::{Key, Sealed, World};
 use crate::api::conditions::State;
-use crate::api::link::{Compression, Dialect, External};
+use crate::api::link::{Compression, Dialect};
 use crate::api::{ClusterLink, Finding, check};
 use crate::pki::Random;
 use crate::settings::Settings;
@@ -46,30 +47,6 @@ impl Link<'_> {
     /// Whether this link has a side in a cluster.
     pub(super) fn joins(&self, cluster: &Key) -> bool {
         self.halves.iter().any(|half| half.cluster == *cluster) || self.local.as_ref() == Some(cluster)
-    }
-}
-
-/// The two sides of a link, found and allowed.
-pub(super) struct Sides<'a> {
-    pub(super) local: &'a Cluster<'a>,
-    pub(super) peer: Peer<'a>,
-}
-
-/// The other side of a link.
-#[derive(Clone, Copy)]
-pub(super) enum Peer<'a> {
-    /// A cluster that is managed here.
-    Managed(&'a Cluster<'a>),
-    /// Any other one.
-    External(&'a External),
-}
-
-impl Peer<'_> {
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Peer::Managed(cluster) => &cluster.name,
-            Peer::External(external) => &external.cluster_name,
-        }
     }
 }
 
@@ -109,13 +86,34 @@ pub(super) fn resolve_all<'w>(
     links
 }
 
+/// Puts the halves of all links that are in force into the settings of their clusters, and seals these.
+pub(super) fn add_to(world: &World, clusters: &mut BTreeMap<Key, Cluster<'_>>, links: &[Link<'_>]) {
+    let unreadable = world.unreadable.links.iter().flat_map(|link| half::as_they_run(world, link));
+    for half in links.iter().flat_map(|link| link.halves.iter().cloned()).chain(unreadable) {
+        let Some(settings) = clusters.get_mut(&half.cluster).and_then(|cluster| cluster.settings.as_mut())
+        else {
+            continue;
+        };
+        // A link that runs on though it cannot be read claims no peer: another may have it by now.
+        if settings.links.iter().all(|other| other.peer != half.settings.peer) {
+            settings.links.push(half.settings);
+        }
+    }
+    for cluster in clusters.values_mut() {
+        let Some(mut settings) = cluster.settings.take() else { continue };
+        settings.links.sort_by(|one, two| one.id.cmp(&two.id));
+        let before = world.running.get(&cluster.key).filter(|running| *running.settings == settings);
+        cluster.sealed = Some(before.cloned().unwrap_or_else(|| Sealed::new(settings)));
+    }
+}
+
 /// By creation; those without a time in the order of the files, before those with one. Kubernetes counts whole seconds: of
 /// those of one second, what runs came first.
 fn oldest_first(world: &World) -> Vec<&ClusterLink> {
     let runs = |link: &ClusterLink| {
         let key = Key::of(link);
         let local = Key::new(&key.namespace, &link.spec.cluster_ref.name);
-        halves::running(world, &local, &key.to_string()).is_some()
+        half::running(world, &local, &key.to_string()).is_some()
     };
     let mut order: Vec<&ClusterLink> = world.links.iter().collect();
     order.sort_by_cached_key(|link| {
@@ -155,7 +153,7 @@ fn resolve<'w>(
     let (halves, invitation) = match rendered {
         Some(Ok(rendered)) => rendered,
         _ if unresolved.as_ref().is_some_and(|finding| PASSING.contains(&finding.reason)) => {
-            (halves::as_they_run(world, &key), None)
+            (half::as_they_run(world, &key), None)
         }
         _ => Default::default(),
     };
@@ -256,7 +254,7 @@ fn find_sides<'a>(
     // Consent first: who may not link does not learn whether a cluster exists elsewhere.
     let cluster = clusters.get(&target);
     // Its half here runs, so it was permitted.
-    let runs = || halves::running(world, &local.key, &key.to_string()).is_some();
+    let runs = || half::running(world, &local.key, &key.to_string()).is_some();
     if world.unreadable.has_cluster(&target) && (target.namespace == key.namespace || runs()) {
         return Err(unreadable(path, &target));
     }

@@ -3,8 +3,9 @@
 //! Pure: one [`World`], a time and random bytes make one [`Plan`]. Whoever applies it (`mqlink up`, the operator) keeps
 //! [`Plan::minted`] and hands it in with the next world, so that credentials stay as they are between runs.
 //!
-//! Reads top-down: `clusters` makes the settings of each cluster by itself, `links` decides which links are in force and
-//! renders their halves into them, `link_status` and `cluster_status` say what is true, from the nodes' reports.
+//! A module imports only from those above it in the list below. `clusters` makes the settings of each cluster by itself,
+//! `links` decides which links are in force and renders their halves into them, `link_status` and `cluster_status` say what is
+//! true, from the nodes' reports.
 //!
 //! What holds:
 //! - A refused object is a plan too: its cluster keeps the settings that it runs, and its conditions say why.
@@ -19,12 +20,13 @@ mod minted;
 mod secrets;
 mod users;
 mod names;
-mod clusters;
-mod doors;
-mod consent;
-mod links;
-mod halves;
+mod half;
 mod room;
+mod doors;
+mod clusters;
+mod consent;
+mod halves;
+mod links;
 mod reports;
 mod link_status;
 mod cluster_status;
@@ -39,7 +41,7 @@ use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 pub use crate::pki::Random;
 
-pub use halves::invitation_name;
+pub use halves::{INVITATION, invitation_name};
 pub use link_status::rtt_bucket;
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
 pub use users::{UsersError, parse_users};
@@ -67,7 +69,7 @@ pub fn plan(world: &World, now: Timestamp, random: Random<'_>) -> Plan {
     let mut minted = world.minted.kept_for(world);
     let mut clusters = clusters::resolve_all(world, &mut minted, now, &mut *random);
     let links = links::resolve_all(world, &clusters, &mut minted, now, &mut *random);
-    clusters::add_links(world, &mut clusters, &links);
+    links::add_to(world, &mut clusters, &links);
     let link_statuses: BTreeMap<Key, ClusterLinkStatus> = links
         .iter()
         .map(|link| (link.key.clone(), link_status::status(world, &clusters, link, now)))

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 
-use super::halves::{self, Half};
+use super::half::{self, Half};
 use super::world::{Key, World};
 use crate::api::Finding;
 use crate::settings::{Link, Pieces, Settings};
@@ -59,7 +59,7 @@ impl<'w> Rooms<'w> {
     /// When one finds none: why, and the halves as they run.
     pub(super) fn admit(&mut self, halves: Vec<Half>) -> Result<Vec<Half>, (Finding, Vec<Half>)> {
         // What runs as it is has its place.
-        let runs = |half: &Half| halves::running(self.world, &half.cluster, &half.settings.id);
+        let runs = |half: &Half| half::running(self.world, &half.cluster, &half.settings.id);
         if halves.iter().all(|half| runs(half) == Some(&half.settings)) {
             return Ok(halves);
         }
@@ -82,7 +82,7 @@ impl<'w> Rooms<'w> {
 
     fn as_it_runs(&self, halves: &[Half]) -> Vec<Half> {
         let runs = |half: &Half| {
-            let settings = halves::running(self.world, &half.cluster, &half.settings.id)?.clone();
+            let settings = half::running(self.world, &half.cluster, &half.settings.id)?.clone();
             Some(Half { cluster: half.cluster.clone(), settings })
         };
         halves.iter().filter_map(runs).collect()
@@ -124,7 +124,7 @@ pub(super) fn check_cluster(key: &Key, settings: &Settings) -> Result<(), Findin
 
 /// The ids of a link's halves.
 fn ids_of(link: &Key) -> [String; 2] {
-    [link.to_string(), halves::remote_id(link)]
+    [link.to_string(), half::remote_id(link)]
 }
 
 fn bytes(link: &Link) -> usize {

@@ -114,7 +114,7 @@ fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
 }
 
 #[test]
-fn an_invitation_is_there_where_the_status_says() {
+fn an_invitation_is_where_the_status_says_and_deleting_it_revokes_it() {
     let mut world = World::new();
     world.cluster("us-east");
     let remote = json!({"external": {"clusterName": "factory", "dial": "In"}});
@@ -125,6 +125,23 @@ fn an_invitation_is_there_where_the_status_says() {
     let name = link["status"]["invitation"]["secretName"].as_str().expect("it says where").to_owned();
     let secret = &world.objects[&id(Kind::Secret, &name)];
     assert!(secret["data"]["clusterName"].is_string(), "{secret}");
+    let before = secret["data"]["tls.crt"].clone();
+    let expects = |world: &World| world.objects[&id(Kind::Secret, "mqlink-us-east-links")]["data"].clone();
+    // What nobody deleted stays; what somebody did is revoked, and there is another one.
+    world.change(&id(Kind::Secret, &name), |secret| secret["data"]["tls.crt"] = json!("bm9uZQ=="));
+    world.settle();
+    let found = |world: &World| world.objects[&id(Kind::Secret, &name)]["data"]["tls.crt"].clone();
+    assert_eq!(found(&world), before);
+    for is_watched in [true, false] {
+        let (before, expected) = (found(&world), expects(&world));
+        world.delete(&id(Kind::Secret, &name));
+        if !is_watched {
+            world.restart();
+        }
+        world.settle();
+        assert_ne!(found(&world), before);
+        assert_ne!(expects(&world), expected, "the old one opens nothing any more");
+    }
     world.delete(&id(Kind::ClusterLink, "inbound"));
     world.settle();
     assert!(!world.objects.contains_key(&id(Kind::Secret, &name)));

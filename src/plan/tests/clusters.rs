@@ -32,6 +32,9 @@ fn what_this_version_cannot_do_is_refused_and_never_ignored() {
     ] {
         refused(&world(&cluster(spec)), "Accepted", &format!("False/{reason}"), message);
     }
+    let plan = planned(&world(&cluster("{monitoring: {podMonitor: true}}")));
+    let message = cluster_condition(&plan, "us", "Accepted").message;
+    assert!(message.contains("spec.monitoring.podMonitor has no effect yet"), "{message}");
 }
 
 #[test]
