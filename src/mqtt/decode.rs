@@ -221,8 +221,8 @@ fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     let properties = properties(&mut body, version, PacketType::Connect)?;
     // [MQTT-3.1.3-3] [MQTT-3.1.3-4]
     let client_id = body.text()?;
-    if version == Version::V3 && client_id.is_empty() && !clean_start {
-        // [MQTT-3.1.3-8] v3
+    if version == Version::V3 && client_id.is_empty() && (!clean_start || is_mqisdp) {
+        // [MQTT-3.1.3-8] v3; 3.1 knows no empty identifier.
         return Err(Violation::ClientIdEmpty);
     }
     // [MQTT-3.1.2-9] [MQTT-3.1.3-1]

@@ -124,7 +124,7 @@ violations! {
     PasswordWithoutUsername => MalformedPacket, "[MQTT-3.1.2-22] v3",
         "there is a password without a user name, which only MQTT 5.0 allows";
     ClientIdEmpty => ClientIdentifierNotValid, "[MQTT-3.1.3-8] v3",
-        "the client identifier is empty and the session is not clean: give an identifier or set Clean Session";
+        "the client identifier is empty and the session is not clean, or this is MQTT 3.1: give an identifier or set Clean Session";
     ConnAckReservedFlags => MalformedPacket, "[MQTT-3.2.2-1]",
         "the reserved acknowledge flags of CONNACK are set";
     SessionPresentOnError => ProtocolError, "[MQTT-3.2.2-6]",

@@ -146,7 +146,7 @@ fn is_left_over(name: &OsStr) -> bool {
 
 /// Puts what is damaged out of the way, and says so: the end of the journals if it is they, else the database. For a start
 /// only: under a running broker most of what is to be kept would be missing then.
-pub(super) fn set_aside(dir: &Path, cause: &str) -> Result<(), StoreError> {
+pub(super) fn set_aside(dir: &Path, damaged: &StoreError) -> Result<(), StoreError> {
     let database = dir.join(DATABASE);
     let aside = make_aside(dir).map_err(|error| from_io("set aside what is damaged in", dir, &error))?;
     let is_cut = with_lock(&database, || {
@@ -167,7 +167,7 @@ pub(super) fn set_aside(dir: &Path, cause: &str) -> Result<(), StoreError> {
         true => "it goes back to what it was before the damage, and the rest is set aside",
         false => "all of it is set aside, and a new one begins empty",
     };
-    tracing::error!(cause, "the store in {from} is damaged: {what}, as {to}");
+    tracing::error!(cause = %damaged, "the store in {from} is damaged: {what}, as {to}");
     Ok(())
 }
 
@@ -260,9 +260,12 @@ impl Engine for Disk {
     }
 
     fn read(&mut self, space: Space, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        guarded("read", &self.dir, || {
-            for guard in self.keyspace(space).iter() {
-                let (key, value) = guard.into_inner().map_err(self.fail("read"))?;
+        // What only the engine finds damaged has no name but that of its folder.
+        let keyspace = self.keyspace(space);
+        guarded("read", keyspace.path(), || {
+            for guard in keyspace.iter() {
+                let read = guard.into_inner();
+                let (key, value) = read.map_err(|error| from_fjall("read", keyspace.path(), error))?;
                 each(&key, &value);
             }
             Ok(())

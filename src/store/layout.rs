@@ -194,7 +194,7 @@ impl Reading {
     fn take_session(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let (session, rest) = split(key)?;
         let (&kind, rest) = rest.split_first()?;
-        if kind == IDENTITY {
+        if kind == IDENTITY && rest.is_empty() {
             self.stored.sessions.push(StoredSession {
                 key: session,
                 session: value.to_vec(),
@@ -209,7 +209,7 @@ impl Reading {
             SUBSCRIPTION => {
                 last.subscriptions.push(text_of(rest, value)?);
             }
-            PROGRESS => last.progress = Some(value.to_vec()),
+            PROGRESS if rest.is_empty() => last.progress = Some(value.to_vec()),
             _ => return None,
         }
         Some(())

@@ -71,8 +71,8 @@ impl Store {
         let mut begun = start();
         // Twice: behind a journal that is damaged there may be more.
         for _ in 0..2 {
-            if let Err(StoreError::Damaged { cause, .. }) = &begun {
-                disk::set_aside(dir, cause)?;
+            if let Err(damaged @ StoreError::Damaged { .. }) = &begun {
+                disk::set_aside(dir, damaged)?;
                 begun = start();
             }
         }

@@ -106,6 +106,23 @@ fn numbers_that_nobody_reaches_are_damage() {
     }
 }
 
+/// Found by the fuzzer of storage: two keys for the same thing, of which the later was taken.
+#[test]
+fn a_key_that_goes_on_is_damage() {
+    let prefix = [&[7][..], &u64::to_be_bytes(1)].concat();
+    let mut shelf = Shelf::default();
+    for (kind, is_longer, value) in
+        [(0, false, "who"), (0, true, "who else"), (2, false, "far"), (2, true, "farther")]
+    {
+        let rest = [kind, b'x'];
+        shelf.put(0, &[&prefix[..], &rest[..1 + usize::from(is_longer)]].concat(), value.as_bytes());
+    }
+    let (stored, strange) = shelf.read_any();
+    assert_eq!((stored.sessions.len(), strange.len()), (1, 2));
+    assert_eq!(stored.sessions[0].session, b"who");
+    assert_eq!(stored.sessions[0].progress.as_deref(), Some(&b"far"[..]));
+}
+
 #[test]
 fn a_queue_is_written_by_the_batch_and_truncated_by_the_chunk() {
     let mut shelf = Shelf::default();

@@ -633,10 +633,10 @@ impl Core {
     }
 }
 
-/// Topics of the broker's own: clients do not publish there.
+/// Topics of the broker's own, and those that nobody can subscribe to: clients do not publish there.
 pub(super) fn may_publish(topic: &str) -> bool {
     // The first byte decides for nearly all.
-    !topic.starts_with('$') || !matches!(topic.split('/').next(), Some("$LINK" | "$SYS"))
+    !topic.starts_with('$') || !matches!(topic.split('/').next(), Some("$LINK" | "$SYS" | "$share"))
 }
 
 /// False for a payload that is said to be UTF-8 and is not.

@@ -4,9 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use fjall::{Database, KeyspaceCreateOptions};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
+use crate::store::disk;
 use crate::store::journal::{Scan, scan};
+use crate::store::layout::SPACES;
 
 /// A store of a few batches, the directory and how many messages each journal position can have.
 fn written(root: &Path) -> PathBuf {
@@ -177,4 +180,50 @@ fn whatever_happens_to_a_file_the_store_opens_and_says_what_it_set_aside() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn sum(file: &Path) -> [u8; 16] {
+    xxh3_128(&fs::read(file).expect("readable")).to_le_bytes()
+}
+
+/// Puts one sum where another is.
+fn replace(file: &Path, before: [u8; 16], after: [u8; 16]) {
+    let mut bytes = fs::read(file).expect("readable");
+    let at = bytes.windows(16).position(|window| window == before).expect("it is there");
+    bytes[at..at + 16].copy_from_slice(&after);
+    fs::write(file, bytes).expect("writable");
+}
+
+/// Damage under sums that fit: only the engine can find it, when it reads.
+#[test]
+fn damage_that_only_the_engine_finds_is_told_with_its_folder() {
+    let root = tempfile::tempdir().expect("a folder");
+    let dir = with_tables(root.path());
+    let mut files = Vec::new();
+    files_below(&dir.join("data").join("keyspaces"), &mut files);
+    let mut told = 0;
+    for table in files.iter().filter(|file| file.parent().is_some_and(|parent| parent.ends_with("tables"))) {
+        let damaged = root.path().join("damaged");
+        copy(&dir, &damaged);
+        let table = damaged.join(table.strip_prefix(&dir).expect("it is below"));
+        let keyspace = table.ancestors().nth(2).expect("it is in one");
+        let mut bytes = fs::read(&table).expect("readable");
+        let before = xxh3_128(&bytes).to_le_bytes();
+        bytes[8] ^= 0x55;
+        fs::write(&table, &bytes).expect("writable");
+        let number = fs::read(keyspace.join("current")).expect("readable")[0];
+        let version = keyspace.join(format!("v{number}"));
+        let old_version = sum(&version);
+        replace(&version, before, xxh3_128(&bytes).to_le_bytes());
+        replace(&keyspace.join("current"), old_version, sum(&version));
+        let mut disk = disk::open(&damaged).expect("all sums fit");
+        let reads = SPACES.map(|space| disk.read(space, &mut |_, _| {}));
+        for error in reads.into_iter().filter_map(Result::err) {
+            assert!(error.to_string().contains(&keyspace.display().to_string()), "{error}");
+            told += 1;
+        }
+        drop(disk);
+        fs::remove_dir_all(damaged).expect("it is there");
+    }
+    assert!(told > 0, "nothing of it was found");
 }

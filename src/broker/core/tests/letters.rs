@@ -231,6 +231,8 @@ fn without_quota_everything_but_qos_1_and_2_goes_on() {
     publish(&mut w, a, 1, 1, false, "1");
     publish(&mut w, a, 2, 2, false, "2");
     assert_eq!(w.heard(a), ["t=1 q1 #1", "PUBACK 1", "PUBREC 2"]);
+    w.publish(a, "t", 0, "0");
+    assert_eq!(w.heard(a), ["t=0"]);
     w.send(a, &Packet::PingReq);
     w.pubrel(a, 2);
     subscribe_all(&mut w, a, 9, &[("u", 0)]);

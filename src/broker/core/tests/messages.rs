@@ -65,12 +65,14 @@ fn qos_2_is_delivered_once_even_if_it_comes_twice() {
 #[test]
 fn a_pubrec_that_refuses_ends_the_message() {
     let mut w = World::new();
-    let a = w.connect(v5("a"));
+    let a = w.connect(v5("a").with(Property::ReceiveMaximum(1)));
     w.subscribe(a, "t", 2);
     w.publish(a, "t", 2, "x");
-    assert_eq!(w.heard(a), ["t=x q2 #1", "PUBREC 1"]);
+    w.publish_as(a, 2, "t", 2, "next");
+    assert_eq!(w.heard(a), ["t=x q2 #1", "PUBREC 1", "PUBREC 2"]);
     let reason = ReasonCode::QuotaExceeded;
     w.send(a, &Packet::PubRec(Ack { packet_id: packet(1), reason, properties: Properties::EMPTY }));
+    assert_eq!(w.heard(a), ["t=next q2 #2"]);
     w.send(a, &Packet::PubRec(Ack::success(packet(7))));
     assert_eq!(w.heard(a), ["PUBREL 7 PacketIdentifierNotFound"]);
 }
@@ -161,7 +163,7 @@ fn dollar_topics_are_hidden_from_leading_wildcards() {
 // [MQTT-3.3.5-2] v3
 #[test]
 fn topics_of_the_broker_and_of_links_are_not_for_clients() {
-    for topic in ["$LINK/x", "$LINK", "$SYS/broker"] {
+    for topic in ["$LINK/x", "$LINK", "$SYS/broker", "$share/g/t"] {
         let mut w = World::new();
         let (a, b) = (w.connect(v5("a")), w.connect(v3("b")));
         w.publish(a, topic, 0, "x");
@@ -183,7 +185,10 @@ fn topics_of_the_broker_and_of_links_are_not_for_clients() {
 }
 
 fn topic_static(topic: &str) -> &'static str {
-    ["$LINK/x", "$LINK", "$SYS/broker"].into_iter().find(|&known| known == topic).expect("a known one")
+    ["$LINK/x", "$LINK", "$SYS/broker", "$share/g/t"]
+        .into_iter()
+        .find(|&known| known == topic)
+        .expect("a known one")
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod options;
 mod wishes;
 mod exchanges;
 mod letters;
+mod others;
 mod node;
 mod shards;
 mod shared;
