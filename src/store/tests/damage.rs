@@ -216,13 +216,18 @@ fn damage_that_only_the_engine_finds_is_told_with_its_folder() {
         let old_version = sum(&version);
         replace(&version, before, xxh3_128(&bytes).to_le_bytes());
         replace(&keyspace.join("current"), old_version, sum(&version));
-        let mut disk = disk::open(&damaged).expect("all sums fit");
-        let reads = SPACES.map(|space| disk.read(space, &mut |_, _| {}));
-        for error in reads.into_iter().filter_map(Result::err) {
-            assert!(error.to_string().contains(&keyspace.display().to_string()), "{error}");
-            told += 1;
-        }
-        drop(disk);
+        let folder = |error: StoreError, folder: &Path| {
+            assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
+            1
+        };
+        told += match disk::open(&damaged) {
+            Err(error) => folder(error, &damaged.join("data")),
+            Ok(mut disk) => SPACES
+                .into_iter()
+                .filter_map(|space| disk.read(space, &mut |_, _| {}).err())
+                .map(|error| folder(error, keyspace))
+                .sum(),
+        };
         fs::remove_dir_all(damaged).expect("it is there");
     }
     assert!(told > 0, "nothing of it was found");
