@@ -14,14 +14,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::engine::{Engine, StoreError};
+use super::engine::{Engine, Opener, StoreError};
 use super::layout::{SPACES, Space, Writes};
 use super::{journal, tables};
 
@@ -44,28 +44,33 @@ const CACHE_BYTES: u64 = 1 << 20;
 /// What is written to see whether it works: a disk that takes so much takes the next batches.
 const TRIAL_BYTES: usize = 64 * 1024;
 
-/// Opens the store in a directory, or makes one.
-pub(super) fn open(dir: &Path) -> Result<Box<dyn Engine>, StoreError> {
+/// Opens the store in a directory, or makes one; again and again.
+pub(super) fn opener(dir: PathBuf) -> Opener {
+    let next = Arc::new(AtomicU64::new(0));
+    Box::new(move || open(&dir, &next))
+}
+
+pub(super) fn open(dir: &Path, next: &Arc<AtomicU64>) -> Result<Box<dyn Engine>, StoreError> {
     check_marker(dir)?;
     let database = dir.join(DATABASE);
-    if let Some(cause) = with_lock(&database, || damage(&database))? {
+    if let Some(cause) = with_lock(&database, || damage(&database, next.load(Ordering::Relaxed)))? {
         return Err(StoreError::Damaged { verb: "open", dir: database, cause });
     }
-    let disk = guarded("open", &database, || Disk::open(&database))?;
+    let disk = guarded("open", &database, || Disk::open(&database, Arc::clone(next)))?;
     // The database may be new here.
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| from_io("open", dir, &error))?;
     Ok(Box::new(disk))
 }
 
-/// What of a database is not as it was written.
-fn damage(database: &Path) -> io::Result<Option<String>> {
+/// What of a database is not as it was written; see [`journal::check`].
+fn damage(database: &Path, failed: u64) -> io::Result<Option<String>> {
     if let Some(file) = tables::check(database)? {
         return Ok(Some(format!("{} is not as it was written", file.display())));
     }
     if journal::is_missing(database)? {
         return Ok(Some(format!("{} has no journal", database.display())));
     }
-    Ok(journal::check(database)?.map(|damage| {
+    Ok(journal::check(database, failed)?.map(|damage| {
         format!(
             "{} cannot be read from byte {} on, and more was written behind it",
             damage.file.display(),
@@ -152,7 +157,7 @@ pub(super) fn set_aside(dir: &Path, damaged: &StoreError) -> Result<(), StoreErr
     let is_cut = with_lock(&database, || {
         // Journals are of use with the tables that they go with only.
         if tables::check(&database)?.is_none()
-            && let Some(damage) = journal::check(&database)?
+            && let Some(damage) = journal::check(&database, 0)?
         {
             return damage.set_aside(&aside).map(|()| true);
         }
@@ -190,10 +195,12 @@ struct Disk {
     keyspaces: [Keyspace; 3],
     trial: Keyspace,
     database: Database,
+    /// The number of the next write; 0 until there was one.
+    next: Arc<AtomicU64>,
 }
 
 impl Disk {
-    fn open(dir: &Path) -> Result<Disk, StoreError> {
+    fn open(dir: &Path, next: Arc<AtomicU64>) -> Result<Disk, StoreError> {
         let fail = |error: fjall::Error| from_fjall("open", dir, error);
         let database =
             Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(fail)?;
@@ -207,6 +214,7 @@ impl Disk {
             keyspaces: [keyspace("sessions")?, keyspace("queues")?, keyspace("retained")?],
             trial: keyspace("trial")?,
             database,
+            next,
         })
     }
 
@@ -235,7 +243,9 @@ impl Engine for Disk {
                 None => batch.remove(keyspace, key),
             }
         }
-        batch.commit().map_err(self.fail("write to"))
+        batch.commit().map_err(self.fail("write to"))?;
+        self.next.store(self.database.visible_seqno(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {

@@ -54,12 +54,12 @@ pub(super) struct Damage {
     later: Vec<PathBuf>,
 }
 
-/// Looks for the first damage in a database's journals.
-pub(super) fn check(database: &Path) -> io::Result<Option<Damage>> {
+/// Looks for the first damage in a database's journals. `failed` is the number of a write that failed, if one did, and 0 if not.
+pub(super) fn check(database: &Path, failed: u64) -> io::Result<Option<Damage>> {
     let mut journals = journals(database)?;
     while !journals.is_empty() {
         let file = journals.remove(0);
-        let at = match scan(BufReader::with_capacity(CHUNK_BYTES, File::open(&file)?))? {
+        let at = match scan_up_to(failed, BufReader::with_capacity(CHUNK_BYTES, File::open(&file)?))? {
             Scan::Damaged(at) => at,
             // The engine has all of a journal reach the disk before it begins the next.
             Scan::Torn(at) if !journals.is_empty() => at,
@@ -108,7 +108,13 @@ impl Damage {
 
 /// Reads a journal to its end.
 #[allow(unreachable_pub, reason = "for fuzzers")]
-pub fn scan(mut journal: impl Read + Seek) -> io::Result<Scan> {
+pub fn scan(journal: impl Read + Seek) -> io::Result<Scan> {
+    scan_up_to(0, journal)
+}
+
+/// The same where the write of this number failed. What a client has put into a message of it may look like the end of a
+/// batch, and is none.
+pub(super) fn scan_up_to(failed: u64, mut journal: impl Read + Seek) -> io::Result<Scan> {
     let (mut whole, mut before, mut number) = (0, 0, 0);
     while let Some(batch) = batch(&mut journal)? {
         if batch.number <= number && whole > 0 {
@@ -121,6 +127,7 @@ pub fn scan(mut journal: impl Read + Seek) -> io::Result<Scan> {
     Ok(match rest(&mut journal)? {
         Rest::Nothing => Scan::Whole,
         Rest::Pieces => Scan::Torn(whole),
+        Rest::Batches if (1..=number.saturating_add(1)).contains(&failed) => Scan::Torn(whole),
         Rest::Batches => Scan::Damaged(whole),
     })
 }

@@ -163,10 +163,22 @@ impl Layout {
         Ok(())
     }
 
-    /// Notes a chunk that is on disk.
-    fn found(&mut self, key: SessionKey, first: u64, end: u64) {
-        self.queues.entry(key).or_default().push_back(Chunk { first, end });
+    /// Notes a key of the queues that is on disk, and its value. Gives what it holds, if it is one of ours.
+    pub(super) fn find<'a>(&mut self, key: &[u8], value: &'a [u8]) -> Option<Found<'a>> {
+        let (session, ordinal) = split(key)?;
+        let first = u64::from_be_bytes(ordinal.try_into().ok()?);
+        let messages = (first <= NUMBER_MAX).then(|| messages(value)).flatten()?;
+        let chunk = Chunk { first, end: first + messages.len() as u64 };
+        self.queues.entry(session).or_default().push_back(chunk);
+        Some(Found { session, first, messages })
     }
+}
+
+/// A chunk as it was found.
+pub(super) struct Found<'a> {
+    session: SessionKey,
+    first: u64,
+    messages: Vec<&'a [u8]>,
 }
 
 /// Puts together what lies on disk, key by key in order.
@@ -216,13 +228,10 @@ impl Reading {
     }
 
     fn take_chunk(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        let (session, ordinal) = split(key)?;
-        let first = u64::from_be_bytes(ordinal.try_into().ok()?);
-        let messages = (first <= NUMBER_MAX).then(|| messages(first, value)).flatten()?;
-        let end = first + messages.len() as u64;
+        let Found { session, first, messages } = self.layout.find(key, value)?;
         let at = self.stored.sessions.binary_search_by_key(&session, |one| one.key).ok()?;
+        let messages = (first..).zip(messages.into_iter().map(<[u8]>::to_vec));
         self.stored.sessions[at].messages.extend(messages);
-        self.layout.found(session, first, end);
         Some(())
     }
 
@@ -233,11 +242,11 @@ impl Reading {
     }
 }
 
-fn messages(first: u64, mut chunk: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
+fn messages(mut chunk: &[u8]) -> Option<Vec<&[u8]>> {
     let mut messages = Vec::new();
     while let Some((length, rest)) = chunk.split_first_chunk::<4>() {
         let (message, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        messages.push((first + messages.len() as u64, message.to_vec()));
+        messages.push(message);
         chunk = rest;
     }
     chunk.is_empty().then_some(messages)

@@ -64,10 +64,7 @@ impl Store {
     /// When the directory is not ours, in use or of a later version, or when the disk does not take it. What is damaged is
     /// set aside, and is no error.
     pub fn open(dir: &Path, durability: Durability) -> Result<(Store, Found), StoreError> {
-        let start = || {
-            let dir = dir.to_owned();
-            Store::start(Box::new(move || disk::open(&dir)), durability)
-        };
+        let start = || Store::start(disk::opener(dir.to_owned()), durability);
         let mut begun = start();
         // Twice: behind a journal that is damaged there may be more.
         for _ in 0..2 {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
+use super::layout::{SPACES, Space};
 use super::shelf::Shelf;
 use super::twin::{Mood, Twin};
 use super::*;
@@ -193,7 +194,6 @@ fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
         assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
         twin.set(mood);
         client.persist(Token(2), vec![append(0)].into());
-        assert_eq!(heard.recv(), Ok(Event::Down(Vec::new())));
         assert_eq!(heard.recv(), Ok(Event::Down(vec![append(0)])));
         client.persist(Token(3), vec![append(1)].into());
         assert_eq!(heard.recv(), Ok(Event::Down(vec![append(1)])));
@@ -207,6 +207,47 @@ fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
         let (_store, _, _, stored) = joined(&twin, Durability::Interval);
         assert_eq!(ordinals(&stored), [1]);
     }
+}
+
+#[test]
+fn a_store_that_comes_back_is_read_once_there_is_room_and_only_where_queues_lie() {
+    let twin = Twin::default();
+    let (_store, client, heard, _) = joined(&twin, Durability::Interval);
+    client.persist(Token(1), vec![session(), append(0), retain("r", Some("1"))].into());
+    assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
+    assert_eq!(twin.reads(), SPACES);
+    twin.set(Mood::Tight);
+    client.persist(Token(2), vec![append(1)].into());
+    assert_eq!(heard.recv(), Ok(Event::Down(vec![append(1)])));
+    assert_eq!(heard.recv(), Ok(Event::Up));
+    assert_eq!(twin.reads()[SPACES.len()..], [Space::Queues]);
+    client.persist(Token(3), vec![progress(1)].into()); // it knows what to truncate
+    assert_eq!(heard.recv(), Ok(Event::Persisted(Token(3))));
+    let (_store, _, _, stored) = joined(&twin, Durability::Interval);
+    assert!(ordinals(&stored).is_empty());
+}
+
+#[test]
+fn however_many_batches_are_lost_they_are_given_back_at_once() {
+    let twin = Twin::default();
+    let (say, heard) = channel();
+    let (enter, entered) = channel();
+    let (go, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let (mut store, ..) = Store::start(twin.opener(), Durability::Interval).expect("it opens");
+    let client = store.join(Arc::new(move |event| {
+        let _ = enter.send(());
+        let _ = wait.lock().expect("nobody panics with it").recv();
+        drop(say.send(event));
+    }));
+    twin.set(Mood::Full);
+    let persist = |at| client.persist(Token(1 + at), vec![append(at)].into());
+    persist(0);
+    entered.recv().expect("it fails");
+    (1..100).for_each(persist); // the writer hears nothing of them yet
+    drop(go);
+    assert_eq!(heard.recv(), Ok(Event::Down(vec![append(0)])));
+    assert_eq!(heard.recv(), Ok(Event::Down((1..100).map(append).collect())));
 }
 
 fn on_disk(dir: &Path, ops: Vec<Op>) -> Found {

@@ -14,6 +14,8 @@ pub(super) enum Mood {
     Good,
     /// There is no room, also not to open it.
     Full,
+    /// There is room to open it, once, and for nothing else; then they work.
+    Tight,
     /// The next one counts, but says that it failed; then there is no room.
     FailsAfter,
 }
@@ -33,6 +35,8 @@ struct Disk {
     synced: Keys,
     mood: Mood,
     syncs: usize,
+    /// What was read of it.
+    reads: Vec<Space>,
 }
 
 impl Twin {
@@ -42,6 +46,10 @@ impl Twin {
 
     pub(super) fn syncs(&self) -> usize {
         self.disk.lock().expect("nobody panics with it").syncs
+    }
+
+    pub(super) fn reads(&self) -> Vec<Space> {
+        self.disk.lock().expect("nobody panics with it").reads.clone()
     }
 
     /// Whatever was not synced is gone.
@@ -54,7 +62,7 @@ impl Twin {
         let twin = self.clone();
         Box::new(move || {
             let mood = twin.disk.lock().expect("nobody panics with it").mood;
-            if mood == Mood::Good { Ok(Box::new(twin.clone())) } else { Err(full()) }
+            if matches!(mood, Mood::Good | Mood::Tight) { Ok(Box::new(twin.clone())) } else { Err(full()) }
         })
     }
 }
@@ -66,7 +74,7 @@ fn full() -> StoreError {
 impl Engine for Twin {
     fn commit(&mut self, writes: Writes) -> Result<(), StoreError> {
         let mut disk = self.disk.lock().expect("nobody panics with it");
-        if disk.mood == Mood::Full {
+        if matches!(disk.mood, Mood::Full | Mood::Tight) {
             return Err(full());
         }
         for (key, value) in writes {
@@ -92,7 +100,14 @@ impl Engine for Twin {
     fn sync_soon(&mut self) {}
 
     fn try_out(&mut self) -> Result<(), StoreError> {
-        Ok(())
+        let mut disk = self.disk.lock().expect("nobody panics with it");
+        match std::mem::take(&mut disk.mood) {
+            Mood::Tight => Err(full()),
+            mood => {
+                disk.mood = mood;
+                Ok(())
+            }
+        }
     }
 
     fn keys_below(&mut self, space: Space, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -102,7 +117,8 @@ impl Engine for Twin {
     }
 
     fn read(&mut self, space: Space, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let disk = self.disk.lock().expect("nobody panics with it");
+        let mut disk = self.disk.lock().expect("nobody panics with it");
+        disk.reads.push(space);
         disk.keys.iter().filter(|((of, _), _)| *of == space).for_each(|((_, key), value)| each(key, value));
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! The store is opened again after a pause, under the running broker; when that works and something can be written,
 //! everybody hears that it is up.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Waiting, Waitings};
 use super::engine::{Engine, Opener, StoreError};
-use super::layout::{Layout, Reading, SPACES, Writes};
+use super::layout::{Layout, Reading, SPACES, Space, Writes};
 use super::{Durability, Op, Stored, Token};
 
 /// How many bytes one commit takes, about.
@@ -239,15 +240,24 @@ impl Writer {
         self.layout = Layout::default();
         self.retry = RETRY_MIN;
         self.retry_at = Instant::now() + self.retry;
-        (0..self.listeners.len()).for_each(|client| self.tell(client, Event::Down(Vec::new())));
-        batches.into_iter().for_each(|one| self.tell(one.client, Event::Down(one.batch.ops)));
-        self.give_back();
+        let mut lost = self.lost(batches);
+        (0..self.listeners.len())
+            .for_each(|client| self.tell(client, Event::Down(lost.remove(&client).unwrap_or_default())));
     }
 
     /// Gives back what is not written.
     fn give_back(&mut self) {
-        let batches = self.waiting.take_all();
-        batches.into_iter().for_each(|one| self.tell(one.client, Event::Down(one.batch.ops)));
+        let lost = self.lost(Vec::new());
+        lost.into_iter().for_each(|(client, ops)| self.tell(client, Event::Down(ops)));
+    }
+
+    /// What is lost with these batches and all that wait, by client: each looks through all it has for it, so it is told at once.
+    fn lost(&mut self, batches: Vec<Waiting>) -> BTreeMap<usize, Vec<Op>> {
+        let mut lost: BTreeMap<usize, Vec<Op>> = BTreeMap::new();
+        for one in batches.into_iter().chain(self.waiting.take_all()) {
+            lost.entry(one.client).or_default().extend(one.batch.ops);
+        }
+        lost
     }
 
     fn reopen(&mut self) {
@@ -275,11 +285,13 @@ impl Writer {
         before != now
     }
 
+    /// Opens the store again. The broker has what is in it: only where queues lie is read, and only once there is room.
     fn open(&mut self) -> Result<(), StoreError> {
         let mut engine = (self.opener)()?;
-        self.layout = read(&mut *engine)?.layout;
         engine.try_out()?;
-        self.engine = Some(engine);
+        let mut layout = Layout::default();
+        engine.read(Space::Queues, &mut |key, value| drop(layout.find(key, value)))?;
+        (self.layout, self.engine) = (layout, Some(engine));
         Ok(())
     }
 

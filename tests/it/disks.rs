@@ -114,7 +114,8 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room(
     hears.subscribe("live");
     let mut sends = Wire::connect_clean(port, "publisher");
     let mut acknowledged = Vec::new();
-    let big = "x".repeat(20_000);
+    // To whoever looks for the end of a write that failed, this looks like one.
+    let big = "\u{3}any sum FJL\u{3}".repeat(20_000 / 13);
     let publish = |sends: &mut Wire, acknowledged: &mut Vec<String>, number: usize| {
         let payload = format!("1-{number}-{big}");
         sends.publish_to("kept/1", ID, QoS::AtLeastOnce, &payload);

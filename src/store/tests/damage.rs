@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, KeyspaceCreateOptions};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
 use crate::store::disk;
-use crate::store::journal::{Scan, scan};
-use crate::store::layout::SPACES;
+use crate::store::journal::{Scan, scan, scan_up_to};
 
 /// A store of a few batches, the directory and how many messages each journal position can have.
 fn written(root: &Path) -> PathBuf {
@@ -73,6 +73,37 @@ fn a_journal_of_the_engine_is_whole_to_us() {
     assert_eq!(scanned(&bytes), Scan::Whole);
     assert_eq!(scanned(&[&bytes[..], &[0; 100_000]].concat()), Scan::Whole);
     assert!(matches!(scanned(&bytes[..bytes.len() - 1]), Scan::Torn(_)));
+}
+
+#[test]
+fn a_message_that_looks_like_the_end_of_a_batch_keeps_no_store_down() {
+    let root = tempfile::tempdir().expect("a folder");
+    let dir = written(root.path());
+    let before = fs::read(journal(&dir)).expect("readable");
+    let (store, _) = Store::open(&dir, Durability::Always).expect("it opens");
+    drop(store);
+    let mut engine = disk::opener(dir.clone())().expect("it opens");
+    let looks_like_an_end = b"\x03any sum FJL\x03".repeat(100);
+    engine.commit([((Space::Queues, b"key".to_vec()), Some(looks_like_an_end))].into()).expect("written");
+    drop(engine);
+    let after = fs::read(journal(&dir)).expect("readable");
+    let scanned =
+        |failed, bytes: &[u8]| scan_up_to(failed, std::io::Cursor::new(bytes)).expect("memory has no errors");
+    let torn = &after[..before.len() + 1_000];
+    let at = before.len() as u64;
+    assert_eq!(scanned(0, torn), Scan::Damaged(at)); // at a start nobody knows
+    let number =
+        (1..1_000).find(|&number| scanned(number + 1, torn) == Scan::Damaged(at)).expect("there is one");
+    assert_eq!(scanned(number, torn), Scan::Torn(at));
+    let mut damaged = torn.to_vec();
+    damaged[before.len() / 2] ^= 0x55; // something that was acknowledged
+    assert!(matches!(scanned(number, &damaged), Scan::Damaged(_)));
+    fs::write(journal(&dir), torn).expect("writable");
+    // The number of the next write is one more than that of the last that was acknowledged.
+    let next = Arc::new(AtomicU64::new(number));
+    let mut engine = disk::open(&dir, &next).expect("it opens");
+    engine.commit([((Space::Retained, b"key".to_vec()), None)].into()).expect("written");
+    assert!(next.load(Ordering::Relaxed) > number);
 }
 
 #[test]
@@ -220,7 +251,7 @@ fn damage_that_only_the_engine_finds_is_told_with_its_folder() {
             assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
             1
         };
-        told += match disk::open(&damaged) {
+        told += match disk::opener(damaged.clone())() {
             Err(error) => folder(error, &damaged.join("data")),
             Ok(mut disk) => SPACES
                 .into_iter()
