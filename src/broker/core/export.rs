@@ -141,23 +141,26 @@ impl Core {
     /// # Errors
     /// If there is one for the client id, or if anything in it is not valid; then nothing has changed.
     pub fn import_session(&mut self, exported: &ExportedSession, now: Instant) -> Result<(), ImportError> {
+        if self.by_client.contains_key(exported.client_id.as_str()) {
+            return Err(ImportError::Exists);
+        }
         let id = self.import_session_at(exported, (0, 0), now)?;
         self.note_session(id);
         Ok(())
     }
 
     /// As [`Core::import_session`], for one whose messages have ordinals: that of its oldest, and the one behind what is in
-    /// flight.
+    /// flight. It takes the place of one that the client has already.
     pub(super) fn import_session_at(
         &mut self,
         exported: &ExportedSession,
         ordinals: (u64, u64),
         now: Instant,
     ) -> Result<SessionId, ImportError> {
-        if self.by_client.contains_key(exported.client_id.as_str()) {
-            return Err(ImportError::Exists);
-        }
         let parsed = Parsed::of(exported, now).ok_or(ImportError::Invalid)?;
+        if let Some(&older) = self.by_client.get(exported.client_id.as_str()) {
+            self.remove_session(older);
+        }
         let id = self.new_session(&exported.client_id.as_str().into(), Version::V5);
         self.fill(id, exported, parsed, ordinals, now);
         Ok(id)
@@ -171,12 +174,12 @@ impl Core {
         (head, next): (u64, u64),
         now: Instant,
     ) {
+        self.sessions[id as usize].expiry_s = exported.expiry_s;
         for (key, subscription) in parsed.subscriptions {
             self.put_subscription(id, key, subscription);
         }
         let session = &mut self.sessions[id as usize];
         session.owner = exported.owner.as_deref().map(Into::into);
-        session.expiry_s = exported.expiry_s;
         let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
         session.ends_at = now.checked_add(Duration::from_millis(ends_in));
         session.ring.begin_at(head);

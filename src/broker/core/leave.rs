@@ -140,6 +140,12 @@ impl Core {
     /// Forgets a session that nobody is connected to; its will, if one waits, is published first. [MQTT-3.1.2-8]
     pub(super) fn end_session(&mut self, id: SessionId, now: Instant) {
         self.publish_will(id, now);
+        let session = self.remove_session(id);
+        self.redistribute(&session, now);
+    }
+
+    /// Takes a session that nobody is connected to out of everything.
+    pub(super) fn remove_session(&mut self, id: SessionId) -> Session {
         let keys: Vec<_> = self.sessions[id as usize].subscriptions.keys().cloned().collect();
         for key in &keys {
             self.drop_subscription(id, key);
@@ -151,7 +157,7 @@ impl Core {
             self.note_gone(key);
         }
         self.by_client.remove(&session.client_id);
-        self.redistribute(&session, now);
+        session
     }
 
     /// Gives what a member of shared groups left unanswered to the other members. [4.8.2]

@@ -1,16 +1,17 @@
 //! A store that fails, and that comes back.
 //!
 //! What was under way when it failed may be on disk or not. So all that it touched is stale, with all that changes while
-//! the store is gone, and is written as a whole when it is back: first gone, then there, in one batch.
+//! the store is gone, and is written as a whole when it is back: first gone, then there, in one batch. What is too much for one
+//! batch goes in several, and sessions that ended go with the last: what they left to others is there by then.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use super::{NEVER, State};
 use crate::broker::core::{Core, SessionId};
-use crate::store::{Op, SessionKey, Token};
+use crate::store::{Op, Token};
 
-/// How many stale sessions, and how many topics, go into one batch.
+/// How many stale sessions, and how many topics, go into one batch at most: it takes no more bytes than the store does.
 const MENDED_AT_ONCE: usize = 64;
 
 impl Core {
@@ -22,18 +23,20 @@ impl Core {
         let was_flooded = self.ledger.is_flooded();
         self.write_touched();
         let open = std::mem::take(&mut self.ledger.ops);
-        self.ledger.state = State::Down;
-        self.ledger.bytes = 0;
-        self.ledger.under_way.clear();
-        self.ledger.under_way_bytes = 0;
-        self.resume_after(was_flooded);
-        self.ledger.held.iter_mut().for_each(|held| held.token = NEVER);
-        self.uncompleted_wait_for(NEVER);
-        self.mesh.wait_again(self.safe, NEVER);
-        self.peers_wait_again(NEVER);
+        let is_news = std::mem::replace(&mut self.ledger.state, State::Down) != State::Down;
         self.note_lost(lost.iter().chain(&open));
-        self.refuse_unanswered(now);
-        self.settle_mesh(now);
+        if is_news {
+            self.ledger.bytes = 0;
+            self.ledger.under_way.clear();
+            self.ledger.under_way_bytes = 0;
+            self.resume_after(was_flooded);
+            self.ledger.held.iter_mut().for_each(|held| held.token = NEVER);
+            self.uncompleted_wait_for(NEVER);
+            self.mesh.wait_again(self.safe, NEVER);
+            self.peers_wait_again(NEVER);
+            self.refuse_unanswered(now);
+            self.settle_mesh(now);
+        }
     }
 
     /// The store is back. It is told what it missed; then all is as before.
@@ -64,6 +67,9 @@ impl Core {
                 }
             }
         }
+        if keys.is_empty() {
+            return;
+        }
         for (id, session) in &mut self.sessions {
             let is_lost = session.key().is_some_and(|key| keys.remove(&key));
             if is_lost && !session.is_stale {
@@ -76,22 +82,23 @@ impl Core {
 
     /// Writes some of what is stale, as much as the store takes now.
     pub(super) fn mend(&mut self) {
-        if self.ledger.state == State::Down || self.ledger.is_full() {
+        if self.ledger.state == State::Down {
             return;
         }
-        if !self.ledger.stale.topics.is_empty() {
-            self.mend_topics();
-        }
+        self.mend_topics();
         if self.ledger.state != State::Mending {
             return;
         }
-        let ended: Vec<SessionKey> = std::mem::take(&mut self.ledger.stale.ended);
-        ended.into_iter().for_each(|key| self.ledger.push(Op::End { key }));
-        let from = self.ledger.stale.sessions.len().saturating_sub(MENDED_AT_ONCE);
-        for (id, serial) in self.ledger.stale.sessions.split_off(from) {
+        for _ in 0..MENDED_AT_ONCE {
+            if self.ledger.is_full() {
+                return;
+            }
+            let Some((id, serial)) = self.ledger.stale.sessions.pop() else { break };
             self.mend_session(id, serial);
         }
         if self.ledger.stale.sessions.is_empty() && self.ledger.stale.topics.is_empty() {
+            let ended = std::mem::take(&mut self.ledger.stale.ended);
+            ended.into_iter().for_each(|key| self.ledger.push(Op::End { key }));
             self.ledger.state = State::Up;
             let token = self.ledger.token;
             self.ledger
@@ -107,9 +114,15 @@ impl Core {
     }
 
     fn mend_topics(&mut self) {
+        if self.ledger.stale.topics.is_empty() {
+            return;
+        }
         let now = self.ledger.moment.0;
         let some: Vec<_> = self.ledger.stale.topics.iter().take(MENDED_AT_ONCE).cloned().collect();
         for topic in some {
+            if self.ledger.is_full() {
+                return;
+            }
             self.ledger.stale.remove_topic(&topic);
             self.write_retained(&topic, now);
         }

@@ -31,7 +31,8 @@ pub enum RestoreError {
 }
 
 impl Core {
-    /// Takes back a session that was stored, as one that nobody is connected to.
+    /// Takes back a session that was stored, as one that nobody is connected to. Those of a partition come in the order of their
+    /// numbers: of two that a client has, the first ended and the broker died before the store heard so.
     ///
     /// # Errors
     /// If it cannot be read; then nothing has changed, here or on disk.

@@ -1,9 +1,12 @@
 //! What survives the broker, and what waits until it does.
 
+use std::collections::HashSet;
+
 use super::world::{World, v3, v5};
 use crate::broker::core::{ConnectionId, Fault, Verdict};
 use crate::mqtt::{Property, ReasonCode};
 use crate::settings::Limits;
+use crate::store::Op;
 
 /// A world with a publisher, and a subscriber of `t` at this QoS whose session is stored.
 fn subscribed(qos: u8) -> (World, ConnectionId, ConnectionId) {
@@ -346,6 +349,73 @@ fn what_waits_for_a_store_that_failed_goes_on_when_it_is_back() {
     w.crash(1.0);
     let b = w.hello(&v5("b").resume().expiry(600));
     assert_eq!(w.heard(b)[1..], ["PUBREL 1"]);
+}
+
+#[test]
+fn what_a_store_missed_is_written_in_parts() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a"));
+    let names = ["1", "2", "3", "4", "5", "6"];
+    let large = "x".repeat(1 << 20);
+    for name in names {
+        let b = w.connect(v5(name).expiry(600));
+        w.subscribe(b, "t", 1);
+        w.lose(b);
+    }
+    (0..8).for_each(|_| w.publish(a, "t", 1, &large));
+    w.unpersisted = Some(Vec::new());
+    w.store_down();
+    for name in names {
+        let b = w.hello(&v5(name).resume().expiry(600).with(Property::ReceiveMaximum(1)));
+        w.lose(b);
+    }
+    w.store_up();
+    let mut batches = 0;
+    while let Some((_, ops)) = w.unpersisted.as_ref().and_then(|waits| waits.first()) {
+        let mib = ops.iter().map(Op::bytes).sum::<usize>() >> 20;
+        assert!(mib <= 16 + 8, "{mib} MiB at once");
+        batches += 1;
+        w.persist_one();
+    }
+    assert!(batches > 1 && !w.core.is_store_down());
+    w.crash(1.0);
+    let b = w.hello(&v5("6").resume().expiry(600));
+    assert_eq!(w.heard(b).len(), 1 + 8);
+}
+
+#[test]
+fn a_session_that_ends_while_the_store_is_down_stays_there_until_all_else_is_written() {
+    let mut w = World::durable();
+    let members = ["m0", "m1"].map(|name| {
+        let id = w.connect(v5(name).expiry(600));
+        w.subscribe(id, "$share/g/t", 1);
+        id
+    });
+    let old = w.connect(v5("b").expiry(600));
+    w.subscribe(old, "old", 1);
+    members.into_iter().for_each(|id| w.lose(id));
+    let a = w.connect(v5("a"));
+    (0..10).for_each(|n| w.publish(a, "t", 1, &n.to_string()));
+    w.unpersisted = Some(Vec::new());
+    w.store_down();
+    // One leaves its share to the other, which is written late; one client begins anew.
+    w.connect(v5("m0"));
+    for n in 0..80 {
+        let id = w.connect(v5(format!("many-{n}").leak()).expiry(600));
+        w.lose(id);
+    }
+    w.connect(v5("b").expiry(600));
+    w.store_up();
+    w.persist_one();
+    assert!(w.unpersisted.as_ref().is_some_and(|waits| !waits.is_empty()), "all is written");
+    w.crash(1.0);
+    let shares = ["m0", "m1"].map(|name| {
+        let id = w.hello(&v5(name).resume().expiry(600));
+        w.heard(id).into_iter().filter(|line| line.starts_with("t=")).collect::<Vec<_>>()
+    });
+    let all: HashSet<_> = shares.iter().flatten().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(all.len(), 10, "{shares:?}");
+    assert!(w.core.export_session("b", w.now).expect("it is there").subscriptions.is_empty());
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) struct World {
     pub(super) unpersisted: Option<Vec<(Token, Vec<Op>)>>,
     start: Instant,
     limits: Limits,
+    /// How often the broker has started.
+    lives: u64,
     pub(super) exchanged: Vec<(ConnectionId, String)>,
     closed: HashMap<ConnectionId, Fault>,
     versions: HashMap<ConnectionId, Version>,
@@ -148,6 +150,7 @@ impl World {
             unpersisted: None,
             start: now,
             limits,
+            lives: 0,
             closed: HashMap::new(),
             versions: HashMap::new(),
         }
@@ -173,7 +176,8 @@ impl World {
         self.unpersisted = self.unpersisted.as_ref().map(|_| Vec::new());
         (self.closed, self.versions) = (HashMap::new(), HashMap::new());
         self.core = Core::new(self.limits, true, 7, self.now);
-        self.core.use_store(1_000_000, self.now, self.wall_ms());
+        self.lives += 1;
+        self.core.use_store(self.lives * 1_000_000, self.now, self.wall_ms());
         let stored = self.shelf.read();
         for session in &stored.sessions {
             self.core.restore_session(session, self.now).expect("it was written by us");
