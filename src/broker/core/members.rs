@@ -42,6 +42,8 @@ pub(super) struct Member {
     pub(super) serial: u32,
     pub(super) who: Subscriber,
     pub(super) presence: Presence,
+    /// What it gets may have to be stored.
+    pub(super) is_kept: bool,
 }
 
 type Key = (ShardNumber, SessionId);
@@ -172,7 +174,7 @@ mod tests {
 
     fn member(session: SessionId, qos: QoS, presence: Presence) -> Member {
         let who = Subscriber { session, identifier: None, qos, no_local: false, retain_as_published: false };
-        Member { shard: (session % 3) as ShardNumber, serial: 0, who, presence }
+        Member { shard: (session % 3) as ShardNumber, serial: 0, who, presence, is_kept: false }
     }
 
     #[test]

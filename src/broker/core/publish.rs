@@ -200,12 +200,8 @@ impl Core {
             .sessions
             .iter()
             .any(|one| one.grant(None).is_some_and(|grant| keeps(one.session, grant.qos)))
-            || recipients.shards != 0 // all shards have one store, and they may keep it
-            || recipients.groups.iter().any(|&group| {
-                let here = self.mesh.place().number();
-                let mut members = self.routes.members(group);
-                members.any(|member| member.shard != here || keeps(member.who.session, member.who.qos))
-            })
+            || recipients.keepers != 0 // all shards have one store
+            || recipients.groups.iter().any(|&group| self.routes.members(group).any(|member| member.is_kept))
     }
 
     /// Says that a message is not taken. Version 3 has no word for it: the connection ends, and its client knows that

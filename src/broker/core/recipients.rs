@@ -56,6 +56,8 @@ pub(super) struct Recipients {
     pub(super) peers: SmallVec<[PeerId; 2]>,
     /// Other shards.
     pub(super) shards: ShardMask,
+    /// Those of them that may have to store it.
+    pub(super) keepers: ShardMask,
     routes: u32,
 }
 
@@ -119,10 +121,9 @@ impl Recipient {
 
 impl Recipients {
     /// Adds those of one matching route.
-    pub(super) fn add(&mut self, subscribers: &[Subscriber], peers: &[PeerId], shards: ShardMask) {
+    pub(super) fn add(&mut self, subscribers: &[Subscriber], peers: &[PeerId]) {
         self.sessions.extend(subscribers.iter().map(Recipient::of));
         self.peers.extend_from_slice(peers);
-        self.shards |= shards;
         self.routes += 1;
     }
 

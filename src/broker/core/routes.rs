@@ -27,6 +27,8 @@ use crate::mqtt::{Filter, QoS, SharedFilter};
 struct Route {
     filter: Filter,
     subscribers: Subscribers,
+    /// Since the first subscriber came there was one for whom messages may have to be stored.
+    is_kept: bool,
     groups: SmallVec<[GroupId; 1]>,
     peers: SmallVec<[PeerId; 1]>,
     /// What other shards want, if any does.
@@ -37,6 +39,8 @@ struct Route {
 #[derive(Default)]
 struct Marks {
     plain: ShardMask,
+    /// Those of all that want it which may have to store what they get.
+    kept: ShardMask,
     /// The names of shared groups that another shard owns.
     groups: HashSet<Arc<str>, RandomState>,
     /// Which: all groups of a filter have the same home.
@@ -62,6 +66,8 @@ struct Group {
     serial: u32,
     /// Its place among the groups of its filter.
     place: usize,
+    /// Since the first member came there was one for whom messages may have to be stored.
+    is_kept: bool,
     members: Members,
 }
 
@@ -114,6 +120,27 @@ impl Routes {
         let is_first = subscribers.is_empty();
         subscribers.put(who);
         is_first
+    }
+
+    /// Notes that what a session gets by a filter may have to be stored. True if that is news.
+    pub(super) fn note_kept(&mut self, filter: &Filter) -> bool {
+        let route = self.find(filter.as_str()).map(|route| &mut self.routes[route as usize]);
+        route.is_some_and(|route| !std::mem::replace(&mut route.is_kept, true))
+    }
+
+    /// The same of a group.
+    pub(super) fn note_kept_group(&mut self, shared: &SharedFilter) -> bool {
+        let group = self.find_group(shared).map(|id| &mut self.groups[id.slot as usize]);
+        group.is_some_and(|group| !std::mem::replace(&mut group.is_kept, true))
+    }
+
+    /// The same of another shard that wants a filter, until it does no more.
+    pub(super) fn mark_kept(&mut self, filter: &Filter, shard: ShardNumber) {
+        self.generation += 1;
+        let route = self.find(filter.as_str()).map(|route| &mut self.routes[route as usize]);
+        if let Some(marks) = route.and_then(|route| route.marks.as_mut()) {
+            marks.kept |= 1 << shard;
+        }
     }
 
     /// Adds or replaces a member of a group. True if it is the group's first.
@@ -190,6 +217,7 @@ impl Routes {
                 true // a group has one owner
             }
         };
+        marks.kept &= marks.mask();
         if marks.mask() == 0 {
             here.marks = None;
         }
@@ -221,8 +249,9 @@ impl Routes {
     pub(super) fn unsubscribe(&mut self, filter: &str, session: SessionId) -> bool {
         self.generation += 1;
         let Some(route) = self.find(filter) else { return false };
-        let subscribers = &mut self.routes[route as usize].subscribers;
-        let was_last = subscribers.take(session) && subscribers.is_empty();
+        let here = &mut self.routes[route as usize];
+        let was_last = here.subscribers.take(session) && here.subscribers.is_empty();
+        here.is_kept &= !was_last;
         self.drop_if_unused(route);
         was_last
     }
@@ -289,8 +318,11 @@ impl Routes {
         let mut recipients = Recipients::default();
         for &hit in &hits {
             let route = &self.routes[hit as usize];
-            let marks = route.marks.as_ref().map_or(0, |marks| marks.mask());
-            recipients.add(&route.subscribers, &route.peers, marks);
+            recipients.add(&route.subscribers, &route.peers);
+            if let Some(marks) = &route.marks {
+                recipients.shards |= marks.mask();
+                recipients.keepers |= marks.kept;
+            }
             recipients.groups.extend_from_slice(&route.groups);
         }
         recipients.merge();
@@ -332,6 +364,7 @@ impl Routes {
         let id = self.routes.insert(Route {
             filter: filter.clone(),
             subscribers: Subscribers::default(),
+            is_kept: false,
             groups: SmallVec::new(),
             peers: SmallVec::new(),
             marks: None,
@@ -376,7 +409,8 @@ impl Routes {
         let filter = self.routes[route as usize].filter.clone();
         let shared = Arc::new(SharedFilter { group: Arc::clone(&shared.group), filter });
         let place = self.routes[route as usize].groups.len();
-        let group = Group { shared: Arc::clone(&shared), serial, place, members: Members::default() };
+        let group =
+            Group { shared: Arc::clone(&shared), serial, place, is_kept: false, members: Members::default() };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
         self.routes[route as usize].groups.push(id);
         self.by_share.insert(SharedFilter::clone(&shared), id);

@@ -12,7 +12,7 @@ use super::recipients::Subscriber;
 use super::session::{Subscription, SubscriptionKey};
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
-    Filter, Packet, PacketId, Properties, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
+    Filter, Packet, PacketId, Properties, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
     SubscribeOptions, Unsubscribe, parse_subscription,
 };
 
@@ -164,11 +164,16 @@ impl Core {
     ) {
         let Subscription { qos, no_local, retain_as_published, identifier } = subscription;
         let who = Subscriber { session: id, identifier, qos, no_local, retain_as_published };
+        let is_kept =
+            qos > QoS::AtMostOnce && self.ledger.is_on() && self.sessions[id as usize].is_persistent();
         match key.shared() {
-            Some(shared) => self.join(shared, who),
+            Some(shared) => self.join(shared, who, is_kept),
             None => {
                 if self.routes.subscribe(&key.filter, who) {
                     self.interest_changed(&key.filter, None, true);
+                }
+                if is_kept && self.routes.note_kept(&key.filter) {
+                    self.mesh.announce_kept(&key.filter);
                 }
             }
         }

@@ -66,6 +66,8 @@ pub(in super::super) enum Try {
 pub(in super::super) enum Rare {
     /// The sender has a first subscriber, or lost its last one.
     Interest { filter: Filter, group: Option<Arc<str>>, wanted: bool },
+    /// What the sender wants of a filter may have to be stored there.
+    Kept { filter: Filter },
     /// A session of the sender becomes a member of a group that the other owns.
     Join { shared: SharedFilter, member: Member },
     /// It is no member any more.
@@ -84,7 +86,7 @@ impl Rare {
     /// The filter that it owns, or shares with the sender until that lets go of it.
     fn text(&self) -> Option<&Filter> {
         match self {
-            Rare::Interest { filter, .. } | Rare::Show { filter, .. } => Some(filter),
+            Rare::Interest { filter, .. } | Rare::Kept { filter } | Rare::Show { filter, .. } => Some(filter),
             Rare::Join { shared, .. } | Rare::Leave { shared, .. } | Rare::Presence { shared, .. } => {
                 Some(&shared.filter)
             }

@@ -73,13 +73,13 @@ impl Mesh {
 
 impl Core {
     /// A session joins a group.
-    pub(in super::super) fn join(&mut self, shared: SharedFilter, who: Subscriber) {
+    pub(in super::super) fn join(&mut self, shared: SharedFilter, who: Subscriber, is_kept: bool) {
         let owner = self.mesh.elsewhere(shared.filter.as_str());
         let session = &mut self.sessions[who.session as usize];
         session.shares.insert(shared.clone(), owner);
         self.tell_presence(who.session);
         let Session { serial, presence, .. } = self.sessions[who.session as usize];
-        let member = Member { shard: self.mesh.place.own, serial, who, presence };
+        let member = Member { shard: self.mesh.place.own, serial, who, presence, is_kept };
         match owner {
             Some(owner) => {
                 self.mesh.say(owner, Rare::Join { shared, member });
@@ -128,6 +128,9 @@ impl Core {
     fn add_member(&mut self, shared: &SharedFilter, member: Member) {
         if self.routes.join(shared, member) {
             self.interest_changed(&shared.filter, Some(&shared.group), true);
+        }
+        if member.is_kept && self.routes.note_kept_group(shared) {
+            self.mesh.announce_kept(&shared.filter);
         }
     }
 

@@ -280,6 +280,12 @@ impl Mesh {
         }
     }
 
+    /// Tells all others that what is wanted of a filter here may have to be stored: while the store is down they refuse it.
+    /// Nobody waits for that: what comes meanwhile is not acknowledged before it is safe.
+    pub(super) fn announce_kept(&mut self, filter: &Filter) {
+        self.others().for_each(|shard| self.say(shard, Rare::Kept { filter: filter.clone() }));
+    }
+
     /// All interest and all memberships that others have not confirmed.
     fn unconfirmed(&self) -> Need {
         let open = |(shard, lane): (usize, Lane)| {
@@ -429,6 +435,7 @@ impl Core {
             Rare::Interest { filter, group, wanted } => {
                 self.handle_interest(from, &filter, group.as_ref(), wanted);
             }
+            Rare::Kept { filter } => self.routes.mark_kept(&filter, from),
             Rare::Join { shared, member } => self.handle_join(from, &shared, member),
             Rare::Leave { shared, session } => self.remove_member(&shared, from, session),
             Rare::Presence { shared, session, presence } => {

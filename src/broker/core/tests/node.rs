@@ -129,6 +129,30 @@ impl Node {
         all.flat_map(|one| &one.batch.ops).filter(|op| matches!(op, Op::End { .. })).count()
     }
 
+    /// The store fails with all that waits.
+    pub(super) fn store_down(&mut self) {
+        let lost = self.disk.as_mut().map(|disk| disk.waitings.take_all()).unwrap_or_default();
+        for shard in 0..self.cores.len() {
+            let ops: Vec<_> =
+                lost.iter().filter(|one| one.client == shard).flat_map(|one| one.batch.ops.clone()).collect();
+            self.cores[shard].handle_store_down(&ops, self.now);
+            self.do_effects(shard);
+        }
+    }
+
+    pub(super) fn store_up(&mut self) {
+        for shard in 0..self.cores.len() {
+            self.cores[shard].handle_store_up();
+            self.do_effects(shard);
+        }
+    }
+
+    /// True if the broker has ended a client's connection.
+    pub(super) fn is_closed(&self, client: usize) -> bool {
+        let Client { shard, id, .. } = self.clients[client];
+        !self.cores[shard].reads(id)
+    }
+
     /// The store writes what it can. False if there was nothing.
     pub(super) fn write(&mut self) -> bool {
         let Some(disk) = &mut self.disk else { return false };

@@ -360,3 +360,36 @@ fn at_qos_2_once_means_once_whenever_the_node_dies_and_with_however_many_shards_
         }
     }
 }
+
+#[test]
+fn while_the_store_is_down_shards_serve_each_other_what_nobody_keeps() {
+    for shards in 1..=4 {
+        for filter in ["t", "$share/g/t"] {
+            let mut node = Node::durable(shards, 5);
+            let clean: Vec<_> = (0..6).map(|n| node.connect_clean(&format!("clean-{n}"))).collect();
+            let keeps = node.connect("keeps");
+            node.subscribe(clean[0], filter, 1);
+            node.subscribe(keeps, "$share/g/elsewhere", 1);
+            node.subscribe(keeps, "t", 0);
+            node.settle();
+            node.store_down();
+            for &at in &clean[1..] {
+                node.publish(at, "t", "served", 1, false);
+            }
+            node.settle();
+            assert_eq!(node.clients[clean[0]].got.len(), 5, "{shards} shards, {filter}");
+            assert!(clean[1..].iter().all(|&at| node.clients[at].answers == ["ack 1"]), "{shards} shards");
+            node.store_up();
+            node.settle();
+            node.subscribe(keeps, filter, 1);
+            node.settle();
+            node.store_down();
+            for &at in &clean[1..] {
+                node.publish(at, "t", "refused", 1, false);
+            }
+            node.settle();
+            assert!(clean[1..].iter().all(|&at| node.is_closed(at)), "{shards} shards, {filter}");
+            assert_eq!(node.clients[clean[0]].got.len(), 5, "{shards} shards, {filter}");
+        }
+    }
+}
