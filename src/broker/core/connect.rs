@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::access::Rules;
 use super::aliases::Aliases;
-use super::connection::{Opening, State, Terms};
+use super::connection::{Entering, Opening, State, Terms};
 use super::delivery::pass_on;
 use super::pressure::Pressure;
 use super::publish::{keeps_its_format, may_publish};
@@ -17,6 +17,7 @@ use super::{ConnectionId, Core, Effect, Fault, Proof, SessionId, Verdict};
 use crate::mqtt::{
     self, ConnAck, Connect, Message, Packet, PropertiesBuf, Property, ReasonCode, Version, Violation,
 };
+use crate::store::Token;
 
 impl Core {
     /// Notes what version the client speaks, so that it can be answered.
@@ -154,7 +155,7 @@ impl Core {
         }
     }
 
-    /// Lets a client in: takes over, resumes or makes its session, and answers.
+    /// Lets a client in, if it may.
     pub(super) fn accept_connection(
         &mut self,
         id: ConnectionId,
@@ -169,13 +170,25 @@ impl Core {
             return Err(Fault::ServerBusy);
         }
         let who = self.admit(id, &opening)?;
+        let connack = self.connack_properties(id, &opening);
+        self.check_connack(id, &connack)?;
+        self.enter(id, Entering { opening, who, connack }, now)
+    }
+
+    /// Takes over, resumes or makes a client's session, and answers. One that begins anew must not find the old session again
+    /// after a crash: it is let in when that has ended for good.
+    fn enter(&mut self, id: ConnectionId, entering: Entering, now: Instant) -> Result<(), Fault> {
+        if entering.opening.clean_start && self.end_former(id, &entering.opening.client_id, now) {
+            self.wires.get_mut(id).ok_or(Fault::ClientLeft)?.state = State::AwaitStore(Box::new(entering));
+            self.enter_once_safe(id);
+            return Ok(());
+        }
+        let Entering { opening, who, connack } = entering;
         let is_new = !self.by_client.contains_key(&opening.client_id);
         if is_new && self.room.sessions.get() >= self.limits.sessions_max {
             return Err(Fault::QuotaExceeded);
         }
-        let connack = self.connack_properties(id, &opening);
-        self.check_connack(id, &connack)?;
-        let (session, is_present) = self.session_for(id, &opening, now);
+        let (session, is_present) = self.session_for(id, &opening.client_id, now);
         let connection = self.wires.get_mut(id).expect("who is let in has a connection");
         let version = connection.version;
         connection.state = State::Open(session);
@@ -197,30 +210,49 @@ impl Core {
         Ok(())
     }
 
+    /// Lets a client in that waited for it.
+    pub(super) fn enter_at_last(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        match std::mem::replace(&mut connection.state, State::AwaitConnect) {
+            State::AwaitStore(entering) => {
+                if let Err(fault) = self.enter(id, *entering, now) {
+                    self.close(id, fault, now);
+                }
+            }
+            other => connection.state = other,
+        }
+    }
+
+    /// Ends the session that a client leaves behind. True if the store has yet to hear so.
+    fn end_former(&mut self, id: ConnectionId, client_id: &str, now: Instant) -> bool {
+        let Some(&known) = self.by_client.get(client_id) else { return false };
+        let session = &mut self.sessions[known as usize];
+        let is_stored = session.number.is_some();
+        if let Some(other) = session.connection.filter(|&other| other != id) {
+            session.expiry_s = 0; // its will goes out with it, and so does the session
+            self.close(other, Fault::SessionTakenOver, now); // [MQTT-3.1.4-3]
+        }
+        if let Some(&session) = self.by_client.get(client_id) {
+            // [MQTT-3.2.2-2] [MQTT-3.1.2-6] v3
+            self.end_session(session, now); // [MQTT-3.1.2-4]
+        }
+        self.token_if(is_stored) > Token(0)
+    }
+
     /// The session for a client id, and whether it was there before.
     // [MQTT-3.1.4-4] [MQTT-3.1.3-2]
-    fn session_for(&mut self, id: ConnectionId, opening: &Opening, now: Instant) -> (SessionId, bool) {
-        let Some(&known) = self.by_client.get(&opening.client_id) else {
-            // [MQTT-3.2.2-3] [MQTT-3.1.2-6]
-            return (self.new_session(&opening.client_id, Version::V5), false);
-        };
-        if let Some(other) = self.sessions[known as usize].connection.filter(|&other| other != id) {
-            if opening.clean_start {
-                self.sessions[known as usize].expiry_s = 0; // its will goes out with it
-            }
+    fn session_for(&mut self, id: ConnectionId, client_id: &Arc<str>, now: Instant) -> (SessionId, bool) {
+        if let Some(&known) = self.by_client.get(client_id)
+            && let Some(other) = self.sessions[known as usize].connection.filter(|&other| other != id)
+        {
             self.close(other, Fault::SessionTakenOver, now); // [MQTT-3.1.4-3]
         }
         // It may have ended with the connection that it was taken from.
-        match self.by_client.get(&opening.client_id).copied() {
-            Some(session) if opening.clean_start => {
-                // [MQTT-3.2.2-2] [MQTT-3.1.2-6] v3
-                self.end_session(session, now); // [MQTT-3.1.2-4]
-                (self.new_session(&opening.client_id, Version::V5), false)
-            }
+        match self.by_client.get(client_id).copied() {
             // [MQTT-3.2.2-3] [MQTT-3.1.2-4] v3
             Some(session) => (session, true), // [MQTT-3.1.2-5]
-            // [MQTT-3.1.2-6]
-            None => (self.new_session(&opening.client_id, Version::V5), false),
+            // [MQTT-3.2.2-3] [MQTT-3.1.2-6]
+            None => (self.new_session(client_id, Version::V5), false),
         }
     }
 

@@ -16,7 +16,7 @@ use super::outbox::Outbox;
 use super::publish::Uncompleted;
 use super::recipients::Recipients;
 use super::session::Will;
-use crate::mqtt::{self, ALIAS_BYTES_MAX, TopicAlias, Version};
+use crate::mqtt::{self, ALIAS_BYTES_MAX, PropertiesBuf, TopicAlias, Version};
 use crate::settings;
 
 /// What a connection waits for.
@@ -27,6 +27,8 @@ pub(super) enum State {
     AwaitVerdict(Box<Opening>),
     /// AUTH, or DISCONNECT: an authentication goes on.
     AwaitAuth(Box<Opening>),
+    /// The store: the client begins anew, and what it leaves behind must be gone for good. Nothing is read meanwhile.
+    AwaitStore(Box<Entering>),
     /// Anything: CONNECT was accepted.
     Open(SessionId),
     /// The shell: it sends what is left and closes the socket.
@@ -51,6 +53,13 @@ pub(super) struct Opening {
     pub(super) proof: Bytes,
     /// The rules of its token.
     pub(super) own: Option<Rc<Rules>>,
+}
+
+/// A CONNECT that is accepted, but for its session.
+pub(super) struct Entering {
+    pub(super) opening: Opening,
+    pub(super) who: Rc<Principal>,
+    pub(super) connack: PropertiesBuf,
 }
 
 /// The last topic that a connection published to, and who gets it.
@@ -196,20 +205,20 @@ impl Connection {
 
     /// True from CONNECT on until it closes.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::AwaitVerdict(_) | State::AwaitAuth(_) | State::Open(_))
+        !matches!(self.state, State::AwaitConnect | State::Closed)
     }
 
     /// The session, once CONNECT is accepted and until the connection closes.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self.state {
             State::Open(session) => Some(session),
-            State::AwaitConnect | State::AwaitVerdict(_) | State::AwaitAuth(_) | State::Closed => None,
+            _ => None,
         }
     }
 
     /// True if it said who it is and is not closed.
     pub(super) fn is_in(&self) -> bool {
-        matches!(self.state, State::AwaitVerdict(_) | State::Open(_))
+        matches!(self.state, State::AwaitVerdict(_) | State::AwaitStore(_) | State::Open(_))
     }
 
     /// True if bytes from the client may be handled now: not while it leaves our answers unread.

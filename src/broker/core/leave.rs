@@ -45,7 +45,7 @@ impl Core {
         match connection.state {
             State::Closed => return,
             // [MQTT-3.14.0-1]
-            State::AwaitConnect | State::AwaitVerdict(_) | State::AwaitAuth(_) => {
+            State::AwaitConnect | State::AwaitVerdict(_) | State::AwaitAuth(_) | State::AwaitStore(_) => {
                 self.refuse_connection(id, fault);
             }
             State::Open(session) => {
@@ -254,7 +254,7 @@ impl Core {
                 let expired = connection.until.map(|at| (at, Fault::TokenExpired));
                 silent.into_iter().chain(expired).min_by_key(|&(at, _)| at)
             }
-            State::AwaitVerdict(_) | State::Closed => None,
+            State::AwaitVerdict(_) | State::AwaitStore(_) | State::Closed => None,
         }
     }
 

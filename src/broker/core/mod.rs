@@ -543,7 +543,7 @@ impl Core {
             (State::AwaitAuth(_), Packet::Disconnect(_)) => Err(Fault::ClientLeft),
             (State::AwaitAuth(_), _) => Err(Violation::UnexpectedPacket.into()), // [MQTT-3.1.2-30]
             // [MQTT-3.1.4-6]
-            (State::AwaitVerdict(_) | State::Closed, _) => Ok(()),
+            (State::AwaitVerdict(_) | State::AwaitStore(_) | State::Closed, _) => Ok(()),
         }
     }
 

@@ -79,6 +79,8 @@ enum Answer {
     Acknowledge(PacketId, QoS, ReasonCode),
     /// SUBACK or UNSUBACK, encoded.
     Packet(Vec<u8>),
+    /// Whatever comes of a CONNECT.
+    Enter,
 }
 
 /// A PUBREL or PUBCOMP that waits for the store.
@@ -408,6 +410,11 @@ impl Core {
         self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
     }
 
+    /// Lets a client in once all that came so far is safe.
+    pub(super) fn enter_once_safe(&mut self, id: ConnectionId) {
+        self.answer_later(id, self.ledger.token(), Need::new(), Answer::Enter, 0);
+    }
+
     fn answer_later(&mut self, id: ConnectionId, token: Token, need: Need, answer: Answer, bytes: usize) {
         let Some(connection) = self.wires.get_mut(id) else { return };
         connection.unanswered += 1;
@@ -415,18 +422,18 @@ impl Core {
     }
 
     /// Answers whom nothing keeps waiting any more.
-    pub(super) fn settle_answers(&mut self) {
+    pub(super) fn settle_answers(&mut self, now: Instant) {
         while let Some(one) = self.unanswered.queue.front()
             && one.token <= self.safe
             && self.mesh.is_met(&one.need)
             && let Some(one) = self.unanswered.pop()
         {
-            self.answer_now(one.connection, one.answer);
+            self.answer_now(one.connection, one.answer, now);
         }
     }
 
     // [MQTT-3.3.4-1] [MQTT-2.2.1-5] [MQTT-4.6.0-3]
-    fn answer_now(&mut self, id: ConnectionId, answer: Answer) {
+    fn answer_now(&mut self, id: ConnectionId, answer: Answer, now: Instant) {
         if let Some(connection) = self.wires.get_mut(id) {
             connection.unanswered -= 1;
         }
@@ -436,6 +443,7 @@ impl Core {
                 // Its length was looked at when it was encoded.
                 let _ = self.wires.answer(id, |out| out.extend_from_slice(&bytes));
             }
+            Answer::Enter => self.enter_at_last(id, now),
         }
     }
 
@@ -461,7 +469,7 @@ impl Core {
                 }
                 other => other,
             };
-            self.answer_now(id, answer);
+            self.answer_now(id, answer, now);
         }
     }
 

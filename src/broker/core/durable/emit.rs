@@ -247,7 +247,7 @@ impl Core {
         self.ledger.landed(token);
         self.resume_after(was_flooded);
         self.safe = self.safe.max(token);
-        self.settle_answers();
+        self.settle_answers(now);
         self.settle_mesh(now);
         self.complete_up_to(token);
         while self.ledger.held.front().is_some_and(|held| held.token <= token) {

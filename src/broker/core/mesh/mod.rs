@@ -546,7 +546,7 @@ impl Core {
                 self.close(id, fault, now);
             }
         }
-        self.settle_answers();
+        self.settle_answers(now);
     }
 
     /// Finishes a SUBSCRIBE once every shard holds its interest.

@@ -298,6 +298,26 @@ fn a_session_that_ends_is_gone_after_a_crash() {
 }
 
 #[test]
+fn who_begins_anew_hears_so_once_the_old_session_is_gone_for_good() {
+    let mut w = World::durable();
+    let a = w.connect(v5("a").expiry(600));
+    w.publish(a, "t", 2, "1");
+    assert_eq!(w.heard(a), ["PUBREC 1 NoMatchingSubscribers"]);
+    w.unpersisted = Some(Vec::new());
+    let again = w.hello(&v5("a").expiry(600));
+    assert_eq!(w.closed(a), Some(Fault::SessionTakenOver));
+    assert!(w.heard(again).is_empty() && !w.core.reads(again));
+    w.persist();
+    assert_eq!(w.heard(again), ["CONNACK Success"]);
+    let third = w.hello(&v5("a"));
+    assert!(w.heard(third).is_empty());
+    w.store_down(); // nobody waits for that
+    assert_eq!(w.heard(third), ["CONNACK Success"]);
+    w.publish(third, "t", 2, "2");
+    assert_eq!(w.heard(third), ["PUBREC 1 NoMatchingSubscribers"]);
+}
+
+#[test]
 fn a_store_that_is_down_is_said_so_and_nothing_else_suffers() {
     let (mut w, a, b) = subscribed(1);
     let c = w.connect(v5("c"));

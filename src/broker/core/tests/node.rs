@@ -209,6 +209,10 @@ impl Node {
             }),
         }
         self.send(at, &Packet::Connect(connect));
+        while !self.cores[shard].reads(id) {
+            self.write(); // who begins anew waits for it
+            self.stir(1);
+        }
         for (packet_id, (line, is_received)) in self.clients[at].sending.clone() {
             let (topic, payload) = line.split_once('=').expect("it was made like that");
             match is_received {
