@@ -107,13 +107,14 @@ impl Damage {
 }
 
 /// Reads a journal to its end.
+#[cfg(any(test, fuzzing))]
 #[allow(unreachable_pub, reason = "for fuzzers")]
 pub fn scan(journal: impl Read + Seek) -> io::Result<Scan> {
     scan_up_to(0, journal)
 }
 
-/// The same where the write of this number failed. What a client has put into a message of it may look like the end of a
-/// batch, and is none.
+/// Reads a journal to its end; `failed` is as in [`check`]. What a client has put into a message of a write that failed may look
+/// like the end of a batch, and is none.
 pub(super) fn scan_up_to(failed: u64, mut journal: impl Read + Seek) -> io::Result<Scan> {
     let (mut whole, mut before, mut number) = (0, 0, 0);
     while let Some(batch) = batch(&mut journal)? {
