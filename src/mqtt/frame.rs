@@ -74,7 +74,7 @@ impl Blocks {
     pub fn take_back(&mut self, mut frame: Frame) {
         let size = frame.block.len();
         if Rc::get_mut(&mut frame.block).is_some()
-            && size % STEP == 0
+            && size.is_multiple_of(STEP)
             && size <= SIZES * STEP
             && self.free_bytes + size <= FREE_BYTES_MAX
         {
