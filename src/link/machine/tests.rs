@@ -394,11 +394,11 @@ impl Bench {
     }
 
     fn answer_probe(&mut self) {
-        let probes = self.sent.iter().filter_map(|frame| match decode(frame) {
+        let mut probes = self.sent.iter().filter_map(|frame| match decode(frame) {
             Ok(Some(Frame::Probe(probe))) => Some(probe),
             _ => None,
         });
-        let last = probes.last().expect("it asks");
+        let last = probes.next_back().expect("it asks");
         self.say(Frame::ProbeAck(last));
     }
 
