@@ -56,6 +56,17 @@ impl<'a> Owners<'a> {
         format!("eu-link.{}:11883", self.there.namespace)
     }
 
+    /// Corrects something of the half that dials, or spoils it.
+    async fn out(&self, external: Value) {
+        let patch = json!({"spec": {"remote": {"external": external}}}).to_string();
+        self.here.edit("clusterlink/out", &patch).await;
+    }
+
+    async fn back(&self, external: Value) {
+        let patch = json!({"spec": {"remote": {"external": external}}}).to_string();
+        self.there.edit("clusterlink/back", &patch).await;
+    }
+
     async fn dial(&self, name: &str, server: &str, secret: &str) {
         let external =
             json!({"clusterName": name, "server": server, "dial": "Out", "credentialsRef": {"name": secret}});
@@ -95,6 +106,26 @@ fn each_mistake_is_the_reason_and_its_correction_is_enough() {
         owners.are_linked().await;
         owners.exchange("corrected/1").await;
 
+        // Both dial, and nobody answers.
+        let here = format!("us-link.{}:11883", scene.namespace);
+        let dials =
+            json!({"dial": "Out", "server": here, "credentialsRef": {"name": "right"}, "inbound": null});
+        owners.back(dials).await;
+        scene.says(Kind::Link, "out", "Ready", "False", "NotAuthorized").await;
+        owners.there.says(Kind::Link, "back", "Ready", "False", "NotAuthorized").await;
+        let is_dialled = json!({
+            "dial": "In", "server": null, "credentialsRef": null, "inbound": {"credentialsRef": {"name": "right"}},
+        });
+        owners.back(is_dialled).await;
+        owners.are_linked().await;
+        owners.out(json!({"server": here})).await;
+        scene.says(Kind::Link, "out", "Ready", "False", "SelfDialled").await;
+        // Where kubelets ask how the pod is.
+        owners.out(json!({"server": format!("eu-nodes.{}:11885", owners.there.namespace)})).await;
+        scene.says(Kind::Link, "out", "Ready", "False", "ProtocolMismatch").await;
+        owners.out(json!({"server": server})).await;
+        owners.are_linked().await;
+
         // The name of a peer is for good: another object takes this one's place.
         scene.kubectl(&["delete", "clusterlink", "out"]).await;
         owners.dial("ue", &server, "right").await;
@@ -104,6 +135,84 @@ fn each_mistake_is_the_reason_and_its_correction_is_enough() {
         owners.are_linked().await;
         owners.exchange("corrected/2").await;
         assert_eq!(owners.pods().await, pods, "a pod was replaced");
+    });
+}
+
+/// What a user copies from one Kubernetes to another: the Secret that the other side keeps.
+async fn copy(from: &Scene, name: &str, to: &Scene, copy: &str) {
+    from.until(Kind::Secret, name, "there", |secret| secret.is_some()).await;
+    let secret: Value =
+        serde_json::from_str(&from.kubectl(&["get", "secret", name, "-o", "json"]).await).expect("JSON");
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": copy}, "data": secret["data"]});
+    to.apply(&secret.to_string()).await;
+}
+
+#[test]
+fn an_invitation_is_copied_and_the_wrong_one_is_told_apart() {
+    play("invitations", async |scene| {
+        let there = scene.neighbour().await;
+        for (at, name) in [(scene, "us"), (&there, "eu")] {
+            let mut secure = cluster(name);
+            secure["spec"].as_object_mut().expect("a spec").remove("linkListener");
+            at.apply(&secure.to_string()).await;
+        }
+        let invites = |from: &str| json!({"clusterName": from, "dial": "In"});
+        there.apply(&half("back", "eu", &invites("us")).to_string()).await;
+        there.apply(&half("other", "eu", &invites("asia")).to_string()).await;
+        scene.apply(&half("spare", "us", &invites("asia")).to_string()).await;
+        copy(&there, "back-invitation", scene, "right").await;
+        copy(&there, "other-invitation", scene, "other").await;
+        scene.ready(Kind::Cluster, "us").await;
+        there.ready(Kind::Cluster, "eu").await;
+        let dial = async |shown: &str, trusted: &str| {
+            let external = json!({
+                "clusterName": "eu", "server": format!("eu-link.{}.svc:11883", there.namespace), "dial": "Out",
+                "credentialsRef": {"name": shown}, "tls": {"caRef": {"name": trusted}},
+            });
+            scene.apply(&half("out", "us", &external).to_string()).await;
+        };
+        dial("right", "spare-invitation").await;
+        scene.says(Kind::Link, "out", "Ready", "False", "TLSFailed").await;
+        dial("spare-invitation", "right").await;
+        scene.says(Kind::Link, "out", "Ready", "False", "TLSFailed").await;
+        dial("other", "right").await;
+        scene.says(Kind::Link, "out", "Ready", "False", "BadCredentials").await;
+        dial("right", "right").await;
+        scene.ready(Kind::Link, "out").await;
+        there.ready(Kind::Link, "back").await;
+        let us = Door::open(scene, "service/us-mqtt", 1883).await;
+        let eu = Door::open(&there, "service/eu-mqtt", 1883).await;
+        crosses(&us, &eu, "invited/1").await;
+        crosses(&eu, &us, "invited/2").await;
+        // Deleting it revokes it; the other one is copied in its place.
+        there.kubectl(&["delete", "secret", "back-invitation"]).await;
+        scene.says(Kind::Link, "out", "Ready", "False", "BadCredentials").await;
+        copy(&there, "back-invitation", scene, "right").await;
+        scene.ready(Kind::Link, "out").await;
+    });
+}
+
+/// Two clusters that call themselves alike, as when a manifest is copied to another place.
+#[test]
+fn two_clusters_of_one_name_are_told_that_there_are_two() {
+    play("twins", async |scene| {
+        let owners = Owners::meet(scene).await;
+        owners.dial("eu", &owners.server(), "right").await;
+        owners.are_linked().await;
+        let mut twin = cluster("twin");
+        twin["spec"]["clusterName"] = json!("us");
+        scene.apply(&twin.to_string()).await;
+        scene.ready(Kind::Cluster, "twin").await;
+        let external = json!({
+            "clusterName": "eu", "server": owners.server(), "dial": "Out", "credentialsRef": {"name": "right"},
+        });
+        scene.apply(&half("twin-out", "twin", &external).to_string()).await;
+        scene.says(Kind::Link, "out", "Ready", "False", "ClientIdConflict").await;
+        scene.says(Kind::Link, "twin-out", "Ready", "False", "ClientIdConflict").await;
+        scene.kubectl(&["delete", "clusterlink", "twin-out"]).await;
+        owners.are_linked().await;
+        owners.exchange("alone/1").await;
     });
 }
 

@@ -34,6 +34,19 @@ cp "$dir/run/etc/admin.kubeconfig" "$dir/kubeconfig"
 export KUBECONFIG=$dir/kubeconfig KUBECACHEDIR=$dir/run/cache
 no_proxy_here
 
+# Every write, but those that come by the clock: what the tests hold against the operator that says it is idle.
+cat >"$dir/run/etc/audit.yaml" <<'Y'
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, resources: [{group: coordination.k8s.io, resources: [leases]}]}
+- {level: None, userGroups: ["system:nodes"]}
+- {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
+- {level: None}
+Y
+touch "$dir/log/audit.log" # who reads it need not be root
+
 start etcd etcd --data-dir="$dir/data/etcd" --unsafe-no-fsync \
     --listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379 \
     --listen-peer-urls=http://127.0.0.1:2380
@@ -44,6 +57,7 @@ start kube-apiserver kube-apiserver \
     --client-ca-file="$pki/ca.crt" \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
     --service-cluster-ip-range="$services" \
+    --audit-policy-file="$dir/run/etc/audit.yaml" --audit-log-path="$dir/log/audit.log" \
     --service-account-issuer=https://kubernetes.default.svc.cluster.local \
     --service-account-key-file="$pki/accounts.key" --service-account-signing-key-file="$pki/accounts.key" \
     --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
