@@ -16,9 +16,9 @@ pub(super) const HANDSHAKE: u32 = 8;
 /// Any other: accepting a socket, reading CONNECT, closing.
 pub(super) const STEP: u32 = 1;
 
-/// The place of someone who waits.
+/// The number of someone who waits; 0: none. Every connection has one: it is small.
 #[derive(Debug, Default)]
-pub(super) struct Ticket(Option<u64>);
+pub(super) struct Ticket(u32);
 
 /// Where those who come and go ask.
 #[derive(Debug)]
@@ -26,36 +26,35 @@ pub(super) struct Turnstile {
     left: Cell<u32>,
     waiting: RefCell<VecDeque<(u32, Waker)>>,
     /// Tickets below this have had their turn; that of the first who waits is this.
-    served: Cell<u64>,
+    served: Cell<u32>,
 }
 
 impl Turnstile {
     pub(super) fn new() -> Turnstile {
-        Turnstile { left: Cell::new(TURN), waiting: RefCell::default(), served: Cell::new(0) }
+        Turnstile { left: Cell::new(TURN), waiting: RefCell::default(), served: Cell::new(1) }
     }
 
     /// Ready when a step that costs so much may be taken; the ticket is then spent. Who drops it while waiting gives its part
     /// of one turn away.
     pub(super) fn poll_pass(&self, ticket: &mut Ticket, cost: u32, cx: &Context) -> Poll<()> {
         let mut waiting = self.waiting.borrow_mut();
-        match ticket.0 {
-            None if waiting.is_empty() && self.left.get() > 0 => {
+        if ticket.0 == 0 {
+            if waiting.is_empty() && self.left.get() > 0 {
                 self.left.set(self.left.get().saturating_sub(cost));
                 return Poll::Ready(());
             }
-            None => {
-                ticket.0 = Some(self.served.get() + waiting.len() as u64);
-                waiting.push_back((cost, cx.waker().clone()));
-            }
-            Some(number) if number < self.served.get() => {
-                ticket.0 = None;
-                return Poll::Ready(());
-            }
-            Some(number) => {
-                if let Some((_, waker)) = waiting.get_mut((number - self.served.get()) as usize) {
-                    waker.clone_from(cx.waker());
-                }
-            }
+            ticket.0 = self.served.get().wrapping_add(waiting.len() as u32);
+            waiting.push_back((cost, cx.waker().clone()));
+            return Poll::Pending;
+        }
+        // Numbers begin anew some time: those far ahead are behind.
+        let ahead = ticket.0.wrapping_sub(self.served.get());
+        if ahead > u32::MAX / 2 {
+            ticket.0 = 0;
+            return Poll::Ready(());
+        }
+        if let Some((_, waker)) = waiting.get_mut(ahead as usize) {
+            waker.clone_from(cx.waker());
         }
         Poll::Pending
     }
@@ -72,7 +71,7 @@ impl Turnstile {
             && let Some((cost, waker)) = waiting.pop_front()
         {
             left = left.saturating_sub(cost);
-            self.served.set(self.served.get() + 1);
+            self.served.set(self.served.get().wrapping_add(1));
             waker.wake();
         }
         self.left.set(left);

@@ -225,7 +225,7 @@ impl Crowd {
                 let open = async |number: usize| {
                     let (from, name) = crowd.ticket();
                     let stream = open_from(Some(from), &crowd.address).await.ok()?;
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok()?;
                     }
                     connect_on(stream, &name).await
