@@ -24,13 +24,13 @@ class Runs:
     def __init__(self, name):
         self.runs = json.loads(text(name) or "[]")
 
-    def of(self, scenario, target, figure="cpu_us_per_unit"):
+    def of(self, scenario, target, figure="cpuUsPerUnit"):
         """The median over the rounds; nothing if there was no run."""
         found = [run[figure] for run in self.runs if (run["scenario"], run["target"]) == (scenario, target)]
         found = [value for value in found if value is not None]
         return statistics.median(found) if found else None
 
-    def ratio(self, scenario, target, other, figure="cpu_us_per_unit"):
+    def ratio(self, scenario, target, other, figure="cpuUsPerUnit"):
         one, two = self.of(scenario, target, figure), self.of(scenario, other, figure)
         return one / two if one is not None and two else None
 
@@ -64,7 +64,7 @@ for name, variant, goal in LOADS:
     plain, full = main.ratio(name, "mqlink", "floor"), guarded.ratio(variant, "guarded", "floor")
     print(f"| {name} | {goal} | {shown(plain)} | {shown(full)} | {verdict((plain, goal), (full, goal))} |")
 paced = "1:1 QoS 1, 5,000 a second"
-p50, p99 = (main.ratio(paced, "mqlink", "floor", f"latency_{name}_us") for name in ("p50", "p99"))
+p50, p99 = (main.ratio(paced, "mqlink", "floor", f"latency{name}Us") for name in ("P50", "P99"))
 print(f"| 5,000 a second: p50 and p99 | 1.1 | {shown(p50)} and {shown(p99)} | | {verdict((p50, 1.1), (p99, 1.1))} |")
 print()
 
