@@ -30,7 +30,7 @@ use super::wire::Wire;
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// How much of what it sent meanwhile is read for that: a packet that is too large is written as a whole before its client
 /// listens, but who sends on and on is worth no time.
-const DRAINED_MAX: usize = 64 << 20;
+const DRAINED_MAX: u32 = 64 << 20;
 
 /// The reading side, and for all but plain TCP both.
 pub(super) enum Socket {
@@ -85,7 +85,7 @@ struct Task {
     /// While it is closing: how long that may take.
     patience: Option<Pin<Box<Sleep>>>,
     /// What was read and forgotten at the end.
-    drained: usize,
+    drained: u32,
     /// What it waits with for its turn while it comes or goes.
     ticket: Ticket,
     /// Nothing more is read; it waits for its turn to go.
@@ -184,7 +184,7 @@ impl Task {
         let mut space = ReadBuf::new(&mut buffer);
         match ready!(self.socket.poll_read(cx, &mut space)) {
             Ok(()) if !space.filled().is_empty() && self.drained < DRAINED_MAX => {
-                self.drained += space.filled().len();
+                self.drained += space.filled().len() as u32; // a buffer at a time
                 cx.waker().wake_by_ref(); // others first
                 Poll::Pending
             }
