@@ -80,9 +80,14 @@ impl Node {
     /// Takes what the broker has for the client.
     fn read(&self) {
         self.broker.with_core(|core| {
-            let bytes = core.outgoing(self.client).to_vec();
-            core.handle_written(self.client, bytes.len(), Instant::now());
-            self.got.borrow_mut().extend(bytes);
+            loop {
+                let bytes = core.outgoing(self.client).to_vec();
+                if bytes.is_empty() {
+                    return;
+                }
+                core.handle_written(self.client, bytes.len(), Instant::now());
+                self.got.borrow_mut().extend(bytes);
+            }
         });
     }
 
