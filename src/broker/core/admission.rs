@@ -10,8 +10,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::access::{Principal, Proof, Rules};
-use super::connection::Opening;
+use super::access::{Origin, Principal, Proof, Rules};
+use super::connection::{Granted, Opening};
 use super::session::SubscriptionKey;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::settings;
@@ -124,7 +124,7 @@ impl Core {
     pub(super) fn admit(&mut self, id: ConnectionId, opening: &Opening) -> Result<Rc<Principal>, Fault> {
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         let username = connection.username.clone();
-        let origin = std::mem::take(&mut connection.origin);
+        let origin = connection.origin.take().map_or_else(Origin::default, |origin| *origin);
         if let Some(&session) = self.by_client.get(&opening.client_id)
             && let Some(owner) = &self.sessions[session as usize].owner
             && username.as_ref() != Some(owner)
@@ -159,14 +159,19 @@ impl Core {
         }
         let Some(connection) = self.wires.get_mut(id) else { return false };
         let generation = self.access.generation;
-        if connection.granted_in == generation && connection.granted == topic {
+        if let Some(last) = &connection.granted
+            && last.generation == generation
+            && last.topic == topic
+        {
             return true;
         }
         let is_allowed = connection.who.as_ref().is_some_and(|who| self.access.may_publish(who, topic));
         if is_allowed {
-            connection.granted.clear();
-            connection.granted.push_str(topic);
-            connection.granted_in = generation;
+            let empty = || Box::new(Granted { topic: String::new(), generation });
+            let last = connection.granted.get_or_insert_with(empty);
+            last.topic.clear();
+            last.topic.push_str(topic);
+            last.generation = generation;
         }
         is_allowed
     }

@@ -49,7 +49,8 @@ impl Core {
         let opening = Box::new(self.read_connect(connect));
         let Some(opening) = self.begin_exchange(id, connect, opening) else { return Ok(()) };
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
-        if let Some(username) = connection.origin.certificate_user.take() {
+        let origin = connection.origin.as_mut();
+        if let Some(username) = origin.and_then(|origin| origin.certificate_user.take()) {
             // Whatever CONNECT says besides: the certificate is checked already.
             connection.username = Some(username);
             connection.proof = Proof::Certificate;

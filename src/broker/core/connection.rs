@@ -69,6 +69,21 @@ pub(super) struct LastTopic {
     pub(super) recipients: Rc<Recipients>,
 }
 
+/// A topic that the rules let a client publish to.
+pub(super) struct Granted {
+    pub(super) topic: String,
+    /// The rules that were asked, by their generation.
+    pub(super) generation: u32,
+}
+
+/// The aliases that a client set.
+#[derive(Default)]
+pub(super) struct TheirAliases {
+    /// The topics behind them, by alias less one.
+    pub(super) topics: Vec<Option<Arc<str>>>,
+    pub(super) bytes: usize,
+}
+
 /// What a client was told that we take; new settings do not change it for those who are here.
 #[derive(Clone, Copy)]
 pub(super) struct Terms {
@@ -135,20 +150,17 @@ pub(super) struct Connection {
     pub(super) username: Option<Arc<str>>,
     pub(super) proof: Proof,
     /// What is known of its other end, until it is let in.
-    pub(super) origin: Origin,
+    pub(super) origin: Option<Box<Origin>>,
     /// Who it is to the rules, from then on.
     pub(super) who: Option<Rc<Principal>>,
     /// When it ends whatever it does.
     pub(super) until: Option<Instant>,
-    /// The last topic that the rules let it publish to.
-    pub(super) granted: String,
-    /// The rules that were asked for that, by their generation.
-    pub(super) granted_in: u32,
+    /// The last topic that the rules let it publish to, if there are any.
+    pub(super) granted: Option<Box<Granted>>,
     /// What its authentication method remembers, if CONNECT named one.
     pub(super) exchange: Option<Box<Exchange>>,
-    /// The topics behind the aliases that the client set, by alias less one.
-    pub(super) aliases: Vec<Option<Arc<str>>>,
-    pub(super) aliases_bytes: usize,
+    /// The aliases that the client set, if it did.
+    pub(super) aliases: Option<Box<TheirAliases>>,
     /// The aliases that we give, if the client takes any.
     pub(super) own_aliases: Option<Box<Aliases>>,
     pub(super) last_topic: Option<LastTopic>,
@@ -181,14 +193,12 @@ impl Connection {
             patience: None,
             username: None,
             proof: Proof::Nothing,
-            origin: Origin::default(),
+            origin: None,
             who: None,
             until: None,
-            granted: String::new(),
-            granted_in: 0,
+            granted: None,
             exchange: None,
-            aliases: Vec::new(),
-            aliases_bytes: 0,
+            aliases: None,
             own_aliases: None,
             last_topic: None,
             armed: None,
@@ -200,7 +210,8 @@ impl Connection {
 
     /// Where it comes from, if that is known.
     pub(super) fn address(&self) -> Option<IpAddr> {
-        self.who.as_ref().map_or(self.origin.address, |who| who.address())
+        let of_origin = || self.origin.as_ref().and_then(|origin| origin.address);
+        self.who.as_ref().map_or_else(of_origin, |who| who.address())
     }
 
     /// True from CONNECT on until it closes.

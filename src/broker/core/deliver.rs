@@ -328,7 +328,7 @@ impl Core {
 
 /// How ready a session is for a shared group's messages.
 pub(super) fn presence_of(session: &Session, wires: &Wires, pressure: Pressure) -> Presence {
-    let is_talkative = session.shares.len() > SHARES_TOLD_MAX;
+    let is_talkative = session.shares.as_ref().is_some_and(|all| all.len() > SHARES_TOLD_MAX);
     match session.connection {
         None if session.is_full => Presence::FullAndGone,
         None => Presence::Gone,

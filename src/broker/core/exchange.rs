@@ -151,7 +151,9 @@ impl Core {
             Answer::Accepted { username, data } => {
                 exchange.turn = Turn::Nobody;
                 // Neither CONNECT nor its certificate may say that it is somebody else.
-                let claims = exchange.username.iter().chain(&connection.origin.certificate_user);
+                let by_certificate =
+                    connection.origin.as_ref().and_then(|origin| origin.certificate_user.as_ref());
+                let claims = exchange.username.iter().chain(by_certificate);
                 if claims.into_iter().any(|claimed| *claimed != username) {
                     return Err(Fault::NotAuthorized);
                 }

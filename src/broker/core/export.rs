@@ -121,7 +121,7 @@ impl Core {
                 Slot::Released | Slot::Done => None,
             },
         });
-        let mut received: Vec<_> = session.received.iter().copied().collect();
+        let mut received: Vec<_> = session.received.iter().flat_map(|all| all.iter().copied()).collect();
         received.sort_unstable();
         Some(ExportedSession {
             client_id: session.client_id.to_string(),
@@ -194,7 +194,9 @@ impl Core {
             session.tail += u64::from(delivery.frame.qos() != QoS::AtMostOnce);
             session.enqueue(delivery);
         }
-        session.received = exported.received.iter().copied().collect();
+        if !exported.received.is_empty() {
+            session.received = Some(Box::new(exported.received.iter().copied().collect()));
+        }
         session.will = parsed.will.map(Box::new);
         let will_in_ms =
             exported.will.as_ref().map(|will| will.due_in_ms.unwrap_or(u64::from(will.delay_s) * 1000));

@@ -364,7 +364,7 @@ impl Core {
     pub fn open_from(&mut self, origin: Origin, now: Instant) -> ConnectionId {
         let id = self.wires.open(Terms::of_stranger(&self.limits), now);
         if let Some(connection) = self.wires.get_mut(id) {
-            connection.origin = origin;
+            connection.origin = Some(Box::new(origin));
         }
         self.arm_connection(id, now);
         id

@@ -132,17 +132,18 @@ impl Core {
         }
         let at = usize::from(alias).saturating_sub(1);
         if publish.topic.is_empty() {
-            let known = connection.aliases.get(at).cloned().flatten();
+            let known = connection.aliases.as_ref().and_then(|aliases| aliases.topics.get(at)?.clone());
             return known.map(Some).ok_or(Violation::TopicAliasUnknown.into());
         }
-        if connection.aliases.len() <= at {
-            connection.aliases.resize(at + 1, None);
+        let aliases = connection.aliases.get_or_insert_default();
+        if aliases.topics.len() <= at {
+            aliases.topics.resize(at + 1, None);
         }
         let topic: Arc<str> = publish.topic.into();
-        let old = connection.aliases[at].replace(Arc::clone(&topic));
-        connection.aliases_bytes += topic.len();
-        connection.aliases_bytes -= old.map_or(0, |old| old.len());
-        if connection.aliases_bytes > ALIASES_BYTES_MAX {
+        let old = aliases.topics[at].replace(Arc::clone(&topic));
+        aliases.bytes += topic.len();
+        aliases.bytes -= old.map_or(0, |old| old.len());
+        if aliases.bytes > ALIASES_BYTES_MAX {
             return Err(Fault::QuotaExceeded);
         }
         Ok(Some(topic))
@@ -174,7 +175,7 @@ impl Core {
         }
         let before = self.ledger.changes();
         if publish.qos == QoS::ExactlyOnce {
-            self.sessions[session as usize].received.insert(packet_id);
+            self.sessions[session as usize].received.get_or_insert_default().insert(packet_id);
             self.touch(session);
             // What it brings others must not be stored without this, nor this without that.
             self.mesh.tie(self.sessions[session as usize].number.is_some());
@@ -218,8 +219,8 @@ impl Core {
 
     /// A QoS 2 message that comes again because our PUBREC was lost: it is with us already. [MQTT-4.3.3-10]
     fn is_sent_again(&self, session: SessionId, publish: &Publish) -> bool {
-        let received = &self.sessions[session as usize].received;
-        publish.qos == QoS::ExactlyOnce && publish.packet_id.is_some_and(|id| received.contains(&id))
+        let has = |id| self.sessions[session as usize].has_received(id);
+        publish.qos == QoS::ExactlyOnce && publish.packet_id.is_some_and(has)
     }
 
     /// Answers a QoS 2 message that came before. Its own answer may still wait.
@@ -233,7 +234,7 @@ impl Core {
         if is_stored && self.ledger.refuses() {
             // That it came may never be safe. Who hears so is free to use the id for another message.
             self.refuse(id, packet_id, QoS::ExactlyOnce)?;
-            self.sessions[session as usize].received.remove(&packet_id);
+            self.sessions[session as usize].release(packet_id);
             self.touch(session);
             return Ok(());
         }
@@ -462,7 +463,7 @@ impl Core {
                 }
                 Answer::Acknowledge(packet_id, qos, reason) if !reason.is_error() => {
                     if let Some(session) = session.filter(|_| qos == QoS::ExactlyOnce) {
-                        self.sessions[session as usize].received.remove(&packet_id);
+                        self.sessions[session as usize].release(packet_id);
                         self.touch(session);
                     }
                     Answer::Acknowledge(packet_id, qos, ReasonCode::QuotaExceeded)
@@ -609,7 +610,7 @@ impl Core {
         ack: &Ack,
     ) -> Result<(), Fault> {
         // [MQTT-4.3.3-12] [MQTT-4.3.3-13]
-        let reason = match self.sessions[session as usize].received.remove(&ack.packet_id) {
+        let reason = match self.sessions[session as usize].release(ack.packet_id) {
             true => {
                 self.make_room(id);
                 self.touch(session);

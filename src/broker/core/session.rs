@@ -84,8 +84,8 @@ pub(super) struct Session {
     pub(super) subscriptions: HashMap<SubscriptionKey, Subscription, foldhash::fast::RandomState>,
     /// What the subscriptions cost together, by [`SubscriptionKey::bytes`].
     pub(super) subscription_bytes: usize,
-    /// The shared groups that it is a member of, with the other shard that owns each, if one does.
-    pub(super) shares: HashMap<SharedFilter, Option<ShardNumber>, foldhash::fast::RandomState>,
+    /// The shared groups that it is a member of, if of any, with the other shard that owns each, if one does.
+    pub(super) shares: Option<Box<HashMap<SharedFilter, Option<ShardNumber>, foldhash::fast::RandomState>>>,
     /// What the owners of these know of it.
     pub(super) presence: Presence,
     pub(super) ring: Ring,
@@ -100,7 +100,7 @@ pub(super) struct Session {
     /// The queue had no room for the last message.
     pub(super) is_full: bool,
     /// QoS 2 messages that came in and were not released. [MQTT-4.3.3-10]
-    pub(super) received: HashSet<PacketId, foldhash::fast::RandomState>,
+    pub(super) received: Option<Box<HashSet<PacketId, foldhash::fast::RandomState>>>,
     /// The ordinal of the next QoS 1 or 2 message.
     pub(super) tail: u64,
     /// Its number on disk, if it is stored.
@@ -131,7 +131,7 @@ impl Session {
             will_at: None,
             subscriptions: HashMap::default(),
             subscription_bytes: 0,
-            shares: HashMap::default(),
+            shares: None,
             presence: Presence::Gone,
             ring: Ring::new(),
             unsent: VecDeque::new(),
@@ -140,7 +140,7 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             is_full: false,
-            received: HashSet::default(),
+            received: None,
             tail: 0,
             number: None,
             safe_until: 0,
@@ -154,6 +154,16 @@ impl Session {
     // [MQTT-3.1.2-5] v3
     pub(super) fn is_persistent(&self) -> bool {
         self.expiry_s > 0
+    }
+
+    /// True if a QoS 2 message with this id came in and was not released.
+    pub(super) fn has_received(&self, id: PacketId) -> bool {
+        self.received.as_ref().is_some_and(|all| all.contains(&id))
+    }
+
+    /// A QoS 2 message that came in is released. False if there is none with this id.
+    pub(super) fn release(&mut self, id: PacketId) -> bool {
+        self.received.as_mut().is_some_and(|all| all.remove(&id))
     }
 
     /// Its name for other shards.

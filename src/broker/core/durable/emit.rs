@@ -349,7 +349,7 @@ fn progress_op(session: &Session, key: SessionKey) -> Op {
     };
     let head = session.ring.first();
     let answered = session.ring.numbered().filter_map(answer_of).collect();
-    let mut received: Vec<_> = session.received.iter().copied().collect();
+    let mut received: Vec<_> = session.received.iter().flat_map(|all| all.iter().copied()).collect();
     received.sort_unstable();
     Op::Progress { key, head, value: ProgressRecord { head, answered, received }.encode() }
 }

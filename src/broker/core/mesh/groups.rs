@@ -76,7 +76,7 @@ impl Core {
     pub(in super::super) fn join(&mut self, shared: SharedFilter, who: Subscriber, is_kept: bool) {
         let owner = self.mesh.elsewhere(shared.filter.as_str());
         let session = &mut self.sessions[who.session as usize];
-        session.shares.insert(shared.clone(), owner);
+        session.shares.get_or_insert_default().insert(shared.clone(), owner);
         self.tell_presence(who.session);
         let Session { serial, presence, .. } = self.sessions[who.session as usize];
         let member = Member { shard: self.mesh.place.own, serial, who, presence, is_kept };
@@ -91,7 +91,11 @@ impl Core {
 
     /// A session leaves a group.
     pub(in super::super) fn part(&mut self, shared: &SharedFilter, session: SessionId) {
-        self.sessions[session as usize].shares.remove(shared);
+        let shares = &mut self.sessions[session as usize].shares;
+        if let Some(all) = shares {
+            all.remove(shared);
+        }
+        *shares = shares.take().filter(|all| !all.is_empty());
         match self.mesh.elsewhere(shared.filter.as_str()) {
             Some(owner) => self.mesh.say(owner, Rare::Leave { shared: shared.clone(), session }),
             None => self.remove_member(shared, self.mesh.place.own, session),
@@ -101,7 +105,7 @@ impl Core {
     /// Tells a session's groups how ready it is, if that has changed.
     #[inline]
     pub(in super::super) fn look_at(&mut self, id: SessionId) {
-        if !self.sessions[id as usize].shares.is_empty() {
+        if self.sessions[id as usize].shares.is_some() {
             self.tell_presence(id);
         }
     }
@@ -114,7 +118,7 @@ impl Core {
             return;
         }
         let own = self.mesh.place.own;
-        for (shared, owner) in &session.shares {
+        for (shared, owner) in session.shares.iter().flat_map(|all| all.iter()) {
             match *owner {
                 Some(owner) => {
                     let shared = shared.clone();
