@@ -209,8 +209,9 @@ impl Node {
             }),
         }
         self.send(at, &Packet::Connect(connect));
-        while !self.cores[shard].reads(id) {
-            self.write(); // who begins anew waits for it
+        // Who begins anew waits for the disk; who is refused is told at once, and never read.
+        while !self.cores[shard].reads(id) && self.cores[shard].outgoing(id).is_empty() {
+            self.write();
             self.stir(1);
         }
         for (packet_id, (line, is_received)) in self.clients[at].sending.clone() {
