@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::clients::{Kind, Mosquitto, Ours, Paho, Post, Properties, Rumqttc, kinds};
+use crate::clients::{Kind, Mosquitto, Ours, Paho, Post, Properties, Rumqttc, Subscriber, kinds};
 use crate::harness::SettingsExt;
 use crate::harness::{Certificates, Node, settings};
 
@@ -27,12 +27,20 @@ pub(crate) fn one_of_each_qos(topic: &str, v5: bool) -> Vec<Post> {
 }
 
 /// The expiry interval counts down by whole seconds on the way.
-pub(crate) fn with_whole_expiry(mut heard: Post, sent: &Post) -> Post {
+fn with_whole_expiry(mut heard: Post, sent: &Post) -> Post {
     if let (Some(left), Some(given)) = (heard.properties.expiry_s, sent.properties.expiry_s) {
         assert!(left <= given && left + 30 > given, "{left} of {given} s");
         heard.properties.expiry_s = sent.properties.expiry_s;
     }
     heard
+}
+
+/// Hears as many as were sent, in the order of their topics: some publishers send each on a connection of its own, and what
+/// comes by several connections has no order.
+pub(crate) fn hear_each(subscriber: &mut Subscriber, sent: &[Post]) -> Vec<Post> {
+    let mut heard: Vec<Post> = sent.iter().map(|_| subscriber.next()).collect();
+    heard.sort_by(|one, other| one.topic.cmp(&other.topic));
+    heard.into_iter().zip(sent).map(|(heard, sent)| with_whole_expiry(heard, sent)).collect()
 }
 
 #[test]
@@ -46,13 +54,8 @@ fn every_client_hears_every_client() {
             for publisher in kinds() {
                 let posts = one_of_each_qos(&format!("{name}/{v5}/+").replace('+', publisher.name()), v5);
                 publisher.publish(&who, &posts);
-                // One of them sends each on a connection of its own, and those have no order.
-                let mut heard: Vec<Post> = posts.iter().map(|_| subscriber.next()).collect();
-                heard.sort_by(|one, other| one.topic.cmp(&other.topic));
-                for (heard, post) in heard.into_iter().zip(posts) {
-                    let heard = with_whole_expiry(heard, &post);
-                    assert_eq!(heard, post, "{} to {name}, MQTT 5: {v5}", publisher.name());
-                }
+                let heard = hear_each(&mut subscriber, &posts);
+                assert_eq!(heard, posts, "{} to {name}, MQTT 5: {v5}", publisher.name());
             }
         }
     }

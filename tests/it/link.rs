@@ -1,6 +1,6 @@
 //! Two linked clusters, and what any client may expect of a message that crosses.
 
-use crate::broker::{one_of_each_qos, with_whole_expiry};
+use crate::broker::{hear_each, one_of_each_qos};
 use crate::clients::{Kind, Mosquitto, Ours, Paho, Post, Properties, Rumqttc, kinds};
 use crate::harness::{Certificates, Clusters, Up};
 
@@ -27,15 +27,11 @@ fn every_client_hears_every_client_across() {
                 for publisher in kinds() {
                     let posts = one_of_each_qos(&format!("{topic}/{}", publisher.name()), v5);
                     publisher.publish(&up.at(from).version(v5), &posts);
-                    for post in posts {
-                        let heard = with_whole_expiry(subscriber.next(), &post);
-                        let names = (publisher.name(), listener.name());
-                        assert_eq!(
-                            over_link(heard),
-                            over_link(post),
-                            "{names:?} {from} to {to}, MQTT 5: {v5}"
-                        );
-                    }
+                    let heard: Vec<Post> =
+                        hear_each(&mut subscriber, &posts).into_iter().map(over_link).collect();
+                    let sent: Vec<Post> = posts.into_iter().map(over_link).collect();
+                    let names = (publisher.name(), listener.name());
+                    assert_eq!(heard, sent, "{names:?} {from} to {to}, MQTT 5: {v5}");
                 }
             }
         }
