@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::process::{Ended, Running, WAIT_MAX, run};
 use crate::scene::{Kind, Scene};
@@ -13,7 +13,8 @@ const MQLINK: &str = env!("CARGO_BIN_EXE_mqlink");
 /// After so long without an echo a message is sent again: it came before the other side's wish for it.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A client in a pod of its own.
+/// A client in a pod of its own. A node lets nobody through a Service before it has heard of the Service's pods, which may
+/// be after the cluster is Ready: a client that fails is started again, as any workload is.
 pub(crate) struct PodClient<'a> {
     scene: &'a Scene,
     name: String,
@@ -31,7 +32,7 @@ impl<'a> PodClient<'a> {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
             "spec": {
-                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+                "restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 1,
                 "automountServiceAccountToken": false, "containers": [container],
                 "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             },
@@ -40,28 +41,33 @@ impl<'a> PodClient<'a> {
         PodClient { scene, name: name.to_owned() }
     }
 
-    /// Waits until it says that it is ready.
-    pub(crate) async fn ready(&self) {
-        let has_begun = |pod: Option<&Value>| {
-            pod.is_some_and(|pod| pod["status"]["phase"] != "Pending" && !pod["status"]["phase"].is_null())
-        };
-        self.scene.until(Kind::Pod, &self.name, "begun", has_begun).await;
-        let mut log = Running::start("kubectl", &["-n", &self.scene.namespace, "logs", "-f", &self.name]);
-        while log.line().await != "ready" {}
+    /// Waits until it says something.
+    pub(crate) async fn says(&self, words: &str) {
+        let said = timeout(WAIT_MAX, async {
+            loop {
+                self.scene.until(Kind::Pod, &self.name, "running", is_running).await;
+                let log = Running::start("kubectl", &["-n", &self.scene.namespace, "logs", "-f", &self.name]);
+                if log.says(words).await {
+                    return;
+                }
+            }
+        });
+        assert!(said.await.is_ok(), "pod {} does not say: {words}", self.name);
     }
 
-    /// Waits for its end: its exit code, and all that it said.
-    pub(crate) async fn ends(self) -> (i64, String) {
-        let has_ended = |pod: Option<&Value>| pod.is_some_and(|pod| exit_code(pod).is_some());
-        let pod = self.scene.until(Kind::Pod, &self.name, "ended", has_ended).await;
+    /// Waits for its good end: all that it said.
+    pub(crate) async fn succeeds(self) -> String {
+        let has_succeeded =
+            |pod: Option<&Value>| pod.is_some_and(|pod| pod["status"]["phase"] == "Succeeded");
+        self.scene.until(Kind::Pod, &self.name, "done", has_succeeded).await;
         let said = self.scene.kubectl(&["logs", &self.name]).await;
         self.scene.kubectl(&["delete", "pod", &self.name, "--wait=false"]).await;
-        (exit_code(&pod).expect("it has ended"), said)
+        said
     }
 }
 
-fn exit_code(pod: &Value) -> Option<i64> {
-    pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].as_i64()
+fn is_running(pod: Option<&Value>) -> bool {
+    pod.is_some_and(|pod| pod["status"]["containerStatuses"][0]["state"]["running"].is_object())
 }
 
 /// A way from outside to a cluster's listener.

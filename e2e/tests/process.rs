@@ -87,6 +87,17 @@ impl Running {
         line.unwrap_or_else(|| panic!("{} says nothing", self.what))
     }
 
+    /// Whether it says this before it ends.
+    pub(crate) async fn says(mut self, words: &str) -> bool {
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            if line.contains(words) {
+                return true;
+            }
+            eprintln!("{}: {line}", self.what);
+        }
+        false
+    }
+
     /// Waits until it has said on standard error that it is ready.
     pub(crate) async fn ready(&mut self) {
         let ready = timeout(WAIT_MAX, async {
