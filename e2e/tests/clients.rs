@@ -44,8 +44,9 @@ impl<'a> PodClient<'a> {
     /// Waits until it says something.
     pub(crate) async fn says(&self, words: &str) {
         let said = timeout(WAIT_MAX, async {
-            loop {
-                self.scene.until(Kind::Pod, &self.name, "running", is_running).await;
+            for restarts in 0.. {
+                let has_begun = |pod: Option<&Value>| pod.is_some_and(|pod| has_begun(pod, restarts));
+                self.scene.until(Kind::Pod, &self.name, "begun", has_begun).await;
                 let log = Running::start("kubectl", &["-n", &self.scene.namespace, "logs", "-f", &self.name]);
                 if log.says(words).await {
                     return;
@@ -66,8 +67,14 @@ impl<'a> PodClient<'a> {
     }
 }
 
-fn is_running(pod: Option<&Value>) -> bool {
-    pod.is_some_and(|pod| pod["status"]["containerStatuses"][0]["state"]["running"].is_object())
+/// Whether its client was started again so often, and has something to say.
+fn has_begun(pod: &Value, restarts: u64) -> bool {
+    let client = &pod["status"]["containerStatuses"][0];
+    match client["restartCount"].as_u64() {
+        Some(count) if count == restarts => client["state"]["waiting"].is_null(),
+        Some(count) => count > restarts,
+        None => false,
+    }
 }
 
 /// A way from outside to a cluster's listener.
