@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde::Serialize;
@@ -260,12 +262,16 @@ impl Decider {
             let is_same = world.running.get(key).is_some_and(|running| running.is(settings));
             let kept = is_same.then(|| self.wanted.secrets_of(cluster, settings_secrets(&key.name)));
             wanted.add(kept.flatten().unwrap_or_else(|| build::build_settings(cluster, settings)));
-            match is_followed(plan, key) {
+            match is_followed(plan.clusters.get(key).and_then(|status| status.conditions.as_deref())) {
                 true => wanted.add(build::build_cluster(cluster, &self.image)),
                 false => wanted.frozen.extend(uid(cluster)),
             }
         }
         for (key, link) in self.picture.links() {
+            // An invitation that is deleted is revoked: a link that is in trouble for a moment must not cost it.
+            if !is_followed(plan.links.get(key).and_then(|status| status.conditions.as_deref())) {
+                wanted.frozen.extend(uid(link));
+            }
             let invitation = plan.invitations.get(key);
             wanted.add(invitation.map(|invitation| build::build_invitation(link, invitation)));
             let Some(own) = minted.links.get(key) else { continue };
@@ -466,13 +472,12 @@ fn publish(
 }
 
 /// Whether what runs follows the spec. Else nodes listen where they did, and nobody may be led elsewhere.
-fn is_followed(plan: &Plan, cluster: &Key) -> bool {
-    let conditions = plan.clusters.get(cluster).and_then(|status| status.conditions.as_deref());
+fn is_followed(conditions: Option<&[Condition]>) -> bool {
     [ACCEPTED, RESOLVED_REFS]
         .iter()
         .all(|it| conditions::find(conditions, it).is_some_and(|it| it.status == "True"))
 }
 
-fn uid(cluster: &MqttCluster) -> Option<String> {
-    cluster.metadata.uid.clone()
+fn uid<K: Resource>(object: &K) -> Option<String> {
+    object.meta().uid.clone()
 }

@@ -1,10 +1,14 @@
 //! What outlives an operator, and what an object made anew inherits: all of it, or nothing.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::world::{World, id, two_regions};
 use crate::operator::build::Kind;
+use crate::operator::shelf::Fetched;
 use crate::operator::write::Write;
+use crate::plan::Key;
 
 #[test]
 fn credentials_outlive_the_operator() {
@@ -145,6 +149,60 @@ fn an_invitation_is_where_the_status_says_and_deleting_it_revokes_it() {
     world.delete(&id(Kind::ClusterLink, "inbound"));
     world.settle();
     assert!(!world.objects.contains_key(&id(Kind::Secret, &name)));
+}
+
+#[test]
+fn trouble_of_a_link_does_not_revoke_its_invitation() {
+    let mut world = World::new();
+    world.cluster("us-east");
+    let own = |world: &mut World, topic: &str| {
+        let external = json!({"clusterName": "factory", "server": "factory.example.org:8883",
+            "credentialsRef": {"name": "credentials"}});
+        let remote = json!({"external": external});
+        let spec = json!({"clusterRef": {"name": "us-east"}, "topics": [topic], "remote": remote});
+        world.own(Kind::ClusterLink, "factory", spec);
+        world.settle();
+    };
+    let answer = |world: &mut World, password: Option<&str>| {
+        let secret = |password: &str| {
+            let data = json!({"username": STANDARD.encode("us"), "password": STANDARD.encode(password)});
+            serde_json::from_value(json!({"data": data})).expect("a Secret")
+        };
+        let fetched = Fetched { key: Key::new("mqtt", "credentials"), object: Ok(password.map(secret)) };
+        world.decider.picture.refer(world.now);
+        assert!(world.decider.picture.shelf.take(fetched, world.now));
+        world.settle();
+    };
+    let is = |world: &World, type_: &str, reason: &str| {
+        let condition = world.condition_of(Kind::ClusterLink, "factory", type_);
+        assert!(condition.starts_with(reason), "{condition}");
+    };
+    own(&mut world, "#");
+    answer(&mut world, Some("a long password"));
+    is(&world, "ResolvedRefs", "Resolved");
+    let link = &world.objects[&id(Kind::ClusterLink, "factory")];
+    let name = link["status"]["invitation"]["secretName"].as_str().expect("it says where").to_owned();
+    let invitation = |world: &World| world.objects[&id(Kind::Secret, &name)]["data"].clone();
+    let before = invitation(&world);
+    // A Secret that is deleted and made anew.
+    answer(&mut world, None);
+    is(&world, "ResolvedRefs", "SecretNotFound");
+    answer(&mut world, Some("another long password"));
+    is(&world, "ResolvedRefs", "Resolved");
+    assert_eq!(invitation(&world), before);
+    // One that is not read at once when the operator starts.
+    world.restart();
+    world.decider.picture.refer(world.now);
+    world.settle();
+    is(&world, "ResolvedRefs", "SecretUnreadable");
+    answer(&mut world, Some("another long password"));
+    assert_eq!(invitation(&world), before);
+    // A mistake, and its correction.
+    own(&mut world, "a/#/b");
+    is(&world, "Accepted", "InvalidTopicFilter");
+    own(&mut world, "#");
+    is(&world, "Ready", "");
+    assert_eq!(invitation(&world), before);
 }
 
 #[test]
