@@ -220,17 +220,7 @@ fn acknowledge(bytes: &[u8], acks: &mut Vec<u8>) {
 
 fn connect(core: &mut Core, client_id: &str, now: Instant) -> ConnectionId {
     let id = core.open(now);
-    let connect = Connect {
-        is_mqisdp: false,
-        version: VERSION,
-        clean_start: true,
-        keep_alive_s: 0,
-        properties: Properties::EMPTY,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-    };
+    let connect = Connect::new(client_id);
     send(core, id, &Packet::Connect(connect), now);
     id
 }

@@ -129,17 +129,7 @@ impl World {
 
     fn connect(&mut self, shard: usize, client_id: &str) -> ConnectionId {
         let id = self.cores[shard].open(self.now);
-        let connect = Connect {
-            version: VERSION,
-            is_mqisdp: false,
-            clean_start: true,
-            keep_alive_s: 60,
-            properties: Properties::EMPTY,
-            client_id,
-            will: None,
-            username: None,
-            password: None,
-        };
+        let connect = Connect { keep_alive_s: 60, ..Connect::new(client_id) };
         self.send(shard, id, &Packet::Connect(connect));
         id
     }

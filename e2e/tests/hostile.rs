@@ -243,15 +243,11 @@ async fn knock_as_link(
     let mut properties = PropertiesBuf::new();
     properties.push(Property::UserProperty(("mqlink-cluster", "eu-west")));
     let connect = Packet::Connect(Connect {
-        is_mqisdp: false,
-        version: Version::V5,
-        clean_start: true,
         keep_alive_s: 15,
         properties: properties.as_properties(),
-        client_id: "eu-west:eu-west-0:link",
-        will: None,
         username: Some("eu-west"),
         password: Some(b"guessed"),
+        ..Connect::new("eu-west:eu-west-0:link")
     });
     let mut bytes = Vec::new();
     connect.encode(Version::V5, &mut bytes);

@@ -90,15 +90,10 @@ impl Client {
         }
         let mut client = Client { read, write, receive_max: u16::MAX, input: Vec::new() };
         let connect = Connect {
-            is_mqisdp: false,
-            version: Version::V5,
-            clean_start: true,
-            keep_alive_s: 0,
             properties: properties.as_properties(),
-            client_id,
-            will: None,
             username: login.name.as_deref(),
             password: login.password.as_ref().map(String::as_bytes),
+            ..Connect::new(client_id)
         };
         client.send(&Packet::Connect(connect)).await?;
         let receive_max = client

@@ -117,15 +117,9 @@ impl Client {
 
 fn connect<'a>(client_id: &'a str, user: Option<(&'a str, &'a str)>) -> Packet<'a> {
     Packet::Connect(Connect {
-        is_mqisdp: false,
-        version: Version::V5,
-        clean_start: true,
-        keep_alive_s: 0,
-        properties: Properties::EMPTY,
-        client_id,
-        will: None,
         username: user.map(|(name, _)| name),
         password: user.map(|(_, password)| password.as_bytes()),
+        ..Connect::new(client_id)
     })
 }
 

@@ -131,6 +131,23 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
 }
 
+impl<'a> Connect<'a> {
+    /// Of MQTT 5.0, with a clean start and nothing that is optional.
+    pub const fn new(client_id: &'a str) -> Connect<'a> {
+        Connect {
+            version: Version::V5,
+            is_mqisdp: false,
+            clean_start: true,
+            keep_alive_s: 0,
+            properties: Properties::EMPTY,
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+        }
+    }
+}
+
 /// What to publish when the client is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Will<'a> {

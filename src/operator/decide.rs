@@ -22,8 +22,8 @@ use super::turn::{Dips, Turn};
 use super::watch::Source;
 use super::write::{Before, Ended, Write, WriteError};
 use crate::admin::Pass;
+use crate::api::API_VERSION;
 use crate::api::conditions::{self, ACCEPTED, RESOLVED_REFS};
-use crate::api::{API_VERSION, MqttCluster};
 use crate::plan::{self, Key, MintedCluster, NodeView, Plan, Random, Sealed, Trouble, World};
 
 /// Decides, and remembers what was decided.
@@ -436,11 +436,7 @@ impl Wanted {
     }
 
     /// Secrets of an object, if they are all here.
-    fn secrets_of<const N: usize>(
-        &self,
-        owner: &impl kube::Resource,
-        names: [String; N],
-    ) -> Option<Vec<Object>> {
+    fn secrets_of<const N: usize>(&self, owner: &impl Resource, names: [String; N]) -> Option<Vec<Object>> {
         let namespace = Key::of(owner).namespace;
         let secret = |name| {
             let id = ObjectId { kind: Kind::Secret, namespace: namespace.clone(), name };
@@ -456,7 +452,7 @@ impl Wanted {
 fn publish(
     ledger: &mut Ledger,
     kind: Kind,
-    turn: &Turn<'_, impl kube::Resource<DynamicType = ()>>,
+    turn: &Turn<'_, impl Resource<DynamicType = ()>>,
     status: &impl Serialize,
     now: Instant,
 ) -> Option<Write> {

@@ -57,17 +57,8 @@ impl Wire {
         let mut wire = Wire { stream, bytes: Vec::new(), is_present: false };
         let mut properties = PropertiesBuf::new();
         properties.push(Property::SessionExpiryInterval(expiry_s));
-        let connect = Connect {
-            version: Version::V5,
-            is_mqisdp: false,
-            clean_start: false,
-            keep_alive_s: 0,
-            properties: properties.as_properties(),
-            client_id,
-            will: None,
-            username: None,
-            password: None,
-        };
+        let connect =
+            Connect { clean_start: false, properties: properties.as_properties(), ..Connect::new(client_id) };
         assert!(wire.send(&Packet::Connect(connect)));
         wire.is_present = wire.next_with(|packet| match packet {
             Packet::ConnAck(ack) => ack.session_present,

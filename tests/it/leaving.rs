@@ -31,15 +31,10 @@ impl Bare {
             properties.push(Property::SessionExpiryInterval(3_600));
         }
         let connect = Connect {
-            is_mqisdp: false,
             version: self.version,
             clean_start: false,
-            keep_alive_s: 0,
             properties: properties.as_properties(),
-            client_id,
-            will: None,
-            username: None,
-            password: None,
+            ..Connect::new(client_id)
         };
         let mut bytes = Vec::new();
         Packet::Connect(connect).encode(self.version, &mut bytes);

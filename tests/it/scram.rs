@@ -78,15 +78,8 @@ impl Client {
         properties.push(Property::AuthenticationMethod(METHOD));
         properties.push(Property::AuthenticationData(data));
         self.send(&Packet::Connect(Connect {
-            version: Version::V5,
-            is_mqisdp: false,
-            clean_start: true,
-            keep_alive_s: 0,
             properties: properties.as_properties(),
-            client_id: "ann-1",
-            will: None,
-            username: None,
-            password: None,
+            ..Connect::new("ann-1")
         }));
     }
 

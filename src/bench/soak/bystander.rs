@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::frame::{Heard, Stamp, Template, append_puback, scan};
 use super::super::run::BenchError;
-use crate::mqtt::{Connect, Packet, PacketId, Properties, QoS, Version};
+use crate::mqtt::{Connect, Packet, PacketId, QoS, Version};
 
 const PAYLOAD_BYTES: usize = 64;
 /// The bystander's pace.
@@ -65,17 +65,7 @@ fn open(address: &str, client_id: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LATE_MAX))?;
-    let connect = Connect {
-        is_mqisdp: false,
-        version: Version::V5,
-        clean_start: true,
-        keep_alive_s: 0,
-        properties: Properties::default(),
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-    };
+    let connect = Connect::new(client_id);
     let mut frame = Vec::new();
     Packet::Connect(connect).encode(Version::V5, &mut frame);
     (&stream).write_all(&frame)?;

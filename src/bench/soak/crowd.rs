@@ -305,17 +305,7 @@ impl Crowd {
 
 /// CONNECT on a socket that is there, and its answer.
 async fn connect_on(mut stream: TcpStream, client_id: &str) -> Option<TcpStream> {
-    let connect = mqtt::Connect {
-        is_mqisdp: false,
-        version: Version::V5,
-        clean_start: true,
-        keep_alive_s: 0,
-        properties: Default::default(),
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-    };
+    let connect = mqtt::Connect::new(client_id);
     let mut frame = Vec::new();
     Packet::Connect(connect).encode(Version::V5, &mut frame);
     stream.write_all(&frame).await.ok()?;

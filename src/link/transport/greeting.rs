@@ -30,15 +30,11 @@ pub(super) fn connect(own: &Identity, credentials: Option<&Credentials>) -> Vec<
     properties.push(Property::UserProperty((CLUSTER, &own.cluster)));
     let client_id = format!("{}:{}:link", own.cluster, own.node);
     let packet = Packet::Connect(Connect {
-        is_mqisdp: false,
-        version: Version::V5,
-        clean_start: true,
         keep_alive_s: KEEP_ALIVE_S,
         properties: properties.as_properties(),
-        client_id: &client_id,
-        will: None,
         username: credentials.map(|c| c.username.as_str()),
         password: credentials.map(|c| c.password.as_bytes()),
+        ..Connect::new(&client_id)
     });
     let mut bytes = Vec::new();
     packet.encode(Version::V5, &mut bytes);

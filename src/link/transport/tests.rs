@@ -54,17 +54,7 @@ impl Node {
         let links = Links::start(broker.clone(), own, incarnation);
         let client = broker.with_core(|core| core.open(Instant::now()));
         let node = Node { links, broker, client, got: RefCell::default(), settings };
-        node.say(&Packet::Connect(Connect {
-            is_mqisdp: false,
-            version: Version::V5,
-            clean_start: true,
-            keep_alive_s: 0,
-            properties: Properties::EMPTY,
-            client_id: "client",
-            will: None,
-            username: None,
-            password: None,
-        }));
+        node.say(&Packet::Connect(Connect::new("client")));
         node.links.apply_settings(&node.settings);
         node
     }

@@ -178,17 +178,7 @@ impl Node {
     fn connect_as(&mut self, name: &str, clean_start: bool) -> usize {
         let shard = usize::from(self.cores[0].place().home_of(name));
         let id = self.cores[shard].open(self.now);
-        let connect = Connect {
-            version: Version::V3,
-            is_mqisdp: false,
-            clean_start,
-            keep_alive_s: 0,
-            properties: Properties::EMPTY,
-            client_id: name,
-            will: None,
-            username: None,
-            password: None,
-        };
+        let connect = Connect { version: Version::V3, clean_start, ..Connect::new(name) };
         let at = *self.by_name.entry(name.to_owned()).or_insert(self.clients.len());
         match self.clients.get_mut(at) {
             Some(client) => {
