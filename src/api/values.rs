@@ -4,6 +4,19 @@
 
 use std::time::Duration;
 
+/// The units of a size in bytes; those that are written rather, first.
+const SIZES: [(&str, u64); 9] = [
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("k", 1_000),
+    ("", 1),
+];
+
 /// Reads a size in bytes such as `1048576`, `512Mi` or `10G`; `None` when it is not one.
 pub fn bytes(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -11,19 +24,25 @@ pub fn bytes(text: &str) -> Option<u64> {
     if number.starts_with('0') || digits > 12 {
         return None;
     }
-    let factor: u64 = match unit {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "T" => 1_000_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        _ => return None,
-    };
-    Some(number.parse::<u64>().ok()?.saturating_mul(factor))
+    let (_, factor) = SIZES.iter().find(|(name, _)| *name == unit)?;
+    Some(number.parse::<u64>().ok()?.saturating_mul(*factor))
+}
+
+/// The shortest text for a size in bytes.
+pub fn bytes_text(bytes: u64) -> String {
+    shortest(bytes, &SIZES)
+}
+
+/// The shortest text for a duration.
+pub fn seconds_text(seconds: u32) -> String {
+    shortest(u64::from(seconds), &[("h", 3_600), ("m", 60), ("s", 1)])
+}
+
+/// A whole number of the unit that makes it shortest: the last of `units` is one.
+fn shortest(value: u64, units: &[(&str, u64)]) -> String {
+    let whole = units.iter().filter(|(_, factor)| value.is_multiple_of(*factor));
+    let texts = whole.map(|(unit, factor)| format!("{}{unit}", value / factor));
+    texts.min_by_key(String::len).unwrap_or_default()
 }
 
 /// Whether this is a quantity of Kubernetes that is not below nothing, such as `250m`, `1.5` or `64Mi`.
@@ -138,6 +157,19 @@ mod tests {
         assert_eq!(bytes("999999999999Ti"), Some(u64::MAX));
         for wrong in ["", "0", "01", "Mi", "1.5Gi", "1 Gi", "-1", "1gi", "1234567890123", "1Mib"] {
             assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn texts_are_short_and_mean_the_same() {
+        for text in ["1Gi", "512Mi", "64M", "10G", "1", "1537", "1500k"] {
+            let read = bytes(text).expect("a size");
+            assert_eq!(bytes_text(read), text);
+        }
+        assert_eq!((bytes_text(1024), bytes_text(1000)), ("1Ki".to_owned(), "1k".to_owned()));
+        for (seconds, text) in [(3600, "1h"), (5400, "90m"), (90, "90s"), (1, "1s")] {
+            assert_eq!(seconds_text(seconds), text);
+            assert_eq!(duration(text), Some(Duration::from_secs(seconds.into())));
         }
     }
 

@@ -9,7 +9,7 @@ use super::clusters::Cluster;
 use super::links::Link;
 use super::reports::{self, Node, decisive};
 use super::world::{Key, Sealed, Trouble, World};
-use crate::api::cluster::{Durability, LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
+use crate::api::cluster::{LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
 use crate::api::conditions::{self, State, Status};
 use crate::api::link::ClusterLinkStatus;
 use crate::api::values;
@@ -179,10 +179,8 @@ fn ready_message(seen: &Seen<'_>) -> State {
     if !lets_in {
         notes = vec!["Nobody may connect until spec.authentication says who.".to_owned()];
     }
-    let is_to_be_kept = spec
-        .storage
-        .as_ref()
-        .is_some_and(|storage| storage.size.is_some() && storage.durability != Some(Durability::None));
+    // Where little durability is wanted, so is the volume, its class and what becomes of it.
+    let is_to_be_kept = spec.storage.as_ref().is_some_and(|storage| storage.size.is_some());
     let is_kept = |node: &Node<'_>| node.report.as_ref().is_ok_and(|report| report.keeps_state);
     if is_to_be_kept && !seen.nodes.iter().all(is_kept) {
         let note = "Sessions and retained messages are in memory: pods have no volumes in this version.";

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::doors;
 use super::minted::{Minted, MintedCluster, tend_leaf, tend_leaf_for};
 use super::names;
+use super::notes;
 use super::room;
 use super::secrets::Secrets;
 use super::world::{Key, Placement, Sealed, World};
@@ -98,11 +99,11 @@ fn resolve<'a>(
     }
     let accepted = match &refusal {
         Some(finding) => State::no(finding.reason, finding.message_with_path()),
-        None => State::yes("Accepted", accepted_message(object)),
+        None => State::yes("Accepted", notes::cluster(object)),
     };
     let resolved = match &rendered {
         Err(finding) => State::no(finding.reason, finding.message_with_path()),
-        Ok(_) => State::yes("Resolved", "Every Secret it names exists."),
+        Ok(_) => State::yes("Resolved", "Every Secret that it uses exists."),
     };
     let (settings, endpoint) = match (rendered, world.running.get(&key)) {
         (Ok((settings, endpoint)), _) if refusal.is_none() => (Some(settings), endpoint),
@@ -123,16 +124,6 @@ fn resolve<'a>(
         sealed: None,
         endpoint,
     }
-}
-
-/// Says what of a valid spec has no effect, so that nothing is ignored in silence.
-fn accepted_message(object: &MqttCluster) -> String {
-    let wants_monitor = object.spec.monitoring.as_ref().and_then(|one| one.pod_monitor).unwrap_or(false);
-    let note = match wants_monitor {
-        true => " spec.monitoring.podMonitor has no effect yet: no PodMonitor is made.",
-        false => "",
-    };
-    format!("The spec is valid.{note}")
 }
 
 /// The specs that are refused, each by itself, then beside the others.

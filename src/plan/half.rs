@@ -1,13 +1,23 @@
 //! One side of a link, and what of it runs already.
 
 use super::world::{Key, World};
-use crate::settings::Link;
+use crate::api::link::{self, External};
+use crate::settings::{Dial, Link};
 
 /// One side of a link, in the cluster that runs it.
 #[derive(Clone, Debug)]
 pub(super) struct Half {
     pub(super) cluster: Key,
     pub(super) settings: Link,
+}
+
+/// Who dials: without a link listener nobody can be let in.
+pub(super) fn dial(external: &External, listens: bool) -> Dial {
+    match external.dial.unwrap_or_default() {
+        link::Dial::In => Dial::In,
+        link::Dial::Both if listens => Dial::Both,
+        link::Dial::Both | link::Dial::Out => Dial::Out,
+    }
 }
 
 /// The id of the half on the other side of a managed link.

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::clusters::Cluster;
-use super::half::{Half, remote_id, running};
+use super::half::{Half, dial, remote_id, running};
 use super::minted::{MintedCluster, MintedCredential, MintedLink};
 use super::secrets::Secrets;
 use super::world::{Key, World};
-use crate::api::link::{self, External};
+use crate::api::link::External;
 use crate::api::{ClusterLink, Finding, values};
 use crate::mqtt::{Filter, union};
 use crate::pki::{LeafRequest, Random, Role, Usage};
@@ -114,11 +114,7 @@ fn render_external(
     let mut near = half(object, mint.key.to_string(), &external.cluster_name);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
-    near.dial = match external.dial.unwrap_or_default() {
-        link::Dial::In => Dial::In,
-        link::Dial::Both if local.endpoint.listens => Dial::Both,
-        link::Dial::Both | link::Dial::Out => Dial::Out,
-    };
+    near.dial = dial(external, local.endpoint.listens);
     if near.dial != Dial::In {
         dial_external(&mut near, external, secrets)?;
     }
@@ -150,9 +146,17 @@ fn dial_external(near: &mut Link, external: &External, secrets: Secrets<'_>) -> 
     let secret = reference.map(|name| secrets.get(&format!("{path}.credentialsRef"), name)).transpose()?;
     let mut certificate = (None, None);
     if let Some(secret) = &secret {
-        if secret.optional("tls.crt")?.is_some() {
+        let has_certificate = secret.optional("tls.crt")?.is_some();
+        let has_password = secret.optional("username")?.and(secret.optional("password")?).is_some();
+        let is_plaintext = server.tls == Some(false);
+        if is_plaintext && has_certificate && !has_password {
+            let problem = "holds a certificate, which mqtt:// cannot show; write mqtts://, or add `username` and `password`";
+            return Err(secret.finding(problem));
+        }
+        if has_certificate && !is_plaintext {
             certificate = (Some(secret.certificates("tls.crt")?), Some(secret.private_key("tls.key")?));
-        } else {
+        }
+        if has_password || !has_certificate {
             near.credentials = Some(secret.password()?);
         }
     }
@@ -261,17 +265,15 @@ impl Mint<'_> {
 }
 
 fn half(object: &ClusterLink, id: String, peer: &str) -> Link {
-    let forwarding = effective_forwarding(object);
+    let forwarding = object.spec.forwarding.clone().unwrap_or_default();
     let queue = forwarding.queue.unwrap_or_default();
     let default = Forwarding::default();
+    let inflight = forwarding.max_inflight.and_then(|max| u32::try_from(max).ok());
     let age = queue.max_age.as_deref().and_then(values::duration);
     let mut half = Link::new(id, peer);
     half.enabled = object.spec.enabled.unwrap_or(true);
     half.forwarding = Forwarding {
-        max_inflight: forwarding
-            .max_inflight
-            .and_then(|max| u32::try_from(max).ok())
-            .unwrap_or(default.max_inflight),
+        max_inflight: inflight.unwrap_or(default.max_inflight),
         queue_bytes_max: queue
             .max_bytes
             .as_deref()
@@ -281,18 +283,6 @@ fn half(object: &ClusterLink, id: String, peer: &str) -> Link {
             .map_or(default.queue_age_s_max, |age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX).max(1)),
     };
     half
-}
-
-/// How a link forwards, with the defaults filled in.
-pub(super) fn effective_forwarding(object: &ClusterLink) -> link::Forwarding {
-    let mut forwarding = object.spec.forwarding.clone().unwrap_or_default();
-    let queue = forwarding.queue.get_or_insert_default();
-    queue.max_bytes.get_or_insert_with(|| "1Gi".to_owned());
-    queue.max_age.get_or_insert_with(|| "1h".to_owned());
-    forwarding.pool_size.get_or_insert(1);
-    forwarding.max_inflight.get_or_insert(1000);
-    forwarding.compression.get_or_insert_default();
-    forwarding
 }
 
 fn acl(object: &ClusterLink) -> Acl {
@@ -336,7 +326,7 @@ fn finished(world: &World, cluster: &Key, mut half: Link) -> Half {
 }
 
 /// The filters without those that another one covers.
-pub(super) fn merged(filters: &[String]) -> Vec<String> {
+fn merged(filters: &[String]) -> Vec<String> {
     let parsed = filters.iter().filter_map(|filter| Filter::parse(filter).ok());
     union(parsed).iter().map(|filter| filter.as_str().to_owned()).collect()
 }

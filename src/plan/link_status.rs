@@ -12,7 +12,11 @@ use super::links::Link;
 use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
 use super::world::{Key, Trouble, World};
 use crate::api::conditions::{self, State, Status};
-use crate::api::link::{ClusterLinkStatus, Dial, Dialect, Effective, Invitation, LocalStatus, RemoteStatus};
+use crate::api::link::{
+    ClusterLinkStatus, Compression, Dial, Dialect, Effective, Forwarding, Invitation, LocalStatus, Queue,
+    RemoteStatus,
+};
+use crate::api::values;
 use crate::settings;
 use crate::settings::report::{LinkReport, Verdict};
 
@@ -257,11 +261,12 @@ fn remote_status(link: &Link<'_>, near: &[&LinkReport]) -> Option<RemoteStatus> 
     }))
 }
 
+/// What is in force, which is not what the spec says while that is refused: so it is read from the settings.
 fn effective(link: &Link<'_>, local_name: Option<String>) -> Option<Effective> {
     let half = &link.halves.first()?.settings;
-    let prefix = link.object.spec.client_id_prefix.clone().filter(|prefix| !prefix.is_empty());
+    let forwarding = &half.forwarding;
     Some(Effective {
-        topics: Some(halves::merged(&link.object.spec.topics)),
+        topics: Some(half.topics.clone()),
         dialect: Some(Dialect::Native),
         dial: Some(match half.dial {
             settings::Dial::Both => Dial::Both,
@@ -269,7 +274,16 @@ fn effective(link: &Link<'_>, local_name: Option<String>) -> Option<Effective> {
             settings::Dial::In => Dial::In,
         }),
         server: half.server.clone(),
-        client_id_prefix: prefix.or(local_name),
-        forwarding: Some(halves::effective_forwarding(link.object)),
+        // With the Native dialect, whatever the spec says.
+        client_id_prefix: local_name,
+        forwarding: Some(Forwarding {
+            pool_size: Some(1),
+            max_inflight: i32::try_from(forwarding.max_inflight).ok(),
+            queue: Some(Queue {
+                max_bytes: Some(values::bytes_text(forwarding.queue_bytes_max)),
+                max_age: Some(values::seconds_text(forwarding.queue_age_s_max)),
+            }),
+            compression: Some(Compression::None),
+        }),
     })
 }

@@ -4,7 +4,7 @@
 //! configures, and whoever comes to a pair that is taken is refused and told by whom. Only links whose clusters exist and consent
 //! claim anything, so one that is broken does not stand in the way of one that works.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -13,10 +13,11 @@ use super::consent;
 use super::half::{self, Half};
 use super::halves::{self, Peer, Sides};
 use super::minted::Minted;
+use super::notes;
 use super::room::Rooms;
 use super::world::{Key, Sealed, World};
 use crate::api::conditions::State;
-use crate::api::link::{Compression, Dialect};
+use crate::api::link::Dialect;
 use crate::api::{ClusterLink, Finding, check};
 use crate::pki::Random;
 use crate::settings::Settings;
@@ -158,15 +159,16 @@ fn resolve<'w>(
         _ => Default::default(),
     };
     let local = Key::new(&key.namespace, &object.spec.cluster_ref.name);
+    let listens = sides.as_ref().map_or(true, |sides| sides.local.endpoint.listens);
     Link {
         object,
         accepted: match refusal {
             Some(finding) => State::no(finding.reason, finding.message_with_path()),
-            None => State::yes("Accepted", accepted_message(object)),
+            None => State::yes("Accepted", notes::link(object, listens)),
         },
         resolved: match unresolved {
             Some(finding) => State::no(finding.reason, finding.message_with_path()),
-            None => State::yes("Resolved", "Every cluster, Secret and grant it names exists."),
+            None => State::yes("Resolved", "Every cluster, Secret and grant that it uses exists."),
         },
         local: clusters.contains_key(&local).then_some(local),
         peer: match (&sides, &object.spec.remote.external) {
@@ -324,37 +326,4 @@ fn claim(claims: &mut Claims, key: &Key, sides: &Sides<'_>) -> Result<(), Findin
     }
     claims.extend(wanted.into_iter().map(|pair| (pair, key.clone())));
     Ok(())
-}
-
-/// Says what of a valid spec has no effect, so that nothing is ignored in silence.
-fn accepted_message(object: &ClusterLink) -> String {
-    let spec = &object.spec;
-    let mut notes = vec!["The spec is valid.".to_owned()];
-    let acl = spec.acl.clone().unwrap_or_default();
-    let lists = [
-        ("spec.topics", Some(&spec.topics)),
-        ("spec.remote.topics", spec.remote.topics.as_ref()),
-        ("spec.acl.send", acl.send.as_ref()),
-        ("spec.acl.accept", acl.accept.as_ref()),
-    ];
-    for (path, filters) in lists {
-        let redundant = check::redundant_filters(filters.map(Vec::as_slice).unwrap_or_default());
-        let redundant: BTreeSet<(String, String)> = redundant.into_iter().collect();
-        for (filter, by) in redundant {
-            notes.push(format!("In {path}, `{by}` covers `{filter}`."));
-        }
-    }
-    let forwarding = spec.forwarding.clone().unwrap_or_default();
-    if forwarding.pool_size.is_some_and(|size| size > 1) {
-        notes.push(
-            "spec.forwarding.poolSize has no effect yet: one connection carries both directions.".to_owned(),
-        );
-    }
-    if forwarding.compression == Some(Compression::Auto) {
-        notes.push("spec.forwarding.compression Auto has no effect yet: nothing is compressed.".to_owned());
-    }
-    if spec.client_id_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
-        notes.push("spec.clientIdPrefix has no effect with the Native dialect.".to_owned());
-    }
-    notes.join(" ")
 }

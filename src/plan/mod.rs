@@ -21,6 +21,7 @@ mod secrets;
 mod users;
 mod names;
 mod half;
+mod notes;
 mod room;
 mod doors;
 mod clusters;

@@ -32,9 +32,22 @@ fn what_this_version_cannot_do_is_refused_and_never_ignored() {
     ] {
         refused(&world(&cluster(spec)), "Accepted", &format!("False/{reason}"), message);
     }
-    let plan = planned(&world(&cluster("{monitoring: {podMonitor: true}}")));
-    let message = cluster_condition(&plan, "us", "Accepted").message;
-    assert!(message.contains("spec.monitoring.podMonitor has no effect yet"), "{message}");
+    for (spec, in_vain) in [
+        (
+            "{monitoring: {podMonitor: true}}",
+            " spec.monitoring.podMonitor has no effect yet: no PodMonitor is made.",
+        ),
+        (
+            "{linkListener: {enabled: false, tls: {mode: Secret, secretRef: {name: no-such}}}}",
+            " spec.linkListener.tls has no effect: linkListener.enabled is false.",
+        ),
+        ("{linkListener: {enabled: false}}", ""),
+    ] {
+        let plan = planned(&world(&cluster(spec)));
+        check_cluster(&plan, "us", "ResolvedRefs", "True/Resolved");
+        let message = cluster_condition(&plan, "us", "Accepted").message;
+        assert_eq!(message, format!("The spec is valid.{in_vain}"));
+    }
 }
 
 #[test]
@@ -221,8 +234,10 @@ fn an_empty_spec_lets_nobody_in_and_says_so() {
 fn ready_says_so_when_nodes_do_not_keep_what_they_should() {
     let message =
         |spec: &str| cluster_condition(&planned(&later(world(&cluster(spec)))), "us", "Ready").message;
-    assert!(message("{storage: {size: 1Gi}}").contains("in memory"));
-    for fine in ["{}", "{storage: {ephemeral: true}}", "{storage: {size: 1Gi, durability: None}}"] {
+    for volume in ["{storage: {size: 1Gi}}", "{storage: {size: 1Gi, durability: None, retention: Delete}}"] {
+        assert!(message(volume).contains("in memory: pods have no volumes"), "{volume}");
+    }
+    for fine in ["{}", "{storage: {ephemeral: true}}"] {
         assert!(!message(fine).contains("in memory"), "{fine}");
     }
 }

@@ -192,6 +192,38 @@ fn what_the_user_gives_is_used() {
 }
 
 #[test]
+fn a_certificate_is_never_dropped_in_silence() {
+    let authority = crate::pki::Authority::mint("x", at(0), &mut random(3));
+    let pem = serde_json::json!({"tls.crt": authority.certificate_pem, "tls.key": authority.key_pem, "ca.crt": authority.certificate_pem});
+    let of = |server: &str, with_password: bool| {
+        let mut world = world(&format!(
+            "kind: MqttCluster\nmetadata: {{name: us}}\nspec: {{}}\n---\nkind: ClusterLink\nmetadata: {{name: l}}\n\
+             spec: {{clusterRef: {{name: us}}, topics: ['#'], remote: {{external: {{clusterName: eu, server: '{server}',\n\
+             credentialsRef: {{name: s}}}}}}}}\n"
+        ));
+        let mut data = pem.clone();
+        if with_password {
+            data["username"] = "a".into();
+            data["password"] = "b".into();
+        }
+        world.put_secret(secret(&serde_json::json!({"metadata": {"name": "s"}, "stringData": data})));
+        planned(&world)
+    };
+    let shown = |plan: &Plan| {
+        let link = &plan.settings[&key("us")].links[0];
+        let has_certificate = link.tls.as_ref().is_some_and(|tls| tls.certificate_pem.is_some());
+        (has_certificate, link.credentials.is_some())
+    };
+    assert_eq!(shown(&of("mqtts://h:1", false)), (true, false));
+    assert_eq!(shown(&of("h:1", true)), (true, true), "each opens what asks for it");
+    assert_eq!(shown(&of("mqtt://h:1", true)), (false, true));
+    let plan = of("mqtt://h:1", false);
+    check_link(&plan, "l", "ResolvedRefs", "False/SecretInvalid");
+    let message = link_condition(&plan, "l", "Ready").message;
+    assert!(message.contains("a certificate, which mqtt:// cannot show; write mqtts://"), "{message}");
+}
+
+#[test]
 fn debug_shows_no_secret() {
     let mut world = world(TWO);
     plaintext(&mut world);

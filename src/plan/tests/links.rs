@@ -263,11 +263,63 @@ fn what_has_no_effect_is_said() {
     for field in ["poolSize", "compression Auto", "clientIdPrefix"] {
         assert!(message.contains(&format!("{field} has no effect")), "{message}");
     }
+    let effective = serde_json::to_value(&plan.links[&key("us-eu")].effective).unwrap();
+    assert_eq!(effective["clientIdPrefix"], "us");
+    let (queue, only) = (serde_json::json!({"maxBytes": "1Ki", "maxAge": "90s"}), "None");
+    let expected =
+        serde_json::json!({"poolSize": 1, "maxInflight": 1000, "queue": queue, "compression": only});
+    assert_eq!(effective["forwarding"], expected);
     let forwarding = plan.settings[&key("us")].links[0].forwarding;
     assert_eq!(
         (forwarding.queue_age_s_max, forwarding.queue_bytes_max, forwarding.max_inflight),
         (90, 1024, 1000)
     );
+}
+
+#[test]
+fn what_is_named_for_a_direction_that_is_not_dialled_is_said() {
+    const NAMED: &str =
+        "server: 'h:1', credentialsRef: {name: none}, tls: {}, inbound: {credentialsRef: {name: none}}";
+    let listening = |dial: &str| {
+        alone(&format!(
+            "{{clusterRef: {{name: us}}, topics: [], remote: {{external: {{clusterName: x, {dial}, {NAMED}}}}}}}"
+        ))
+    };
+    let mut deaf = listening("dial: Both");
+    deaf.clusters[0].spec.link_listener.get_or_insert_default().enabled = Some(false);
+    let only_out = ["inbound"];
+    for (world, in_vain, why) in [
+        (listening("dial: In"), &["server", "credentialsRef", "tls"][..], "only the peer dials (dial: In)"),
+        (listening("dial: Out"), &only_out, "only this side dials (dial: Out)"),
+        (deaf, &only_out, "the local cluster has no link listener"),
+    ] {
+        let message = link_condition(&planned(&world), "l", "Accepted").message;
+        let notes =
+            in_vain.iter().map(|field| format!(" spec.remote.external.{field} has no effect: {why}."));
+        assert_eq!(message, format!("The spec is valid.{}", notes.collect::<String>()));
+        // What it does use is looked for.
+        check_link(&planned(&world), "l", "ResolvedRefs", "False/SecretNotFound");
+    }
+    let message = link_condition(&planned(&listening("dial: Both")), "l", "Accepted").message;
+    assert_eq!(message, "The spec is valid.");
+}
+
+#[test]
+fn what_is_in_force_is_shown_and_not_what_is_wished() {
+    let mut world = world(&link(
+        "{clusterRef: {name: us}, topics: [old], remote: {external: {clusterName: x, dial: In, inbound: {credentialsRef: {name: s}}}}}",
+    ));
+    world.links.remove(0);
+    world.put_secret(secret(
+        &serde_json::json!({"metadata": {"name": "s"}, "stringData": {"username": "a", "password": "b"}}),
+    ));
+    let mut world = later(world);
+    world.links[0].spec.topics = vec!["new".into()];
+    world.secrets.clear();
+    world.unreadable_secrets.insert(key("s"), "forbidden".into());
+    let plan = planned(&world);
+    check_link(&plan, "l", "ResolvedRefs", "False/SecretUnreadable");
+    assert_eq!(plan.links[&key("l")].effective.as_ref().unwrap().topics, Some(vec!["old".to_owned()]));
 }
 
 #[test]
