@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-use super::core::{Fault, Origin, ShardNumber};
+use super::core::{Fault, Origin, PART_BYTES, Pressure, ShardNumber};
 use super::seats::Seat;
 use super::shard::{READ_BUDGET, Shard};
 use super::siblings::Mesh;
@@ -70,11 +70,16 @@ pub(super) fn arrive(shard: &Rc<Shard>, arrival: Arrival) {
     }
 }
 
-/// Reads until CONNECT is whole, or cannot be; says where its client is at home.
+/// Reads until CONNECT is whole, or cannot be, or is too much for now; says where its client is at home.
 async fn greet(shard: &Shard, guest: &mut Guest, mesh: &Mesh) -> io::Result<ShardNumber> {
     let limits = mqtt::Limits { packet_bytes_max: CONNECT_BYTES_MAX, ..mqtt::Limits::default() };
+    let mut pressure = shard.pressure.subscribe();
     loop {
+        let is_closed = *pressure.borrow_and_update() == Pressure::Closed;
+        let has_part = guest.unread.len() > PART_BYTES;
         match mqtt::decode(&guest.unread, Version::V5, &limits) {
+            // The core here ends it.
+            Ok(None) if has_part && is_closed => return Ok(mesh.place.number()),
             Ok(None) => {}
             // One without an id gets one that is at home where it goes.
             Ok(Some((Packet::Connect(connect), _))) if connect.client_id.is_empty() => {
@@ -90,8 +95,12 @@ async fn greet(shard: &Shard, guest: &mut Guest, mesh: &Mesh) -> io::Result<Shar
             guest.unread.extend_from_slice(space.filled());
             Poll::Ready(done.map(|()| space.filled().len()))
         };
-        if poll_fn(read).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        tokio::select! {
+            count = poll_fn(read) => if count? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            },
+            // There is a sender in here: it is no error.
+            _ = pressure.changed(), if has_part => {}
         }
     }
 }

@@ -204,6 +204,30 @@ fn a_packet_that_is_never_finished_is_not_kept_when_memory_is_short() {
     });
 }
 
+/// Two shards read a CONNECT before any core knows of the connection.
+#[test]
+fn a_connect_that_is_never_finished_is_not_kept_when_memory_is_short() {
+    for shards in [1, 2] {
+        run(|| async move {
+            let mut settings = Settings { shards: Some(shards), ..plain_settings() };
+            settings.limits.connect_timeout_s = 60;
+            let broker = Broker::start(&settings);
+            let mut beginning = b"\x10\x80\x80\x20\x00\x04MQTT\x05".to_vec(); // 512 KiB are to come
+            beginning.resize(PART_BYTES + 1, 0);
+            let mut early = Client::open(&broker).await;
+            early.stream.write_all(&beginning).await.expect("it is open");
+            let mut short = settings.clone();
+            short.limits.memory_bytes_max = 1;
+            broker.apply_settings(&short);
+            assert_eq!(early.hear().await, "the end");
+            let mut late = Client::open(&broker).await;
+            late.stream.write_all(&beginning).await.expect("it is open");
+            assert_eq!(late.hear().await, "the end");
+            assert!(broker.counters().shed_new >= 2, "{shards}");
+        });
+    }
+}
+
 #[test]
 fn a_bad_packet_is_answered_and_the_socket_closed() {
     run(|| async {

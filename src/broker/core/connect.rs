@@ -163,7 +163,8 @@ impl Core {
         opening: Opening,
         now: Instant,
     ) -> Result<(), Fault> {
-        if self.pressure == Pressure::Closed {
+        // Who has a session here takes away what fills memory, or more than that.
+        if self.pressure == Pressure::Closed && !self.by_client.contains_key(&opening.client_id) {
             self.counters.shed_new += 1;
             return Err(Fault::ServerBusy);
         }

@@ -20,7 +20,8 @@ pub enum Pressure {
     Slow,
     /// From 90 % on: the queue of a session grows no further than to 64 KiB.
     Queues,
-    /// From the mark on: no connection, subscription, retained message or large packet is taken in that was not there before.
+    /// From the mark on: no client, subscription, retained message or large packet is taken in that was not there before. Clients
+    /// whose session is here may come back: nobody else can take away what waits for them.
     Closed,
 }
 

@@ -349,6 +349,35 @@ fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
     assert_eq!(world.heard(away).len(), 1 + 20);
 }
 
+#[test]
+fn when_nothing_is_taken_in_who_has_a_session_still_comes_and_takes_what_waits() {
+    let mut world = World::new();
+    let publisher = world.connect(v5("publisher"));
+    for name in ["away", "anew"] {
+        let client = world.connect(v5(name).expiry(60));
+        world.subscribe(client, "t", 1);
+        world.lose(client);
+    }
+    let living = world.connect(v5("living"));
+    (0..10).for_each(|n| world.publish(publisher, "t", 1, &n.to_string()));
+    world.core.set_pressure(Pressure::Closed);
+
+    let away = world.hello(&v5("away").resume().expiry(60));
+    assert_eq!(world.heard(away).len(), 1 + 10);
+    world.subscribe(away, "t", 1); // it may have that again
+    let anew = world.hello(&v5("anew"));
+    assert_eq!(world.heard(anew), ["CONNACK Success"]);
+    let again = world.hello(&v5("living"));
+    assert_eq!(world.heard(again), ["CONNACK Success"]);
+    assert_eq!(world.closed(living), Some(Fault::SessionTakenOver));
+
+    for stranger in ["stranger", ""] {
+        let stranger = world.hello(&v5(stranger).resume().expiry(60));
+        assert_eq!(world.heard(stranger), ["CONNACK ServerBusy"]);
+    }
+    assert_eq!(world.core.counters().shed_new, 2);
+}
+
 /// Every bound of `limits` that a client can reach, reached once by a client of one's own, and what counts it.
 #[test]
 fn every_bound_that_is_reached_is_counted() {
