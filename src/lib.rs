@@ -1,7 +1,7 @@
 //! mqlink: linked MQTT clusters, on Kubernetes and without it.
 //!
-//! One idea at three scales: *interest goes out, matching messages come in*. A shard, a node and a cluster
-//! each tell their peers which topic filters they want, and get only the messages that match.
+//! One idea at two scales: *interest goes out, matching messages come in*. The shards of a broker and the clusters of a
+//! link each tell their peers which topic filters they want, and get only the messages that match.
 //!
 //! Read on in this order; imports run only upwards in this list (`tests/tidy` keeps that):
 //!

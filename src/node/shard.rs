@@ -15,7 +15,7 @@ use crate::admin::{Applied, Command, Vitals};
 use crate::broker::Broker;
 use crate::link::transport::{Identity, Links};
 use crate::settings::Durability;
-use crate::settings::report::{LinkReport, NodeReport, VerdictStatus};
+use crate::settings::report::NodeReport;
 use crate::store::{self, Found, Store};
 
 /// How often counters and levels are reported, which nobody announces.
@@ -152,13 +152,9 @@ impl Shard {
 
     /// Links leave a node that drains after its clients: what those published last still crosses.
     async fn leave_peers(&mut self) {
-        let is_waited_for = |link: &LinkReport| {
-            let waiting = link.counters.sent.queued + link.counters.sent.in_flight;
-            link.connected.status == VerdictStatus::True && waiting > 0
-        };
         if self.leaving == Leaving::Clients
             && self.broker.levels().connections == 0
-            && !self.links.reports().iter().any(is_waited_for)
+            && self.links.is_drained()
         {
             self.links.shutdown().await;
             self.leaving = Leaving::Done;

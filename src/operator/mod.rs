@@ -14,7 +14,6 @@
 //! - A refused spec touches nothing that runs. An object that cannot be read stops no other, and loses nothing that it has.
 //! - What a new version of ours restarts, it restarts one cluster at a time.
 //! - Deletion needs no finalizer: children are owned by their object, and what lost its owner is swept.
-//!
 //! - What nodes say is theirs: it is verified whose word it is, bounded, and counts for as long as it is fresh.
 //!
 //! Does not know what links send.

@@ -75,8 +75,7 @@ pub(super) fn waits<'a>(
     upgrades.sort_by_key(|(is_down, key, _)| (*is_down, *key));
     let Some(before) = blocker.or(upgrades.first().map(|(_, key, _)| *key)) else { return BTreeMap::new() };
     // One that does not come back may be mended by a version after that, or by the one before: it waits for nobody.
-    let first = Some(before);
-    upgrades.iter().filter(|(_, key, _)| Some(*key) != first).map(|(_, key, wanted)| {
+    upgrades.iter().filter(|(_, key, _)| *key != before).map(|(_, key, wanted)| {
         let image = wanted["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
         let message = format!(
             "The update to {image} waits until MqttCluster {before} is available after its own; look there if that takes long."

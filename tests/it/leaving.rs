@@ -95,6 +95,8 @@ fn linked() -> (Settings, Settings) {
 fn all_leave_a_node_that_drains_and_their_sessions_stay() {
     for (shards, permanent) in [(1, false), (2, true)] {
         let (us, eu) = linked();
+        let mut settings = serde_json::to_value(&us).expect("settings are JSON");
+        let link_port = us.link_listener.as_ref().expect("there is one").port;
         let node = admin::Node::start_with(Settings { shards: Some(shards), ..us });
         let peer = Node::start(eu);
         peer.status().until("a link", |report| report.links.iter().any(crate::harness::is_up));
@@ -145,7 +147,14 @@ fn all_leave_a_node_that_drains_and_their_sessions_stay() {
         });
         assert!(get(probes, "/livez").expect("an answer").starts_with("HTTP/1.1 200 "));
         assert!(node.scrape().contains("mqlink_connections 0\n"));
-        // Nor does a change of settings bring anyone back.
-        assert!(node.answer(&["metrics"]).contains("mqlink_sessions "));
+        // Nor do new settings bring anyone back.
+        let other = free_port();
+        settings["listeners"][0]["port"] = other.into();
+        settings["links"][0]["topics"] = serde_json::json!(["other/#"]);
+        let answer = admin::put(&node, &settings);
+        assert!(answer.contains("200 OK"), "{answer}");
+        for port in [node.port, other, link_port] {
+            assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "port {port}");
+        }
     }
 }

@@ -69,10 +69,11 @@ impl Link {
         }
     }
 
-    /// Whether the peer has taken over all that it can be told; without a connection that is nothing.
-    pub fn is_drained(&self) -> bool {
+    /// Whether the peer has taken over all that it will: without a connection, or when it is stuck, that is nothing.
+    pub fn is_drained(&self, now: Instant) -> bool {
         let sent = self.forwarder.counters();
-        self.open().is_none() || sent.queued + sent.in_flight == 0
+        let takes = self.open().is_some_and(|(_, open)| !open.is_stuck(&self.forwarder, now));
+        !takes || sent.queued + sent.in_flight == 0
     }
 
     /// What this side met itself comes first: strangers can cause the other.

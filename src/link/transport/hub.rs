@@ -192,8 +192,8 @@ impl Hub {
     }
 
     /// Whether no peer that is there has messages to come.
-    pub(super) fn is_drained(&self) -> bool {
-        self.slots.values().all(|slot| slot.link.is_drained())
+    pub(super) fn is_drained(&self, now: Instant) -> bool {
+        self.slots.values().all(|slot| slot.link.is_drained(now))
     }
 
     /// Whether everything said was written.

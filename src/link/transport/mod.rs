@@ -99,10 +99,15 @@ impl Links {
         self.inner.hub.borrow().changed.clone()
     }
 
+    /// Whether no peer that is there has messages to come.
+    pub fn is_drained(&self) -> bool {
+        self.inner.hub.borrow().is_drained(Instant::now())
+    }
+
     /// Hands over what waits for peers that are there, then says Bye on every connection; waits for both within bounds.
     pub async fn shutdown(&self) {
         let drained = async {
-            while !self.inner.hub.borrow().is_drained() {
+            while !self.is_drained() {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };
