@@ -7,18 +7,23 @@ use crate::mqtt::{Ack, Message, Packet, PacketId, PropertiesBuf, QoS, Version};
 use crate::settings::Limits;
 use crate::store::Op;
 
-/// A name that is at home on this shard, of names like this.
-fn name_on(node: &Node, shard: u8, stem: &str) -> String {
-    let place = node.cores[0].place();
-    let mut names = (0..).map(|n| format!("{stem}{n}"));
-    names.find(|name| place.home_of(name) == shard).expect("some name is at home there")
+/// Three shards: a publisher on one, the owner of a group on another, its member on the third.
+fn around_the_owner(qos: u8) -> (Node, usize, usize, String) {
+    let mut node = Node::new(3, 1);
+    let publisher = node.connect_on(1, "publisher-");
+    let member = node.connect_on(2, "member-");
+    let topic = node.name_on(0, "t-");
+    node.settle();
+    node.subscribe(member, &format!("$share/g/{topic}"), qos);
+    node.settle();
+    (node, publisher, member, topic)
 }
 
 #[test]
 fn an_answer_to_another_shard_is_no_larger_than_what_goes_in_at_once() {
     let mut node = Node::new(2, 5);
     let publisher = node.connect("publisher");
-    let subscriber = node.connect(&name_on(&node, 0, "subscriber-"));
+    let subscriber = node.connect_on(0, "subscriber-");
     let payload = "x".repeat(10_000);
     for n in 0..500 {
         node.publish(publisher, &format!("r/{n}"), &payload, 0, true);
@@ -42,7 +47,7 @@ fn a_search_that_finds_no_room_ends_on_all_shards() {
     let limits = Limits { queued_messages_max: 10, ..Limits::default() };
     let mut node = Node::with_limits(2, 5, limits);
     let publisher = node.connect("publisher");
-    let subscriber = node.connect(&name_on(&node, 0, "subscriber-"));
+    let subscriber = node.connect_on(0, "subscriber-");
     for n in 0..16_000 {
         node.publish(publisher, &format!("r/{n}"), "x", 0, true);
         if n % 500 == 0 {
@@ -102,13 +107,7 @@ fn what_passes_by_a_search_overtakes_it_however_much_passed_before() {
 
 #[test]
 fn what_goes_on_to_a_third_shard_that_does_not_listen_is_bounded() {
-    let mut node = Node::new(3, 1);
-    let publisher = node.connect(&name_on(&node, 1, "publisher-"));
-    let member = node.connect(&name_on(&node, 2, "member-"));
-    let topic = name_on(&node, 0, "t-"); // the group's owner is between the two
-    node.settle();
-    node.subscribe(member, &format!("$share/g/{topic}"), 0);
-    node.settle();
+    let (mut node, publisher, member, topic) = around_the_owner(0);
     let payload = "x".repeat(10_000);
     for _ in 0..1_000 {
         node.publish(publisher, &topic, &payload, 0, false);
@@ -123,13 +122,8 @@ fn what_goes_on_to_a_third_shard_that_does_not_listen_is_bounded() {
 
 #[test]
 fn what_waits_for_a_third_shard_that_does_not_listen_keeps_its_publishers_waiting() {
-    let mut node = Node::new(3, 1);
-    let publisher = node.connect(&name_on(&node, 1, "publisher-"));
-    let other = node.connect(&name_on(&node, 1, "other-"));
-    let member = node.connect(&name_on(&node, 2, "member-"));
-    let topic = name_on(&node, 0, "t-"); // the group's owner is between the two
-    node.settle();
-    node.subscribe(member, &format!("$share/g/{topic}"), 1);
+    let (mut node, publisher, member, topic) = around_the_owner(1);
+    let other = node.connect_on(1, "other-");
     node.settle();
     let payload = "x".repeat(10_000);
     let mut count = 0;
@@ -149,7 +143,7 @@ fn what_waits_for_a_third_shard_that_does_not_listen_keeps_its_publishers_waitin
 #[test]
 fn what_links_bring_for_a_shard_that_does_not_listen_is_bounded() {
     let mut node = Node::new(2, 1);
-    let subscriber = node.connect(&name_on(&node, 1, "subscriber-"));
+    let subscriber = node.connect_on(1, "subscriber-");
     node.subscribe(subscriber, "t", 1);
     node.settle();
     let peer = node.cores[0].peer_open("eu");
@@ -176,7 +170,7 @@ fn what_links_bring_for_a_shard_that_does_not_listen_is_bounded() {
 #[test]
 fn what_is_said_seldom_is_weighed_when_it_is_said_often() {
     let mut node = Node::new(2, 1);
-    let subscriber = node.connect(&name_on(&node, 0, "subscriber-"));
+    let subscriber = node.connect_on(0, "subscriber-");
     node.settle();
     let long = "x".repeat(10_000);
     let mut count = 0;
@@ -247,7 +241,7 @@ fn what_is_bounded_for_the_node_may_all_be_on_one_shard() {
     let limits = Limits { sessions_max: 10, retained_bytes_max: 1 << 20, ..Limits::default() };
     let mut node = Node::with_limits(4, 1, limits);
     for n in 0..12 {
-        node.connect(&name_on(&node, 3, &format!("client-{n}-")));
+        node.connect_on(3, &format!("client-{n}-"));
     }
     assert_eq!(node.cores[3].levels().sessions, 10);
     node.publish(0, "large", &"x".repeat(700_000), 0, true);

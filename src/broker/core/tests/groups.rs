@@ -33,6 +33,14 @@ impl Node {
         at
     }
 
+    /// A member leaves the group, and speaks again.
+    fn leave(&mut self, member: usize) {
+        self.unsubscribe(member, GROUP);
+        self.settle();
+        self.silence(member, false);
+        self.settle();
+    }
+
     /// Publishes to the group and lets it arrive.
     fn tell(&mut self, publisher: usize, payload: &str) {
         self.publish(publisher, "t/x", payload, 1, false);
@@ -47,10 +55,7 @@ fn the_last_member_of_a_group_keeps_what_waits_for_it() {
         let a = node.member(&name("a"), 1, true);
         node.tell(p, "1");
         node.tell(p, "2");
-        node.unsubscribe(a, GROUP);
-        node.settle();
-        node.silence(a, false);
-        node.settle();
+        node.leave(a);
         assert_eq!(node.clients[a].got, ["t/x=1", "t/x=2"], "{which}");
     });
 }
@@ -64,10 +69,7 @@ fn what_nobody_else_may_have_stays_with_who_leaves() {
         node.settle();
         node.tell(p, "1");
         node.tell(p, "2");
-        node.unsubscribe(a, GROUP);
-        node.settle();
-        node.silence(a, false);
-        node.settle();
+        node.leave(a);
         assert_eq!(node.clients[a].got, ["t/x=1", "t/x=2"], "{which}");
     });
 }
@@ -172,10 +174,7 @@ fn what_comes_back_to_who_left_is_kept_however_full_its_queue_is() {
         let a = node.member(&name("a"), 1, true);
         (0..5).for_each(|n| node.tell(p, &format!("{n}{}", "x".repeat(30_000))));
         node.cores.iter_mut().for_each(|core| core.set_pressure(Pressure::Queues));
-        node.unsubscribe(a, GROUP);
-        node.settle();
-        node.silence(a, false);
-        node.settle();
+        node.leave(a);
         assert_eq!(node.clients[a].got.len(), 5, "{which}");
     });
 }

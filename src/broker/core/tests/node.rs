@@ -170,6 +170,19 @@ impl Node {
         self.connect_as(name, false)
     }
 
+    /// Connects a client that is at home on a shard, under a name that begins like this.
+    pub(super) fn connect_on(&mut self, shard: u8, stem: &str) -> usize {
+        let name = self.name_on(shard, stem);
+        self.connect(&name)
+    }
+
+    /// A name that is at home on a shard, of those that begin like this.
+    pub(super) fn name_on(&self, shard: u8, stem: &str) -> String {
+        let place = self.cores[0].place();
+        let mut names = (0..).map(|n| format!("{stem}{n}"));
+        names.find(|name| place.home_of(name) == shard).expect("some name is at home there")
+    }
+
     /// Connects a client anew: what it was before is gone.
     pub(super) fn connect_clean(&mut self, name: &str) -> usize {
         self.connect_as(name, true)

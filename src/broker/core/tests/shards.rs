@@ -232,12 +232,7 @@ fn a_shared_group_over_shards_gets_each_message_once() {
 #[test]
 fn a_shard_that_does_not_listen_stops_publishers_and_nothing_is_lost() {
     let mut node = Node::new(2, 1);
-    let place = node.cores[0].place();
-    let name_on = |shard: u8| {
-        let names = (0..).map(|n| format!("client-{n}"));
-        names.into_iter().find(|name| place.home_of(name) == shard).expect("some client is at home there")
-    };
-    let (publisher, subscriber) = (node.connect(&name_on(0)), node.connect(&name_on(1)));
+    let (publisher, subscriber) = (node.connect_on(0, "client-"), node.connect_on(1, "client-"));
     node.settle();
     node.subscribe(subscriber, "#", 0);
     node.settle();

@@ -101,12 +101,7 @@ fn a_message_of_an_older_client_comes_once_though_the_store_failed_with_it() {
 fn half_a_message_does_not_reach_the_disk_while_the_other_shard_has_to_mend() {
     for seed in 1..=20 {
         let mut node = Node::durable(2, seed);
-        let place = node.cores[0].place();
-        let name_on = |shard: u8| {
-            let mut names = (0..).map(|n| format!("client-{n}"));
-            names.find(|name| place.home_of(name) == shard).expect("some name is at home there")
-        };
-        let (publisher, subscriber) = (node.connect(&name_on(0)), node.connect(&name_on(1)));
+        let (publisher, subscriber) = (node.connect_on(0, "client-"), node.connect_on(1, "client-"));
         node.settle();
         node.subscribe(subscriber, "t", 2);
         node.settle();
