@@ -32,6 +32,10 @@ use super::resolve::{LOOKUPS_MAX, Resolver};
 
 /// How often what telling interest took passes before it is told again.
 const REST: u32 = 4;
+/// Bytes of filters that wait to be told; beyond that they are told at once.
+const UNTOLD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What each costs besides.
+const UNTOLD_BYTES: usize = 64;
 
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
 
@@ -63,6 +67,7 @@ pub(super) struct Hub {
     /// Interest that came or went since the links were told last: of each the last word. It may concern every filter of
     /// every link, and a client changes its mind thousands of times in one read.
     interests: HashMap<Interest, bool>,
+    untold_bytes: usize,
     /// When the links may be told again.
     pub(super) tell_at: Instant,
     incarnations: Incarnations,
@@ -115,6 +120,7 @@ impl Hub {
                 #[cfg(test)]
                 told: 0,
                 interests: HashMap::new(),
+                untold_bytes: 0,
                 tell_at: Instant::now(),
                 random: Random(seed),
                 wake: Rc::new(Notify::new()),
@@ -372,7 +378,9 @@ impl Hub {
         while let Some(event) = core.poll_port_event() {
             match event {
                 PortEvent::Interest { interest, wanted } => {
-                    self.interests.insert(interest, wanted);
+                    let bytes = interest.filter.as_str().len() + UNTOLD_BYTES;
+                    let is_new = self.interests.insert(interest, wanted).is_none();
+                    self.untold_bytes += if is_new { bytes } else { 0 };
                 }
                 PortEvent::Settled { peer, number } => {
                     let Some(id) = self.by_peer.get(&peer).cloned() else { continue };
@@ -388,7 +396,8 @@ impl Hub {
                 }
             }
         }
-        if !self.interests.is_empty() && self.tell_at <= now {
+        let is_time = self.tell_at <= now || self.untold_bytes > UNTOLD_BYTES_MAX;
+        if !self.interests.is_empty() && is_time {
             self.tell_interests(now);
         }
     }
@@ -396,6 +405,7 @@ impl Hub {
     /// Then rests four times as long as it took: others want their turn.
     fn tell_interests(&mut self, now: Instant) {
         let begun = Instant::now();
+        self.untold_bytes = 0;
         for (Interest { filter, group }, wanted) in std::mem::take(&mut self.interests) {
             #[cfg(test)]
             {

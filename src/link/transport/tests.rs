@@ -352,6 +352,7 @@ async fn interest_that_is_not_told_yet_is_told_when_its_time_comes() {
     run(async {
         let (mut us, _) = pair();
         us.links[0].dial = Dial::In;
+        us.shards = Some(1);
         let us = Node::start(us, 1);
         let mut hub = us.links.inner.hub.borrow_mut();
         let now = Instant::now();
@@ -361,6 +362,15 @@ async fn interest_that_is_not_told_yet_is_told_when_its_time_comes() {
         assert_eq!((hub.told, hub.poll_timeout()), (0, Some(hub.tell_at)));
         hub.pump(now + Duration::from_secs(1));
         assert_eq!((hub.told, hub.poll_timeout()), (1, None));
+        hub.tell_at = now + Duration::from_secs(9);
+        for number in 0..70 {
+            us.subscribe(&format!("{number}/{}", "x".repeat(65_000)));
+            hub.pump(now);
+        }
+        assert_eq!(
+            hub.told, 66,
+            "the first, then 65 that have more than 4 MiB, then no more until it is time"
+        );
     })
     .await;
 }
