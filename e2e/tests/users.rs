@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::clients::Door;
-use crate::scene::{Kind, Scene, play};
+use crate::scene::{Kind, Scene, condition, play};
 
 /// So soon the running pod has to know: 2 s are promised, and a busy machine is not to be judged.
 const SOON: Duration = Duration::from_secs(10);
@@ -31,6 +31,7 @@ fn a_rotated_password_is_in_force_within_seconds_and_without_a_restart() {
         assert!(!new.publish("a", "1").await.is_ok());
         assert!(!nobody.publish("a", "1").await.is_ok());
 
+        let confirmed = scene.condition(Kind::Cluster, "guarded", "ConfigApplied", "True").await;
         set_password(scene, "new").await;
         let begun = Instant::now();
         while !new.publish("a", "2").await.is_ok() {
@@ -38,7 +39,11 @@ fn a_rotated_password_is_in_force_within_seconds_and_without_a_restart() {
         }
         println!("the new password is taken after {:.1?}", begun.elapsed());
         assert!(!old.publish("a", "2").await.is_ok(), "the old password is still taken");
-        scene.condition(Kind::Cluster, "guarded", "ConfigApplied", "True").await;
+        let shows = |cluster: Option<&serde_json::Value>| {
+            condition(cluster, "ConfigApplied")
+                .is_some_and(|it| it["status"] == "True" && it["message"] != confirmed["message"])
+        };
+        scene.until(Kind::Cluster, "guarded", "confirming the new password", shows).await;
         assert_eq!(scene.pod("guarded").await["metadata"]["uid"], before["metadata"]["uid"]);
         assert_eq!(scene.pod("guarded").await["status"]["containerStatuses"][0]["restartCount"], 0);
 

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::clusters::Cluster;
 use super::links::Link;
+use super::minted::Minted;
 use super::reports::{self, Node, decisive};
 use super::world::{Key, Sealed, Trouble, World};
 use crate::api::cluster::{LinkCounts, LinkListenerStatus, ListenerStatus, MqttClusterStatus};
@@ -22,6 +23,8 @@ const VERSION_CHARS_MAX: usize = 64;
 /// One cluster with everything that is known of it.
 struct Seen<'a> {
     cluster: &'a Cluster<'a>,
+    /// By what the settings that nodes should run are told from others.
+    mark: Option<String>,
     nodes: Vec<Node<'a>>,
     /// What keeps its objects from being brought about.
     trouble: Option<&'a Trouble>,
@@ -37,11 +40,13 @@ pub(super) fn status(
     cluster: &Cluster<'_>,
     links: &[Link<'_>],
     link_statuses: &BTreeMap<Key, ClusterLinkStatus>,
+    minted: &Minted,
     now: Timestamp,
 ) -> MqttClusterStatus {
     let trouble = world.troubles.get(&cluster.key);
     let seen = Seen {
         cluster,
+        mark: cluster.sealed.as_ref().map(|sealed| minted.mark(&cluster.key, &sealed.hash, now)),
         nodes: reports::nodes(world, &cluster.key),
         trouble,
         waits: world.waits.get(&cluster.key),
@@ -140,23 +145,25 @@ fn listener_errors(report: &NodeReport) -> Vec<String> {
 
 /// Every node runs the settings that follow from this spec.
 fn config_applied(seen: &Seen<'_>) -> State {
-    let Some(Sealed { hash, .. }) = &seen.cluster.sealed else {
+    let (Some(Sealed { hash, .. }), Some(mark)) = (&seen.cluster.sealed, &seen.mark) else {
         return State::unknown("NotAccepted", "There are no settings to run; see the conditions before.");
     };
-    let states: Vec<State> = seen.nodes.iter().map(|node| applied(node, hash)).collect();
+    let states: Vec<State> = seen.nodes.iter().map(|node| applied(node, hash, mark)).collect();
     let starting = || State::unknown("NoReport", "No node has reported yet.");
     decisive(&states).cloned().unwrap_or_else(starting)
 }
 
-fn applied(node: &Node<'_>, hash: &str) -> State {
+fn applied(node: &Node<'_>, hash: &str, mark: &str) -> State {
     let report = match &node.report {
         Ok(report) => report,
         Err(state) => return State { status: Status::Unknown, ..state.clone() },
     };
     if node.runs(report, hash) {
         let message = match report.unknown_fields.is_empty() {
-            true => "Every node runs these settings.".to_owned(),
-            false => format!("Node {} does not know {}.", node.name, report.unknown_fields.join(", ")),
+            true => format!("Every node runs these settings ({mark})."),
+            false => {
+                format!("Node {} does not know {} ({mark}).", node.name, report.unknown_fields.join(", "))
+            }
         };
         return State::yes("Applied", message);
     }

@@ -9,6 +9,7 @@ use super::clusters::Cluster;
 use super::half::Half;
 use super::halves;
 use super::links::Link;
+use super::minted::Minted;
 use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
 use super::world::{Key, Trouble, World};
 use crate::api::conditions::{self, State, Status};
@@ -38,6 +39,8 @@ struct Side<'a> {
     half: &'a Half,
     /// The name of the cluster.
     cluster: &'a str,
+    /// By what this revision is told from others.
+    mark: String,
     nodes: Vec<Node<'a>>,
     /// The hash of the settings that these should run.
     settings_hash: Option<&'a str>,
@@ -51,6 +54,7 @@ pub(super) fn status(
     world: &World,
     clusters: &BTreeMap<Key, Cluster<'_>>,
     link: &Link<'_>,
+    minted: &Minted,
     now: Timestamp,
 ) -> ClusterLinkStatus {
     let side = |half| -> Option<Side<'_>> {
@@ -59,6 +63,7 @@ pub(super) fn status(
         Some(Side {
             half,
             cluster: &cluster.name,
+            mark: minted.mark(&half.cluster, &half.settings.revision, now),
             nodes: reports::nodes(world, &half.cluster),
             settings_hash: cluster.sealed.as_ref().map(|sealed| &*sealed.hash),
         })
@@ -127,7 +132,16 @@ fn programmed(seen: &Seen<'_>) -> State {
         .flat_map(|side| side.counting().into_iter().map(move |node| programmed_on(side, node)))
         .collect();
     let no_nodes = || State::unknown("PodsPending", "No node of either cluster is known yet.");
-    decisive(&states).cloned().unwrap_or_else(no_nodes)
+    let state = decisive(&states).cloned().unwrap_or_else(no_nodes);
+    if state.status != Status::True {
+        return state;
+    }
+    let marks: Vec<String> =
+        seen.sides.iter().map(|side| format!("{} {}", side.cluster, side.mark)).collect();
+    State {
+        message: format!("Every ready node runs this revision of the link ({}).", marks.join(", ")),
+        ..state
+    }
 }
 
 fn programmed_on(side: &Side<'_>, node: &Node<'_>) -> State {
@@ -141,7 +155,7 @@ fn programmed_on(side: &Side<'_>, node: &Node<'_>) -> State {
     }
     let runs = report.links.iter().find(|link| link.id == side.half.settings.id);
     if runs.is_some_and(|link| link.revision == side.half.settings.revision) {
-        return State::yes("Programmed", "Every ready node runs this revision of the link.");
+        return State::yes("Programmed", "");
     }
     let waits = || State::no("PodsPending", format!("Node {} does not run this revision yet.", node.name));
     node.push_failure(side.settings_hash).unwrap_or_else(waits)

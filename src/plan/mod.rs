@@ -11,6 +11,7 @@
 //! - A refused object is a plan too: its cluster keeps the settings that it runs, and its conditions say why.
 //! - No condition is True without a fresh report of a node, but for `Accepted` and `ResolvedRefs`, which need none.
 //! - The same world gives the same plan: lists are sorted, times move only when a status flips, nothing ticks.
+//! - What nodes took over shows: `ConfigApplied` and `Programmed` name it, also where only a Secret changed.
 //! - What is as it was is the same: settings that ran before are shared with the world, not made again ([`Sealed::is`]).
 //!
 //! Does not know who applies a plan, where Secrets are kept, or what a link sends.
@@ -73,12 +74,13 @@ pub fn plan(world: &World, now: Timestamp, random: Random<'_>) -> Plan {
     links::add_to(world, &mut clusters, &links);
     let link_statuses: BTreeMap<Key, ClusterLinkStatus> = links
         .iter()
-        .map(|link| (link.key.clone(), link_status::status(world, &clusters, link, now)))
+        .map(|link| (link.key.clone(), link_status::status(world, &clusters, link, &minted, now)))
         .collect();
     let cluster_statuses = clusters
         .values()
         .map(|cluster| {
-            (cluster.key.clone(), cluster_status::status(world, cluster, &links, &link_statuses, now))
+            let status = cluster_status::status(world, cluster, &links, &link_statuses, &minted, now);
+            (cluster.key.clone(), status)
         })
         .collect();
     Plan {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::world::{World, id, two_regions};
 use crate::admin::StatusLine;
 use crate::operator::build::Kind;
 use crate::operator::nodes::{NodeId, Sight};
+use crate::operator::shelf::Fetched;
 use crate::operator::write::Write;
 use crate::plan::{Key, Pushed};
 use crate::settings::Settings;
@@ -290,6 +293,43 @@ fn what_ticks_is_no_news() {
     assert!(world.hear("us-east", Sight::Line(StatusLine::Link(link.into()))));
     world.settle();
     world.check_link("Ready", "False/DialFailed: us-east: no route");
+}
+
+#[test]
+fn a_rotated_secret_is_one_write_of_a_status() {
+    let mut world = World::new();
+    world.own(
+        Kind::MqttCluster,
+        "us-east",
+        json!({"authentication": {"usersSecretRef": {"name": "people"}}}),
+    );
+    let rotate = |world: &mut World, password: &str| {
+        let data = json!({"users": STANDARD.encode(format!("ann:plain:{password}"))});
+        let secret = serde_json::from_value(json!({"data": data})).expect("a Secret");
+        let fetched = Fetched { key: Key::new("mqtt", "people"), object: Ok(Some(secret)) };
+        world.decider.picture.refer(world.now);
+        assert!(world.decider.picture.shelf.take(fetched, world.now));
+    };
+    rotate(&mut world, "one");
+    world.settle();
+    world.pod("us-east", Some("10.0.0.1"), true);
+    world.settle();
+    world.snapshot("us-east");
+    world.settle();
+    world.check(Kind::MqttCluster, "us-east", "Ready", "True/Ready");
+    let before = world.said(Kind::MqttCluster, "us-east", "ConfigApplied");
+    rotate(&mut world, "two");
+    let mut statuses = 0;
+    for _ in 0..3 {
+        for write in world.decide() {
+            statuses += usize::from(matches!(write, Write::Status { .. }));
+            world.perform(write);
+        }
+        world.snapshot("us-east");
+    }
+    assert_eq!(statuses, 1);
+    let after = world.said(Kind::MqttCluster, "us-east", "ConfigApplied");
+    assert!(after.starts_with("True/Applied: ") && after != before, "{before}, then {after}");
 }
 
 #[test]

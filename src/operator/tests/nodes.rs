@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::scene::{Scene, condition, exists, play};
+use super::scene::{Scene, condition, exists, message, play};
 use crate::admin::{self, Command, Trust, Vitals};
 use crate::node::{self, AdminPort};
 use crate::operator::build::Kind;
@@ -208,14 +208,22 @@ fn a_secret_reaches_the_running_node() {
         let port = scene.get(Kind::MqttCluster, "us").await["spec"]["listeners"][0]["port"].clone();
         let port = port.as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
         until_connects(port, "ann", "one").await;
+        let before = message(&scene.get(Kind::MqttCluster, "us").await, "ConfigApplied");
         scene.merge(Kind::Secret, "people", json!({"stringData": {"users": "bob:plain:two"}})).await;
-        until_connects(port, "bob", "two").await;
+        let confirms_another = |object: Option<&Value>| {
+            condition(object, "ConfigApplied") == Some(("True", "Applied"))
+                && object.is_some_and(|it| message(it, "ConfigApplied") != before)
+        };
+        scene.until(Kind::MqttCluster, "us", confirms_another).await;
+        assert!(connects(port, "bob", "two").await);
         assert!(!connects(port, "ann", "one").await);
-        scene.until(Kind::MqttCluster, "us", is("ConfigApplied", ("True", "Applied"))).await;
+        let before = message(&scene.get(Kind::MqttCluster, "us").await, "ConfigApplied");
         // A mistake in it changes nothing that runs, and is said.
         scene.merge(Kind::Secret, "people", json!({"stringData": {"users": "no colon"}})).await;
         scene.until(Kind::MqttCluster, "us", is("ResolvedRefs", ("False", "SecretInvalid"))).await;
-        scene.until(Kind::MqttCluster, "us", is("ConfigApplied", ("True", "Applied"))).await;
+        let us = scene.get(Kind::MqttCluster, "us").await;
+        assert_eq!(condition(Some(&us), "ConfigApplied"), Some(("True", "Applied")));
+        assert_eq!(message(&us, "ConfigApplied"), before);
     });
 }
 

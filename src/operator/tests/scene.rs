@@ -202,6 +202,12 @@ pub(super) fn condition<'a>(object: Option<&'a Value>, type_: &str) -> Option<(&
     Some((found["status"].as_str()?, found["reason"].as_str()?))
 }
 
+pub(super) fn message(object: &Value, type_: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array().expect("conditions");
+    let found = conditions.iter().find(|condition| condition["type"] == type_);
+    found.and_then(|it| it["message"].as_str()).expect("a message").to_owned()
+}
+
 pub(super) fn exists(object: Option<&Value>) -> bool {
     object.is_some()
 }

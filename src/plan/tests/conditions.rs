@@ -145,6 +145,58 @@ fn the_same_world_gives_the_same_status() {
 }
 
 #[test]
+fn a_rotated_secret_shows_once_nodes_confirm_it() {
+    let mut world = later(world(
+        "
+kind: MqttCluster
+metadata: {name: us}
+spec: {authentication: {usersSecretRef: {name: people}}, linkListener: {enabled: false}}
+---
+kind: ClusterLink
+metadata: {name: us-eu}
+spec:
+  clusterRef: {name: us}
+  topics: [a]
+  remote: {external: {clusterName: eu, server: 'h:1', credentialsRef: {name: shown}}}
+---
+kind: Secret
+metadata: {name: people}
+stringData: {users: 'ann:plain:one'}
+---
+kind: Secret
+metadata: {name: shown}
+stringData: {username: us, password: one}
+",
+    ));
+    let says = |world: &World| {
+        let plan = planned(world);
+        check_cluster(&plan, "us", "ConfigApplied", "True/Applied");
+        check_link(&plan, "us-eu", "Programmed", "True/Programmed");
+        let cluster = cluster_condition(&plan, "us", "ConfigApplied").message;
+        (cluster, link_condition(&plan, "us-eu", "Programmed").message)
+    };
+    let rotate = |world: &mut World, secret: &str| {
+        let data = &mut world.secrets.get_mut(&key(secret)).unwrap().data;
+        data.values_mut().for_each(|value| value.push(b'2'));
+    };
+    let first = says(&world);
+    rotate(&mut world, "people");
+    check_cluster(&planned(&world), "us", "ConfigApplied", "False/PodsPending");
+    world = later(world);
+    let second = says(&world);
+    assert!(second.0 != first.0 && second.1 == first.1, "the link runs as before: {first:?}, {second:?}");
+    rotate(&mut world, "shown");
+    check_link(&planned(&world), "us-eu", "Programmed", "False/PodsPending");
+    world = later(world);
+    let third = says(&world);
+    assert!(third.0 != second.0 && third.1 != second.1, "{second:?}, {third:?}");
+    // Who guesses all that Secrets hold must not see it confirmed.
+    let settings = &planned(&world).settings[&key("us")];
+    assert!(!third.0.contains(&settings.hash[..8]) && !third.1.contains(&settings.links[0].revision[..8]));
+    assert_eq!(says(&later(world)), third);
+}
+
+#[test]
 fn clusters_say_what_keeps_them() {
     let mut world = later(world(TWO));
     check_cluster(&planned(&world), "us", "Ready", "True/Ready");
