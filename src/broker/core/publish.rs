@@ -83,11 +83,18 @@ enum Answer {
     Enter,
 }
 
-/// A PUBREL or PUBCOMP that waits for the store.
+/// A PUBREL or PUBCOMP that waits for the store; and a PUBREC, of a message that came again while there is none.
 pub(super) struct Uncompleted {
     pub(super) token: Token,
+    packet: PacketType,
     packet_id: PacketId,
-    is_release: bool,
+    reason: ReasonCode,
+}
+
+/// A QoS 2 message that the store failed with. It is with its recipients, so to refuse it would make it two.
+pub(super) struct Unsafe {
+    pub(super) connection: ConnectionId,
+    packet_id: PacketId,
     reason: ReasonCode,
 }
 
@@ -232,10 +239,8 @@ impl Core {
     ) -> Result<(), Fault> {
         let is_stored = self.sessions[session as usize].number.is_some();
         if is_stored && self.ledger.refuses() {
-            // That it came may never be safe. Who hears so is free to use the id for another message.
-            self.refuse(id, packet_id, QoS::ExactlyOnce)?;
-            self.sessions[session as usize].release(packet_id);
-            self.touch(session);
+            // It is with its recipients, but that it came is not safe before the store is back.
+            self.complete(id, session, PacketType::PubRec, packet_id, ReasonCode::Success);
             return Ok(());
         }
         let token = if is_stored { self.ledger.token_so_far() } else { Token(0) };
@@ -448,30 +453,33 @@ impl Core {
         }
     }
 
-    /// Refuses the messages whose answer waits for a store that failed. A subscription holds: it is in memory, and is
-    /// stored when the store is back.
+    /// Refuses the messages whose answer waits for a store that failed: at QoS 1 one may come twice. At QoS 2 it may not, so
+    /// the answer waits until the store is back; refusals of what comes later overtake it. A subscription holds: it is in
+    /// memory, and is stored when the store is back.
     pub(super) fn refuse_unanswered(&mut self, now: Instant) {
         for one in std::mem::take(&mut self.unanswered).queue {
             let id = one.connection;
-            let Some(connection) = self.wires.get(id) else { continue };
-            let (session, version) = (connection.session(), connection.version);
-            let answer = match one.answer {
-                // It sends a QoS 2 message again, which is with its recipients: what is noted of its id stays.
-                Answer::Acknowledge(_, _, reason) if !reason.is_error() && version == Version::V3 => {
+            let Some(connection) = self.wires.get_mut(id) else { continue };
+            match one.answer {
+                Answer::Acknowledge(packet_id, QoS::ExactlyOnce, reason) if !reason.is_error() => {
+                    connection.unanswered -= 1;
+                    let token = if one.token > self.safe { self.ledger.token() } else { one.token };
+                    self.mesh.hold(token, one.need, Unsafe { connection: id, packet_id, reason });
+                }
+                Answer::Acknowledge(_, _, reason) if !reason.is_error() && connection.version == Version::V3 => {
                     self.close(id, Fault::QuotaExceeded, now);
-                    continue;
                 }
                 Answer::Acknowledge(packet_id, qos, reason) if !reason.is_error() => {
-                    if let Some(session) = session.filter(|_| qos == QoS::ExactlyOnce) {
-                        self.sessions[session as usize].release(packet_id);
-                        self.touch(session);
-                    }
-                    Answer::Acknowledge(packet_id, qos, ReasonCode::QuotaExceeded)
+                    self.answer_now(id, Answer::Acknowledge(packet_id, qos, ReasonCode::QuotaExceeded), now);
                 }
-                other => other,
-            };
-            self.answer_now(id, answer, now);
+                other => self.answer_now(id, other, now),
+            }
         }
+    }
+
+    /// Acknowledges a message that the store failed with and now has.
+    pub(super) fn acknowledge_at_last(&mut self, one: &Unsafe) {
+        self.acknowledge(one.connection, one.packet_id, QoS::ExactlyOnce, one.reason);
     }
 
     /// Sends PUBREL or PUBCOMP; to the client of a stored session once all is safe that it hangs on.
@@ -479,13 +487,13 @@ impl Core {
         &mut self,
         id: ConnectionId,
         session: SessionId,
+        packet: PacketType,
         packet_id: PacketId,
-        is_release: bool,
         reason: ReasonCode,
     ) {
         let is_stored = self.sessions[session as usize].number.is_some();
         let token = if is_stored { self.ledger.token_so_far() } else { Token(0) };
-        let one = Uncompleted { token, packet_id, is_release, reason };
+        let one = Uncompleted { token, packet, packet_id, reason };
         if token <= self.safe {
             return self.complete_now(id, &one);
         }
@@ -514,9 +522,10 @@ impl Core {
     fn complete_now(&mut self, id: ConnectionId, one: &Uncompleted) {
         let ack = Ack { packet_id: one.packet_id, reason: one.reason, properties: Properties::EMPTY };
         // A few bytes: who takes fewer got no PUBLISH.
-        let _ = match one.is_release {
-            true => self.reply(id, &Packet::PubRel(ack)),   // [MQTT-4.3.3-4]
-            false => self.reply(id, &Packet::PubComp(ack)), // [MQTT-4.3.3-11]
+        let _ = match one.packet {
+            PacketType::PubRec => self.reply(id, &Packet::PubRec(ack)),
+            PacketType::PubRel => self.reply(id, &Packet::PubRel(ack)), // [MQTT-4.3.3-4]
+            _ => self.reply(id, &Packet::PubComp(ack)),                 // [MQTT-4.3.3-11]
         };
     }
 
@@ -599,7 +608,7 @@ impl Core {
                 self.note_release(session);
             }
         }
-        self.complete(id, session, ack.packet_id, true, ReasonCode::Success); // [MQTT-4.3.3-4]
+        self.complete(id, session, PacketType::PubRel, ack.packet_id, ReasonCode::Success); // [MQTT-4.3.3-4]
         Ok(())
     }
 
@@ -619,7 +628,7 @@ impl Core {
             // That it was released before may not be safe yet, and then it must not be said.
             false => ReasonCode::PacketIdentifierNotFound,
         };
-        self.complete(id, session, ack.packet_id, false, reason); // [MQTT-4.3.3-11]
+        self.complete(id, session, PacketType::PubComp, ack.packet_id, reason); // [MQTT-4.3.3-11]
         Ok(())
     }
 

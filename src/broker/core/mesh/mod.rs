@@ -30,6 +30,7 @@ use self::bag::{Confirm, Item, Rare};
 pub use self::office::{Desk, Exchanged, Office};
 pub(super) use self::shows::{Shows, Wanted};
 use super::delivery::Outgoing;
+use super::publish::Unsafe;
 use super::subscribe::Subscribed;
 use super::{Core, Effect, Fault};
 use crate::mqtt::{Filter, QoS};
@@ -156,6 +157,8 @@ pub(super) struct Mesh {
     /// Assigned messages that came back, and what has to be waited for in their place.
     moved: BTreeMap<(ShardNumber, u64), Pending<()>>,
     subscribed: VecDeque<Pending<Subscribed>>,
+    /// Messages of clients here that the store failed with, until it has them.
+    held: VecDeque<Pending<Unsafe>>,
     pub(super) shows: Shows,
 }
 
@@ -176,6 +179,7 @@ impl Mesh {
             joined: VecDeque::new(),
             moved: BTreeMap::new(),
             subscribed: VecDeque::new(),
+            held: VecDeque::new(),
             shows: Shows::default(),
         }
     }
@@ -337,8 +341,14 @@ impl Mesh {
         let queues = [&mut self.relayed, &mut self.assigned];
         let tokens = queues.into_iter().flatten().map(|pending| &mut pending.token);
         let tokens = tokens.chain(self.moved.values_mut().map(|pending| &mut pending.token));
+        let tokens = tokens.chain(self.held.iter_mut().map(|pending| &mut pending.token));
         tokens.filter(|waits| **waits > safe).for_each(|waits| *waits = token);
         self.subscribed.iter_mut().for_each(|pending| pending.token = pending.token.min(safe));
+    }
+
+    /// Keeps a message that the store failed with.
+    pub(super) fn hold(&mut self, token: Token, need: Need, what: Unsafe) {
+        self.held.push_back(Pending { token, need, what });
     }
 
     fn is_settled(&self) -> bool {
@@ -523,6 +533,9 @@ impl Core {
         let safe = self.safe;
         self.mesh.settle_moved(safe);
         self.settle_peers();
+        while let Some(Pending { what, .. }) = self.mesh.pop(|mesh| &mut mesh.held, safe) {
+            self.acknowledge_at_last(&what);
+        }
         if self.mesh.is_alone() {
             return;
         }

@@ -325,10 +325,23 @@ impl World {
         qos: u8,
         payload: &str,
     ) {
+        self.publish_kept(id, packet_id, topic, qos, payload, false);
+    }
+
+    /// The same, retained or not.
+    pub(super) fn publish_kept(
+        &mut self,
+        id: ConnectionId,
+        packet_id: u16,
+        topic: &str,
+        qos: u8,
+        payload: &str,
+        retain: bool,
+    ) {
         let publish = Publish {
             dup: false,
             qos: QoS::from_u8(qos).expect("0 to 2"),
-            retain: false,
+            retain,
             topic,
             packet_id: Some(packet(packet_id)),
             properties: Properties::EMPTY,
