@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::delivery::{Delivery, Outgoing};
-use super::members::{Presence, Seat};
-use super::mesh::Try;
+use super::members::{Member, Presence, Seat};
+use super::mesh::{TRIES_MAX, Try};
 use super::pressure::{Pressure, SHORT_QUEUE_BYTES, SLOW_BYTES};
 use super::recipients::{Grant, Recipients};
 use super::ring::Slot;
@@ -18,10 +18,6 @@ use crate::mqtt::{Ack, Frame, Packet, Publish, QoS, SharedFilter};
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
-
-/// A member of more shared groups than this passes for ready whenever it is connected: to tell them all at each of its
-/// acknowledgements would cost us more than it costs its client.
-const SHARES_TOLD_MAX: usize = 64;
 
 /// Why a session's queue does not take a message.
 #[derive(Clone, Copy)]
@@ -52,45 +48,44 @@ impl Core {
             count += 1;
         }
         for &group in &recipients.groups {
-            count += usize::from(self.offer(group, Try::First, outgoing).is_some());
+            count += usize::from(self.offer(group, 0, outgoing).is_some());
         }
         count
     }
 
-    /// Hands a message to the member of a group that is owned here whose turn it is, or to the next, if that one turns out to
-    /// have no room. None if there is nobody, false if there is no room.
-    pub(super) fn offer(&mut self, group: GroupId, attempt: Try, outgoing: &Outgoing) -> Option<bool> {
-        match self.offer_once(group, attempt, outgoing)? {
-            Ok(()) => Some(true),
-            Err(_) => Some(match self.offer_once(group, attempt, outgoing)? {
-                Ok(()) => true,
-                Err(refusal) => {
-                    self.count_refusal(refusal);
-                    false
-                }
-            }),
+    /// Hands a message to the member of a group that is owned here whose turn it is, or to the next, as long as they turn out
+    /// to have no room; `tried` had none before. None if there is nobody, false if there is no room.
+    pub(super) fn offer(&mut self, group: GroupId, mut tried: u8, outgoing: &Outgoing) -> Option<bool> {
+        loop {
+            let (shared, member) = self.routes.choose(group, outgoing.publish.qos)?;
+            let is_last = tried >= TRIES_MAX;
+            if member.shard != self.mesh.place().number() {
+                let attempt = if is_last || member.is_full() { Try::Last } else { Try::After(tried) };
+                self.assign(&member, shared, attempt, outgoing);
+                return Some(true);
+            }
+            let grant = Grant::of(&member.who);
+            let retain = outgoing.publish.retain && grant.retain_as_published;
+            let session = member.who.session;
+            let Err(refusal) = self.deliver(session, &grant, outgoing, retain, Some(&shared)) else {
+                return Some(true);
+            };
+            if is_last {
+                self.count_refusal(refusal);
+                return Some(false);
+            }
+            // Who is known to be full from now on is not asked again before all the others.
+            tried += u8::from(self.sessions[session as usize].presence == member.presence);
         }
     }
 
-    fn offer_once(
-        &mut self,
-        group: GroupId,
-        attempt: Try,
-        outgoing: &Outgoing,
-    ) -> Option<Result<(), Refusal>> {
-        let (shared, member) = self.routes.choose(group, outgoing.publish.qos)?;
-        if member.shard != self.mesh.place().number() {
-            // Publishers on a third shard do not feel that this one is behind: what nobody answers for has no other bound.
-            if outgoing.publish.qos == QoS::AtMostOnce && self.mesh.is_behind(member.shard) {
-                self.counters.dropped_slow += 1;
-                return Some(Ok(()));
-            }
-            self.mesh.assign(member.shard, member.seat(), shared, attempt, outgoing);
-            return Some(Ok(()));
+    fn assign(&mut self, member: &Member, shared: Arc<SharedFilter>, attempt: Try, outgoing: &Outgoing) {
+        // Publishers on a third shard do not feel that this one is behind: what nobody answers for has no other bound.
+        if outgoing.publish.qos == QoS::AtMostOnce && self.mesh.is_behind(member.shard) {
+            self.counters.dropped_slow += 1;
+            return;
         }
-        let grant = Grant::of(&member.who);
-        let retain = outgoing.publish.retain && grant.retain_as_published;
-        Some(self.deliver(member.who.session, &grant, outgoing, retain, Some(&shared)))
+        self.mesh.assign(member.shard, member.seat(), shared, attempt, outgoing);
     }
 
     /// Hands a message to one session.
@@ -328,12 +323,12 @@ impl Core {
 
 /// How ready a session is for a shared group's messages.
 pub(super) fn presence_of(session: &Session, wires: &Wires, pressure: Pressure) -> Presence {
-    let is_talkative = session.shares.as_ref().is_some_and(|all| all.len() > SHARES_TOLD_MAX);
     match session.connection {
         None if session.is_full => Presence::FullAndGone,
         None => Presence::Gone,
-        Some(_) if is_talkative || is_ready(session, wires, pressure) => Presence::Ready,
+        Some(_) if is_ready(session, wires, pressure) => Presence::Ready,
         Some(_) if session.is_full => Presence::Full,
+        Some(_) if session.has_many_shares() => Presence::Ready,
         Some(_) => Presence::Busy,
     }
 }

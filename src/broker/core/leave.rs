@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::connection::State;
 use super::delivery::{Delivery, with_outgoing, with_publish};
 use super::members::Seat;
-use super::mesh::Try;
 use super::ring::Slot;
 use super::session::Session;
 use super::wheel::Wheel;
@@ -217,10 +216,10 @@ impl Core {
         });
         with_outgoing(&message, now, |outgoing| match self.mesh.elsewhere(shared.filter.as_str()) {
             Some(owner) => {
-                self.mesh.give_back(owner, Arc::clone(shared), None, giver, outgoing);
+                self.mesh.give_back(owner, Arc::clone(shared), None, giver, 0, outgoing);
                 true
             }
-            None => self.offer_again(shared, Try::First, outgoing),
+            None => self.offer_again(shared, 0, outgoing),
         })
     }
 

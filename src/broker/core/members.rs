@@ -53,6 +53,11 @@ impl Member {
         Seat { session: self.who.session, serial: self.serial }
     }
 
+    /// True if its queue had no room when it was last heard of.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.presence, Presence::Full | Presence::FullAndGone)
+    }
+
     fn key(&self) -> Key {
         (self.shard, self.who.session)
     }

@@ -21,6 +21,10 @@ use super::{ConnectionId, SessionId};
 use crate::mqtt::{Filter, Message, PacketId, QoS, SharedFilter, Version};
 use crate::store::Partition;
 
+/// A member of more shared groups than this passes for ready while it is connected and its queue has room, and for full from
+/// when that has none until it is empty: to tell them all at each of its acknowledgements would cost us more than its client.
+const SHARES_TOLD_MAX: usize = 64;
+
 /// Identifies a subscription within its session: its filter, and its share group if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SubscriptionKey {
@@ -97,7 +101,7 @@ pub(super) struct Session {
     pub(super) window: usize,
     pub(super) queue: VecDeque<Delivery>,
     pub(super) queue_bytes: usize,
-    /// The queue had no room for the last message.
+    /// The queue had no room for the last message, or for one since it was empty, with many shared groups.
     pub(super) is_full: bool,
     /// QoS 2 messages that came in and were not released. [MQTT-4.3.3-10]
     pub(super) received: Option<Box<HashSet<PacketId, foldhash::fast::RandomState>>>,
@@ -197,7 +201,7 @@ impl Session {
     pub(super) fn enqueue(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.frame.len();
         self.queue.push_back(delivery);
-        self.is_full = false;
+        self.is_full &= self.has_many_shares();
     }
 
     /// True if a message of this QoS must not be sent before the store has it.
@@ -206,11 +210,16 @@ impl Session {
         qos == QoS::ExactlyOnce && self.number.is_some()
     }
 
+    /// True if it is a member of so many shared groups that these are told seldom how it is.
+    pub(super) fn has_many_shares(&self) -> bool {
+        self.shares.as_ref().is_some_and(|all| all.len() > SHARES_TOLD_MAX)
+    }
+
     /// Takes the oldest message from the queue.
     pub(super) fn dequeue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.frame.len();
-        self.is_full = false;
+        self.is_full &= self.has_many_shares();
         Some(delivery)
     }
 }

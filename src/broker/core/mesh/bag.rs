@@ -42,21 +42,31 @@ pub(in super::super) enum Item {
     /// A message of a shared group for one of its members.
     Assign { to: Seat, shared: Arc<SharedFilter>, attempt: Try, parcel: Parcel },
     /// A message of a shared group, for its owner to place anew: the assigned one of this number, or one from the queue of a
-    /// session that is no member any more; if that is still there, the giver, it gets back what nobody takes.
-    Return { shared: Arc<SharedFilter>, instead_of: Option<u64>, giver: Option<Seat>, parcel: Parcel },
+    /// session that is no member any more; if that is still there, the giver, it gets back what nobody takes. So many members
+    /// had no room for it.
+    Return {
+        shared: Arc<SharedFilter>,
+        instead_of: Option<u64>,
+        giver: Option<Seat>,
+        tried: u8,
+        parcel: Parcel,
+    },
     /// A retained message that was asked for.
     Shown { show: ShowId, parcel: Parcel },
     /// Everything else is rare.
     Rare(Box<Rare>),
 }
 
+/// How many members that have no room are asked to take a message, besides those of whom that was not known before.
+pub(in super::super) const TRIES_MAX: u8 = 8;
+
 /// What happens to an assigned message that does not find room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Try {
-    /// It goes back, for another member to have it.
-    First,
-    /// It came back once: it is dropped, as it is where there is one shard only.
-    Again,
+    /// It goes back, for another member to have it; so many had no room before.
+    After(u8),
+    /// It is dropped: nobody is known to have room.
+    Last,
     /// The session gave it itself, when it was a member: as before.
     Back,
 }

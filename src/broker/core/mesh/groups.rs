@@ -11,7 +11,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::bag::{Item, Rare, Try};
+use super::bag::{Item, Rare, TRIES_MAX, Try};
 use super::{Core, Lane, Mesh, Pending, ShardNumber};
 use crate::broker::core::SessionId;
 use crate::broker::core::deliver::presence_of;
@@ -38,18 +38,19 @@ impl Mesh {
         self.sent(shard, Lane::Assigned, outgoing.publish.qos);
     }
 
-    /// Gives a message of a group to its owner, to be placed anew.
+    /// Gives a message of a group to its owner, to be placed anew; `tried` members had no room for it.
     pub(in super::super) fn give_back(
         &mut self,
         owner: ShardNumber,
         shared: Arc<SharedFilter>,
         instead_of: Option<u64>,
         giver: Option<Seat>,
+        tried: u8,
         outgoing: &Outgoing,
     ) {
         let bag = &mut self.out[usize::from(owner)];
         let parcel = bag.pack(outgoing, self.is_tied);
-        bag.items.push(Item::Return { shared, instead_of, giver, parcel });
+        bag.items.push(Item::Return { shared, instead_of, giver, tried, parcel });
         self.sent(owner, Lane::Returned, outgoing.publish.qos);
     }
 
@@ -163,6 +164,8 @@ impl Core {
         outgoing: &Outgoing,
     ) {
         let before = self.ledger.changes();
+        let presence = |core: &Core| core.sessions.get(to.session as usize).map(|session| session.presence);
+        let was = presence(self);
         let is_counted = outgoing.publish.qos != QoS::AtMostOnce;
         let number = is_counted.then(|| self.received(from, Lane::Assigned));
         let is_taken = match self.grant_of(to, &shared) {
@@ -172,18 +175,21 @@ impl Core {
                 let retain = outgoing.publish.retain && grant.retain_as_published;
                 let taken = self.deliver(to.session, &grant, outgoing, retain, Some(&shared));
                 match taken {
-                    Err(_) if attempt == Try::First => false,
-                    Err(refusal) => {
+                    Err(refusal) if attempt == Try::Last => {
                         self.count_refusal(refusal);
                         true // it ends here
                     }
-                    Ok(()) => true,
+                    taken => taken.is_ok(),
                 }
             }
             None => false,
         };
         if !is_taken {
-            self.mesh.give_back(from, shared, number, None, outgoing);
+            let tried = match attempt {
+                Try::After(tried) => tried + u8::from(presence(self) == was),
+                Try::Last | Try::Back => TRIES_MAX,
+            };
+            self.mesh.give_back(from, shared, number, None, tried, outgoing);
             self.mesh.take_need(); // whoever waits for this one waits for what comes in its place
         }
         if let Some(number) = number {
@@ -207,14 +213,14 @@ impl Core {
         shared: Arc<SharedFilter>,
         instead_of: Option<u64>,
         giver: Option<Seat>,
+        tried: u8,
         outgoing: &Outgoing,
     ) {
         let before = self.ledger.changes();
         if outgoing.publish.qos != QoS::AtMostOnce {
             self.received(from, Lane::Returned);
         }
-        let attempt = if instead_of.is_some() { Try::Again } else { Try::First };
-        if !self.offer_again(&shared, attempt, outgoing)
+        if !self.offer_again(&shared, tried, outgoing)
             && let Some(giver) = giver
         {
             self.mesh.assign(from, giver, shared, Try::Back, outgoing);
@@ -231,11 +237,11 @@ impl Core {
     pub(in super::super) fn offer_again(
         &mut self,
         shared: &SharedFilter,
-        attempt: Try,
+        tried: u8,
         outgoing: &Outgoing,
     ) -> bool {
         self.encoder.begin();
         let group = self.routes.find_group(shared);
-        group.and_then(|group| self.offer(group, attempt, outgoing)) == Some(true)
+        group.and_then(|group| self.offer(group, tried, outgoing)) == Some(true)
     }
 }

@@ -25,8 +25,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 pub use self::bag::Bag;
-pub(super) use self::bag::Try;
 use self::bag::{Confirm, Item, Rare};
+pub(super) use self::bag::{TRIES_MAX, Try};
 pub use self::office::{Desk, Exchanged, Office};
 pub(super) use self::shows::{Shows, Wanted};
 use super::delivery::Outgoing;
@@ -428,9 +428,9 @@ impl Core {
                 self.handle_assigned(from, to, shared, attempt, &Bag::unpack(bytes, parcel, ""));
                 self.mesh.tie(false);
             }
-            Item::Return { shared, instead_of, giver, parcel } => {
+            Item::Return { shared, instead_of, giver, tried, parcel } => {
                 self.mesh.tie(parcel.is_tied);
-                self.handle_returned(from, shared, instead_of, giver, &Bag::unpack(bytes, parcel, ""));
+                self.handle_returned(from, shared, instead_of, giver, tried, &Bag::unpack(bytes, parcel, ""));
                 self.mesh.tie(false);
             }
             Item::Shown { show, parcel } => {

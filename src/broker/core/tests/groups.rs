@@ -167,6 +167,47 @@ fn a_member_without_room_takes_nothing_that_another_has_room_for() {
     }
 }
 
+/// Members with a backlog, of which all but one have no room left, and nobody knows it yet.
+fn all_but_one_are_full(
+    mut node: Node,
+    name: &dyn Fn(&str) -> String,
+    which: &str,
+    full: usize,
+    further: usize,
+) {
+    let p = node.connect(&name("p"));
+    let members: Vec<_> = (0..=full).map(|n| node.member(&name(&format!("member-{n}")), 1, true)).collect();
+    for (n, &at) in members.iter().enumerate() {
+        node.subscribe(at, &format!("own/{n}"), 1);
+        for n in 0..further {
+            node.subscribe(at, &format!("$share/{n}/none/{n}"), 1);
+        }
+    }
+    node.settle();
+    for n in 0..=full {
+        for _ in 0..if n < full { 5 } else { 2 } {
+            node.publish(p, &format!("own/{n}"), "fills", 1, false);
+        }
+    }
+    node.settle();
+    (0..3).for_each(|n| node.tell(p, &n.to_string()));
+    members.iter().for_each(|&at| node.silence(at, false));
+    node.settle();
+    let shared = node.clients[members[full]].got.iter().filter(|line| line.starts_with("t/x")).count();
+    assert_eq!(shared, 3, "{which}");
+}
+
+#[test]
+fn a_message_is_dropped_only_if_nobody_has_room() {
+    let limits = Limits { inflight_max: 1, queued_messages_max: 4, ..Limits::default() };
+    everywhere(limits, |node, name, which| all_but_one_are_full(node, name, which, 2, 0));
+    // Who is in very many groups is not looked at as closely.
+    for shards in [1, 2, 4] {
+        let node = Node::with_limits(shards, 7, limits);
+        all_but_one_are_full(node, &str::to_owned, &format!("{shards} shards, many groups"), 20, 65);
+    }
+}
+
 #[test]
 fn what_comes_back_to_who_left_is_kept_however_full_its_queue_is() {
     everywhere(one_at_a_time(), |mut node, name, which| {
@@ -254,12 +295,12 @@ fn leaving_many_groups_writes_the_session_once() {
     }
 }
 
-/// Members come, go, fall silent, end; the node dies whenever it likes, and returns with however many shards.
+/// Members come, go, fall silent, end; the store fails and is back; the node dies whenever it likes, and returns with however many shards.
 fn turmoil(seed: u64, qos: u8) {
     let mut node = Node::with_limits(3, seed, Limits { inflight_max: 2, ..Limits::default() }).with_store();
     let publishers: Vec<_> = (0..2).map(|n| node.connect(&format!("publisher-{n}"))).collect();
     let members: Vec<_> = (0..4).map(|n| node.member(&format!("member-{n}"), qos, false)).collect();
-    let mut payloads = BTreeMap::new();
+    let (mut payloads, mut is_down) = (BTreeMap::new(), false);
     for _ in 0..400 {
         let at = members[node.random.below(4)];
         // The first stays, so that there is always somebody.
@@ -268,18 +309,36 @@ fn turmoil(seed: u64, qos: u8) {
             0 => {
                 let shards = 1 + node.random.below(4);
                 node.crash(shards);
+                is_down = false;
             }
             1 if !is_first => node.unsubscribe(at, GROUP),
             2 | 3 => drop(node.subscribe(at, GROUP, qos)),
             4 | 5 => node.silence(at, true),
             6 => node.silence(at, false),
-            7 if !is_first && qos == 1 => {
+            39 if !is_down => {
+                is_down = true;
+                node.store_down();
+                // Version 3 has no word for a refusal.
+                let closed: Vec<_> = (0..node.clients.len()).filter(|&at| node.is_closed(at)).collect();
+                for at in closed {
+                    node.lose(at);
+                    let name = node.clients[at].name.clone();
+                    node.connect(&name);
+                }
+            }
+            38 if is_down => {
+                is_down = false;
+                node.store_up();
+                // Killed while it mends, it may lose what went from member to member.
+                node.settle();
+            }
+            7 if !is_first && qos == 1 && !is_down => {
                 let name = node.clients[at].name.clone();
                 node.connect_clean(&name);
                 node.connect(&name);
             }
             8..=16 => drop(node.write()),
-            17..=26 => {
+            17..=26 if !is_down => {
                 let at = publishers[node.random.below(2)];
                 if node.clients[at].sending.len() < 5 {
                     let payload = format!("{}", payloads.len());
@@ -289,6 +348,9 @@ fn turmoil(seed: u64, qos: u8) {
             }
             _ => node.stir(1),
         }
+    }
+    if is_down {
+        node.store_up();
     }
     node.settle();
     for &at in &members {
