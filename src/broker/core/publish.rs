@@ -37,6 +37,9 @@ const REMEMBERED_MAX: usize = 256;
 /// its own, but not where it goes on: a shard takes what it is sent even if it cannot get rid of it.
 const AWAITED_BYTES_MAX: usize = 4 << 20;
 
+/// What a message costs there besides its bytes, about: its answer here and its places in mail.
+const AWAITED_BYTES: usize = 256;
+
 /// An answer that waits for the store, for other shards, or for those before it.
 pub(super) struct Unanswered {
     token: Token,
@@ -192,7 +195,7 @@ impl Core {
         self.mesh.tie(false);
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         let token = self.token_if(self.ledger.changes() != before);
-        let bytes = publish.topic.len() + publish.payload.len();
+        let bytes = publish.topic.len() + publish.payload.len() + AWAITED_BYTES;
         self.answer(id, packet_id, publish.qos, reason, token, bytes);
         Ok(())
     }
@@ -466,7 +469,9 @@ impl Core {
                     let token = if one.token > self.safe { self.ledger.token() } else { one.token };
                     self.mesh.hold(token, one.need, Unsafe { connection: id, packet_id, reason });
                 }
-                Answer::Acknowledge(_, _, reason) if !reason.is_error() && connection.version == Version::V3 => {
+                Answer::Acknowledge(_, _, reason)
+                    if !reason.is_error() && connection.version == Version::V3 =>
+                {
                     self.close(id, Fault::QuotaExceeded, now);
                 }
                 Answer::Acknowledge(packet_id, qos, reason) if !reason.is_error() => {
