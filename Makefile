@@ -33,6 +33,7 @@ check: ## format, lints, dependencies' licences and sources
 	@$(STAGE) fmt $(CARGO) fmt --check
 	@$(STAGE) clippy $(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	@$(STAGE) deny tests/deny.sh
+	@$(STAGE) fuzz env RUSTFLAGS="--cfg fuzzing -D warnings" $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml --bins --no-default-features
 
 .PHONY: counts
 counts: ## instructions of codec, routing, sessions and fan-out, against the committed figures
