@@ -61,6 +61,12 @@ fn two_regions_exchange_messages() {
             assert!(head.contains(column), "{table}");
         }
         assert_eq!(row.matches("True").count(), 3, "{table}");
+        // Who may `exec` may ask a node, and somebody is here.
+        let _here = us.listen(&["here"]).await;
+        let ask =
+            ["exec", "us-east-0", "--", "mqlink", "admin", "--socket=/run/mqlink/admin.sock", "clients"];
+        let clients = scene.kubectl(&ask).await;
+        assert!(clients.starts_with("CLIENT ") && clients.lines().count() > 1, "{clients}");
     });
 }
 

@@ -4,10 +4,10 @@
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile,
-    SecretProjection, SecretVolumeSource, SecurityContext, ServiceAccount, TopologySpreadConstraint, Volume,
-    VolumeMount, VolumeProjection,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+    SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, ServiceAccount,
+    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -33,6 +33,8 @@ const GRACE_S: i64 = 30;
 const SETTINGS_DIR: &str = "/etc/mqlink/settings";
 /// Where the certificate of the admin port is mounted.
 const ADMIN_DIR: &str = "/etc/mqlink/admin";
+/// Where people with a right to `exec` find the socket of `mqlink admin`.
+const RUN_DIR: &str = "/run/mqlink";
 /// The container that the pod template's resources and environment are for.
 const CONTAINER: &str = "broker";
 
@@ -113,6 +115,7 @@ fn build_pod(cluster: &MqttCluster, default_image: &str) -> PodTemplateSpec {
         volumes: Some(vec![
             settings_volume(cluster),
             volume("admin", names::admin_secret(meta::name(cluster))),
+            run_volume(),
         ]),
         ..PodSpec::default()
     };
@@ -126,6 +129,7 @@ fn build_broker(cluster: &MqttCluster, template: PodTemplate, default_image: &st
         &format!("--config={SETTINGS_DIR}"),
         &format!("--admin-listen=[::]:{ADMIN_PORT}"),
         &format!("--admin-tls={ADMIN_DIR}"),
+        &format!("--admin-socket={RUN_DIR}/admin.sock"),
         &format!("--probe-listen=[::]:{HEALTH_PORT}"),
     ];
     Container {
@@ -142,7 +146,11 @@ fn build_broker(cluster: &MqttCluster, template: PodTemplate, default_image: &st
         // Why it does not start shows in the conditions of its cluster.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(container_security()),
-        volume_mounts: Some(vec![mount("settings", SETTINGS_DIR), mount("admin", ADMIN_DIR)]),
+        volume_mounts: Some(vec![
+            mount("settings", SETTINGS_DIR),
+            mount("admin", ADMIN_DIR),
+            VolumeMount { read_only: None, ..mount("run", RUN_DIR) },
+        ]),
         ..Container::default()
     }
 }
@@ -232,6 +240,11 @@ fn default_spread(cluster: &MqttCluster) -> Vec<TopologySpreadConstraint> {
 fn volume(name: &str, secret: String) -> Volume {
     let secret = SecretVolumeSource { secret_name: Some(secret), ..SecretVolumeSource::default() };
     Volume { name: name.to_owned(), secret: Some(secret), ..Volume::default() }
+}
+
+/// The one folder that the broker may write to: it goes with the pod.
+fn run_volume() -> Volume {
+    Volume { name: "run".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 
 /// All pieces in one folder.
