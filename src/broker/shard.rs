@@ -356,7 +356,8 @@ impl Shard {
             let (client, user) = (core.client_of(id), core.user_of(id));
             tracing::debug!(client, user, peer = %wire.peer, reason = %fault, "a connection ends");
             wire.is_closing.set(true);
-            wire.lingers.set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded));
+            wire.lingers
+                .set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded | Fault::MemoryShort));
             wire.must_write.set(true);
             wire.wake();
         }

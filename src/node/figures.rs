@@ -23,7 +23,7 @@ pub(super) fn figures(broker: &Broker) -> Figures {
         ("store_down", counters.dropped_store_down),
         ("shed_slow", counters.shed_slow),
         ("shed_queued", counters.shed_queued),
-        ("shed_new", counters.shed_new),
+        ("shed_retained", counters.shed_retained),
     ];
     let (listeners, waiting) = broker.door_figures();
     Figures {
@@ -35,6 +35,7 @@ pub(super) fn figures(broker: &Broker) -> Figures {
         subscriptions_refused: vec![
             ("quota", counters.subscriptions_over_quota),
             ("not_authorized", counters.subscriptions_not_authorized),
+            ("memory", counters.subscriptions_shed),
         ],
         logins_waiting: waiting as u64,
         listeners,

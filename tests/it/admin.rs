@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::clients::{Kind, Mosquitto, Paho, Post, Rumqttc, Who};
 use crate::harness::{Certificates, Clusters, MQLINK, SettingsExt, Up, free_port, settings, until};
+use crate::scram;
 
 /// A node that logs everything into a file.
 pub(crate) struct Node {
@@ -235,6 +236,43 @@ fn the_metrics_page_lists_what_a_node_serves() {
     assert_eq!(served, listed);
 }
 
+/// The reasons that a node counts by, against those of docs/metrics.md; docs/limits.md names no others.
+#[test]
+fn the_metrics_page_lists_every_reason() {
+    let mut settings = settings();
+    settings.link_listener = Some(LinkListener { port: free_port(), tls: None });
+    settings.links = vec![Link { dial: Dial::In, ..Link::new("mqtt/us-eu", "eu") }];
+    let node = Node::start_with(settings);
+    let page =
+        until("counted figures", || Some(node.scrape()).filter(|page| page.contains("reason=\"lost\"")));
+    let served: BTreeSet<(String, String)> = page
+        .lines()
+        .filter_map(|line| {
+            let (family, labels) = line.split_once('{')?;
+            let (_, reason) = labels.split_once("reason=\"")?;
+            Some((family.to_owned(), reason.split('"').next()?.to_owned()))
+        })
+        .collect();
+    let text = |page| {
+        std::fs::read_to_string(format!("{}/docs/{page}.md", env!("CARGO_MANIFEST_DIR"))).expect("docs")
+    };
+    let reasons = text("metrics").split_once("## Reasons").expect("a chapter").1.to_owned();
+    let mut listed = BTreeSet::new();
+    for row in reasons.lines().filter(|line| line.starts_with("| of `mqlink_")) {
+        let words: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        listed.insert((words[0].to_owned(), words[1].to_owned()));
+    }
+    assert_eq!(listed, served);
+    let limits = text("limits");
+    let named = limits.split("| `mqlink_").skip(1).filter_map(|rest| rest.split_once("`, "));
+    let named: BTreeSet<_> = named
+        .map(|(family, rest)| {
+            (format!("mqlink_{family}"), rest.split([' ', '|']).next().unwrap_or_default().to_owned())
+        })
+        .collect();
+    assert!(named.len() > 5 && named.is_subset(&served), "{:?}", named.difference(&served));
+}
+
 #[test]
 fn the_metrics_page_lists_the_sys_topics_and_they_come_as_often_as_the_settings_say() {
     let mut settings = settings().users(&[("alice", &format!("plain:{PASSWORD}"))]);
@@ -396,6 +434,11 @@ fn no_log_holds_a_secret_whatever_comes_in() {
             }
         }
     }
+    let (proof, counter_proof, code) = scram::login(node.port, "carol", "pencil");
+    let (wrong_proof, _, wrong_code) = scram::login(node.port, "carol", "crayon");
+    assert_eq!((code, wrong_code), (0, 0x87));
+    let alice = at(node.port, false, false).named("keeps").login("alice", PASSWORD);
+    Paho.publish(&alice, &[Post::new("kept", PAYLOAD, 1).retained()]);
     // A client's password does not open the link listener, and what is no packet hurts nobody.
     for bytes in [PASSWORD.as_bytes(), LINK_PASSWORD.as_bytes(), b"\x10\x80\x80\x80\x80\x01"] {
         for port in [node.port, mqtts, ws, wss, link_port] {
@@ -414,12 +457,23 @@ fn no_log_holds_a_secret_whatever_comes_in() {
     let taken = put(&node, &document);
     assert!(taken.contains("200 OK"), "{taken}");
     node.answer(&["kick", "watcher"]);
+    let mut status = std::os::unix::net::UnixStream::connect(node.socket()).expect("it listens");
+    status.write_all(b"GET /v1/status HTTP/1.1\r\nHost: node\r\n\r\n").expect("it is open");
+    let mut snapshot = String::new();
+    while !snapshot.contains("\"snapshot\"") {
+        let mut piece = [0; 64 * 1024];
+        let count = status.read(&mut piece).expect("it is open");
+        snapshot += &String::from_utf8_lossy(&piece[..count]);
+    }
+    let retained = node.answer(&["retained", "-o", "json"]);
+    assert!(retained.contains("\"kept\""), "{retained}");
+    let more =
+        [snapshot, retained, node.answer(&["sessions"]), node.answer(&["metrics"]), node.answer(&["drain"])];
     let log = until("the kick in the log", || {
         Some(node.log()).filter(|log| log.contains("an administrator kicks"))
     });
     let key_line = certificates.server().key_pem.lines().nth(1).expect("a key").to_owned();
-    let said =
-        [refused, taken, node.scrape(), node.answer(&["sessions"]), node.answer(&["metrics"])].concat();
+    let said = [refused, taken, node.scrape(), more.concat()].concat();
     for secret in [
         PASSWORD,
         WRONG,
@@ -431,6 +485,11 @@ fn no_log_holds_a_secret_whatever_comes_in() {
         JWKS_SECRET,
         TOKEN,
         "correct horse",
+        "pencil",
+        "crayon",
+        &proof,
+        &counter_proof,
+        &wrong_proof,
         key_line.as_str(),
     ] {
         let line = log

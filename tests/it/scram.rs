@@ -74,12 +74,16 @@ impl Client {
     }
 
     fn connect(&mut self, data: &[u8]) {
+        self.connect_as("ann-1", data);
+    }
+
+    fn connect_as(&mut self, client_id: &str, data: &[u8]) {
         let mut properties = PropertiesBuf::new();
         properties.push(Property::AuthenticationMethod(METHOD));
         properties.push(Property::AuthenticationData(data));
         self.send(&Packet::Connect(Connect {
             properties: properties.as_properties(),
-            ..Connect::new("ann-1")
+            ..Connect::new(client_id)
         }));
     }
 
@@ -122,6 +126,10 @@ impl Client {
 
     /// The challenge and the proof of a password: the client's last message, and what the server has to prove in turn.
     fn prove(&mut self, nonce: &str, password: &str) -> (String, String) {
+        self.prove_as("ann", nonce, password)
+    }
+
+    fn prove_as(&mut self, name: &str, nonce: &str, password: &str) -> (String, String) {
         let said = self.hear();
         assert_eq!((said.what, said.reason), ("AUTH", 0x18));
         let challenge = String::from_utf8(said.data).expect("it is text");
@@ -134,13 +142,23 @@ impl Client {
         let salt = STANDARD.decode(salt).expect("it is Base64");
         let salted = salted(password, &salt, iterations.parse().expect("a number"));
         let bare = format!("c=biws,r={all}");
-        let signed = format!("n=ann,r={nonce},{challenge},{bare}");
+        let signed = format!("n={name},r={nonce},{challenge},{bare}");
         let client_key = keyed(&salted, b"Client Key");
         let signature = keyed(&Sha256::digest(client_key), signed.as_bytes());
         let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, bit)| key ^ bit).collect();
         let server = keyed(&keyed(&salted, b"Server Key"), signed.as_bytes());
         (format!("{bare},p={}", STANDARD.encode(proof)), format!("v={}", STANDARD.encode(server)))
     }
+}
+
+/// Logs in, and gives the proofs that went each way, in Base64, and what the server's last answer says.
+pub(crate) fn login(port: u16, name: &str, password: &str) -> (String, String, u8) {
+    let mut client = Client::open(port);
+    client.connect_as(&format!("{name}-by-scram"), format!("n,,n={name},r=nonce").as_bytes());
+    let (last, expected) = client.prove_as(name, "nonce", password);
+    client.auth(ReasonCode::ContinueAuthentication, last.as_bytes());
+    let (_, proof) = last.split_once(",p=").expect("a proof");
+    (proof.to_owned(), expected[2..].to_owned(), client.hear().reason)
 }
 
 #[test]

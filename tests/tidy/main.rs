@@ -10,6 +10,7 @@
 //! It reads text, not syntax: comments and literals are blanked first, which is enough for these rules.
 
 mod conformance;
+mod limits;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -165,8 +165,7 @@ impl Core {
     ) -> Result<(), Fault> {
         // Who has a session here takes away what fills memory, or more than that.
         if self.pressure == Pressure::Closed && !self.by_client.contains_key(&opening.client_id) {
-            self.counters.shed_new += 1;
-            return Err(Fault::ServerBusy);
+            return Err(Fault::MemoryShort);
         }
         if opening.expiry_s > 0 && self.ledger.is_flooded() {
             return Err(Fault::ServerBusy);

@@ -48,6 +48,9 @@ pub enum Fault {
     /// Too many wait to be let in.
     #[error("too many clients wait to be authenticated: try again later")]
     ServerBusy,
+    /// Memory is short, and nothing new is taken in.
+    #[error("the broker is short of memory: try again later")]
+    MemoryShort,
     /// Who runs the broker wants it so.
     #[error("an administrator ended the connection")]
     Kicked,
@@ -75,7 +78,7 @@ impl From<Violation> for Fault {
 }
 
 /// What connections ended by, as counted: a word each, and in this order.
-const ENDINGS: [&str; 21] = [
+const ENDINGS: [&str; 22] = [
     "client_left",
     "protocol_error",
     "packet_too_large",
@@ -90,6 +93,7 @@ const ENDINGS: [&str; 21] = [
     "taken_over",
     "quota",
     "busy",
+    "memory",
     "kicked",
     "answer_too_large",
     "payload_format",
@@ -99,7 +103,7 @@ const ENDINGS: [&str; 21] = [
     "lost",
 ];
 /// The place of what ends without a word.
-const LOST: usize = 20;
+const LOST: usize = 21;
 
 /// How many connections ended, by the reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,12 +152,13 @@ impl Fault {
             Fault::SessionTakenOver => 11,
             Fault::QuotaExceeded => 12,
             Fault::ServerBusy => 13,
-            Fault::Kicked => 14,
-            Fault::AnswerTooLarge => 15,
-            Fault::PayloadFormatInvalid => 16,
-            Fault::UseAnotherServer => 17,
-            Fault::ServerMoved => 18,
-            Fault::ServerShuttingDown => 19,
+            Fault::MemoryShort => 14,
+            Fault::Kicked => 15,
+            Fault::AnswerTooLarge => 16,
+            Fault::PayloadFormatInvalid => 17,
+            Fault::UseAnotherServer => 18,
+            Fault::ServerMoved => 19,
+            Fault::ServerShuttingDown => 20,
         }
     }
 
@@ -171,7 +176,7 @@ impl Fault {
             Fault::BadAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Fault::SessionTakenOver => ReasonCode::SessionTakenOver,
             Fault::QuotaExceeded => ReasonCode::QuotaExceeded,
-            Fault::ServerBusy => ReasonCode::ServerBusy,
+            Fault::ServerBusy | Fault::MemoryShort => ReasonCode::ServerBusy,
             Fault::Kicked => ReasonCode::AdministrativeAction,
             Fault::AnswerTooLarge => ReasonCode::PacketTooLarge,
             Fault::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,

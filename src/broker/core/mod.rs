@@ -183,12 +183,14 @@ pub struct Counters {
     pub shed_slow: u64,
     /// Messages that a queue refused because memory is short.
     pub shed_queued: u64,
-    /// Connections, subscriptions and retained messages refused because memory is short.
-    pub shed_new: u64,
+    /// Messages not retained because memory is short.
+    pub shed_retained: u64,
     /// Subscriptions refused because a client has too many.
     pub subscriptions_over_quota: u64,
     /// Subscriptions refused by the rules.
     pub subscriptions_not_authorized: u64,
+    /// Subscriptions refused because memory is short.
+    pub subscriptions_shed: u64,
     /// Connections let in: CONNECT was accepted.
     pub opened: u64,
     /// Connections that ended.
@@ -212,10 +214,11 @@ impl Add for Counters {
             dropped_payload_format: self.dropped_payload_format + other.dropped_payload_format,
             shed_slow: self.shed_slow + other.shed_slow,
             shed_queued: self.shed_queued + other.shed_queued,
-            shed_new: self.shed_new + other.shed_new,
+            shed_retained: self.shed_retained + other.shed_retained,
             subscriptions_over_quota: self.subscriptions_over_quota + other.subscriptions_over_quota,
             subscriptions_not_authorized: self.subscriptions_not_authorized
                 + other.subscriptions_not_authorized,
+            subscriptions_shed: self.subscriptions_shed + other.subscriptions_shed,
             opened: self.opened + other.opened,
             ended: self.ended + other.ended,
         }
@@ -418,8 +421,7 @@ impl Core {
     /// More than [`PART_BYTES`] came of a packet that is not whole. While nothing is taken in, its connection ends.
     pub fn handle_part(&mut self, id: ConnectionId, now: Instant) {
         if self.pressure == Pressure::Closed {
-            self.counters.shed_new += 1;
-            self.close(id, Fault::QuotaExceeded, now);
+            self.close(id, Fault::MemoryShort, now);
         }
     }
 

@@ -326,7 +326,7 @@ impl Core {
     pub(super) fn retain(&mut self, outgoing: &Outgoing, now: Instant) {
         let is_refused = self.pressure == Pressure::Closed && !outgoing.publish.payload.is_empty();
         if is_refused && !self.retained.has(outgoing.publish.topic) {
-            self.counters.shed_new += 1;
+            self.counters.shed_retained += 1;
             return;
         }
         let (max, bytes_max) = (self.limits.retained_messages_max, self.limits.retained_bytes_max);

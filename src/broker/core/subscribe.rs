@@ -129,7 +129,7 @@ impl Core {
         let is_full = session.subscriptions.len() >= self.limits.subscriptions_max
             || session.subscription_bytes + key.bytes() > SUBSCRIPTION_BYTES_MAX;
         if is_new && self.pressure == Pressure::Closed {
-            self.counters.shed_new += 1;
+            self.counters.subscriptions_shed += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
         if is_new && is_full {

@@ -299,6 +299,13 @@ fn a_client_without_a_receive_maximum_waits_while_the_store_is_slow() {
     assert_eq!(w.closed(a), Some(Fault::KeepAliveTimeout));
 }
 
+/// How many connections ended by this.
+fn ended(world: &World, reason: &str) -> u64 {
+    let counters = world.core.counters();
+    let mut all = counters.ended.iter();
+    all.find(|(word, _)| *word == reason).map(|(_, count)| count).unwrap_or_else(|| panic!("no {reason}"))
+}
+
 /// How it begins.
 const PUBLISH_OF_A_MEGABYTE: &[u8] = b"\x30\x80\x80\x40\0\x01t\0";
 
@@ -333,7 +340,12 @@ fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
     world.subscribe_with(publisher, "new", options(0), None);
     assert_eq!(world.heard(publisher), ["SUBACK [151]"]);
     world.publish_with(publisher, "retained", 0, "x", true, &[]);
-    assert_eq!((world.core.levels().retained, world.core.counters().shed_new), (0, 3));
+    let counters = world.core.counters();
+    assert_eq!(
+        (world.core.levels().retained, counters.shed_retained, counters.subscriptions_shed),
+        (0, 1, 1)
+    );
+    assert_eq!(ended(&world, "memory"), 1);
 
     // A packet that is not whole yet: half of a megabyte, of thousands of clients, is memory too.
     let sender = PUBLISH_OF_A_MEGABYTE;
@@ -341,7 +353,8 @@ fn short_memory_costs_slow_consumers_first_then_queues_then_what_is_new() {
     assert_eq!(world.send_bytes(publisher, &small), 0);
     assert!(world.heard(publisher).is_empty());
     world.send_bytes(publisher, &large);
-    assert_eq!(world.heard(publisher), ["DISCONNECT QuotaExceeded"]);
+    assert_eq!(world.heard(publisher), ["DISCONNECT ServerBusy"]);
+    assert_eq!(ended(&world, "memory"), 2);
 
     // What is there stays, and comes when the client does.
     world.core.set_pressure(Pressure::None);
@@ -375,7 +388,7 @@ fn when_nothing_is_taken_in_who_has_a_session_still_comes_and_takes_what_waits()
         let stranger = world.hello(&v5(stranger).resume().expiry(60));
         assert_eq!(world.heard(stranger), ["CONNACK ServerBusy"]);
     }
-    assert_eq!(world.core.counters().shed_new, 2);
+    assert_eq!(ended(&world, "memory"), 2);
 }
 
 /// Every bound of `limits` that a client can reach, reached once by a client of one's own, and what counts it.
@@ -395,11 +408,6 @@ fn every_bound_that_is_reached_is_counted() {
         ..Limits::default()
     };
     let mut w = World::with_limits(limits);
-    let ended = |w: &World, reason: &str| {
-        let counters = w.core.counters();
-        let mut all = counters.ended.iter();
-        all.find(|(word, _)| *word == reason).map(|(_, count)| count).unwrap_or_else(|| panic!("no {reason}"))
-    };
     let large = w.connect(v5("large"));
     w.publish(large, "t", 0, &"x".repeat(3_000));
     assert_eq!(ended(&w, "packet_too_large"), 1);
