@@ -38,6 +38,7 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Vitals {
     born: Instant,
+    still_max: Duration,
     /// Of the last turn, since birth.
     turned_ms: AtomicU64,
     drains: AtomicBool,
@@ -47,8 +48,14 @@ pub struct Vitals {
 impl Vitals {
     /// Those of a node that starts.
     pub fn new() -> Self {
+        Self::within(STILL_MAX)
+    }
+
+    /// Those of a node whose broker's thread may be silent for so long.
+    pub fn within(still_max: Duration) -> Self {
         Self {
             born: Instant::now(),
+            still_max,
             turned_ms: AtomicU64::new(0),
             drains: AtomicBool::new(false),
             figures: Mutex::default(),
@@ -74,8 +81,13 @@ impl Vitals {
         self.drains.store(true, Relaxed);
     }
 
-    fn still(&self) -> Duration {
-        Duration::from_millis(self.age_ms().saturating_sub(self.turned_ms.load(Relaxed)))
+    /// Why the node should be started again, if so; while it drains the broker's thread need not turn.
+    fn check_alive(&self) -> Result<(), String> {
+        let still = Duration::from_millis(self.age_ms().saturating_sub(self.turned_ms.load(Relaxed)));
+        match self.drains.load(Relaxed) || still <= self.still_max {
+            true => Ok(()),
+            false => Err(format!("the broker's thread stands for {} s", still.as_secs())),
+        }
     }
 
     fn age_ms(&self) -> u64 {
@@ -129,7 +141,7 @@ struct Node {
 }
 
 async fn get_livez(State(node): State<Node>) -> Response {
-    answer(check_alive(node.vitals.still(), node.vitals.drains.load(Relaxed)))
+    answer(node.vitals.check_alive())
 }
 
 async fn get_readyz(State(node): State<Node>) -> Response {
@@ -154,17 +166,6 @@ fn answer(checked: Result<(), String>) -> Response {
     match checked {
         Ok(()) => "ok\n".into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
-    }
-}
-
-/// Why a node should be started again, if so; `still` is since the broker's thread last turned, which it no longer does
-/// while it drains.
-pub(super) fn check_alive(still: Duration, drains: bool) -> Result<(), String> {
-    match still {
-        still if still > STILL_MAX && !drains => {
-            Err(format!("the broker's thread stands for {} s", still.as_secs()))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -72,10 +72,15 @@ impl Document {
     /// When it cannot be run.
     pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
         let settings::Parsed { settings, unknown_fields } = settings::parse(json)?;
-        settings.check()?;
-        check_filters(&settings)?;
-        broker::check(&settings)?;
-        Ok(Self { settings, unknown_fields })
+        // Who has several mistakes is told of all.
+        let checked = [settings.check(), check_filters(&settings), broker::check(&settings)];
+        let problems: Vec<_> =
+            checked.into_iter().filter_map(Result::err).flat_map(|Invalid(all)| all).collect();
+        if problems.is_empty() {
+            Ok(Self { settings, unknown_fields })
+        } else {
+            Err(Invalid(problems).into())
+        }
     }
 }
 

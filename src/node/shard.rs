@@ -84,7 +84,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    async fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
+    pub(super) async fn start(start: Start, reports: watch::Sender<Arc<NodeReport>>) -> Self {
         let Start { node, incarnation, document, store } = start;
         let broker = Broker::start(&document.settings);
         let store = store.map(|(mut store, found)| {
@@ -107,7 +107,7 @@ impl Shard {
         shard
     }
 
-    async fn run(
+    pub(super) async fn run(
         mut self,
         vitals: &Vitals,
         mut commands: mpsc::Receiver<Command>,

@@ -1,7 +1,55 @@
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
 
 use super::document::Document;
+use super::shard::{Shard, Start, base_report};
+use crate::admin::{Vitals, bind_tcp, serve_probes};
 use crate::settings::{Pieces, Settings, User};
+
+/// Nothing here takes long; what hangs is a failure.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The broker's first thread asks all others each second what they counted: what stands shows, whichever it is.
+#[test]
+fn a_node_of_which_any_shard_stands_still_is_not_alive_until_it_turns_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let settings = Settings { shards: Some(2), ..Settings::new("solo") };
+        let document = Document { settings, unknown_fields: Vec::new() };
+        let (reports, watched) = watch::channel(Arc::new(base_report("solo-0", 1)));
+        let start = Start { node: "solo-0".to_owned(), incarnation: 1, document, store: None };
+        let shard = Shard::start(start, reports).await;
+        let broker = shard.broker.clone();
+        let vitals = Arc::new(Vitals::within(Duration::from_secs(2)));
+        let (_commands, taken) = mpsc::channel(1);
+        let (_stop, stopped) = oneshot::channel();
+        let own = Arc::clone(&vitals);
+        spawn_local(async move { shard.run(&own, taken, stopped).await });
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(serve_probes(listener, watched, vitals));
+        let livez = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        };
+        assert_eq!(livez().await, "ok\n");
+        let (free, is_free) = std::sync::mpsc::channel::<()>();
+        spawn_local(async move { broker.with_core_of(1, move |_| is_free.recv()).await });
+        while !livez().await.starts_with("the broker's thread stands for ") {}
+        free.send(()).unwrap();
+        while livez().await != "ok\n" {}
+    };
+    LocalSet::new().block_on(&runtime, async { tokio::time::timeout(PATIENCE, test).await }).unwrap();
+}
 
 #[track_caller]
 fn check(json: &str, expected: &str) {

@@ -5,13 +5,13 @@ use std::process::{Child, Command, Output, Stdio};
 
 use mqlink::admin::{Client, ClientError, StatusLine};
 use mqlink::settings::report::NodeReport;
-use mqlink::settings::{Listener, Protocol, Settings};
+use mqlink::settings::{Listener, Protocol, ServerTls, Settings};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::clients::{Kind, Paho, Post, Rumqttc, Who};
-use crate::harness::{MQLINK, SettingsExt, free_port, settings, signal, until};
+use crate::harness::{Certificates, MQLINK, SettingsExt, free_port, settings, signal, until};
 
 /// A node that is managed by hand.
 struct Managed {
@@ -168,4 +168,24 @@ fn a_document_can_be_checked_without_running_it() {
     let said = String::from_utf8_lossy(&bad.stderr).into_owned();
     assert_eq!(bad.status.code(), Some(1));
     assert!(said.contains("links[0].peer: is this cluster itself"), "{said}");
+
+    let mut several = serde_json::to_value(settings()).expect("settings are JSON");
+    several["schema"] = json!(2);
+    several["links"] = json!([{"id": "a", "peer": "eu", "dial": "In", "topics": ["a/#/b"]}]);
+    several["authentication"]["jwt"] = json!({"jwks": "{}"});
+    let (bad, _) = check(&several.to_string());
+    let said = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert_eq!(bad.status.code(), Some(1));
+    for mistake in ["schema: is 2", "links[0].topics[0]: `a/#/b`", "authentication.jwt.jwks: "] {
+        assert!(said.contains(mistake), "{mistake}: {said}");
+    }
+
+    let own = Certificates::new();
+    let mixed = ServerTls { key_pem: Certificates::new().key_pem, ..own.server() };
+    for (tls, code) in [(own.server(), 0), (mixed, 1)] {
+        let (output, _) = check(&serde_json::to_string(&settings().tls(tls)).expect("settings are JSON"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("listeners[1].tls: is of no use: "), code == 1, "{said}");
+    }
 }

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::admin::metrics::render;
-use crate::admin::probes::{check_alive, check_ready};
+use crate::admin::probes::check_ready;
 use crate::settings::inventory::{Figures, ListenerFigures};
 use crate::settings::report::ListenerReport;
 
@@ -40,13 +40,6 @@ fn a_node_is_ready_once_it_serves_and_until_it_drains() {
 fn links_never_count_for_readiness() {
     let links = vec![link("mqtt/us-eu", VerdictStatus::False), link("mqtt/us-ap", VerdictStatus::Unknown)];
     check(check_ready(&NodeReport { links, ..loaded() }, false, false), "");
-}
-
-#[test]
-fn a_node_whose_broker_stands_still_is_not_alive() {
-    check(check_alive(Duration::from_secs(2), false), "");
-    check(check_alive(Duration::from_secs(31), false), "the broker's thread stands for 31 s");
-    check(check_alive(Duration::from_secs(31), true), "");
 }
 
 /// The families of a page as rows of docs/metrics.md.

@@ -31,6 +31,8 @@ const PER_ADDRESS: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long those who come back stay.
 const STAY: Duration = Duration::from_secs(1);
+/// How long a crowd waits that leaves at once: the bystander has begun by then.
+const HEAD_START: Duration = Duration::from_millis(300);
 /// The beginning of a CONNECT, and that of a ClientHello.
 const HALVES: [&[u8]; 3] = [b"", b"\x10\x20\0\x04MQTT\x05", b"\x16\x03\x01\x02\0\x01"];
 
@@ -118,7 +120,12 @@ impl Crowd {
             Act::Searches => self.searches(&mut busy).await?,
             Act::Leave => {
                 self.size.set(0);
-                drop(self.idle.take());
+                let crowd = Rc::clone(self);
+                // Not before the bystander stands by.
+                busy.push(async move {
+                    sleep(HEAD_START).await;
+                    drop(crowd.idle.take());
+                });
             }
         }
         Ok(busy)

@@ -96,6 +96,23 @@ fn messages_of_all_sizes_cross_between_a_web_socket_and_tcp() {
 }
 
 #[test]
+fn web_pages_that_are_not_invited_hear_so() {
+    run(|| async {
+        let mut settings = ws_settings();
+        settings.listeners[1].allowed_origins = Some(vec!["https://app.example".to_owned()]);
+        let broker = Broker::start(&settings);
+        for (origin, expected) in [("https://app.example", "101"), ("https://other.example", "403")] {
+            let mut stream = dial(&broker, "ws").await;
+            let request = REQUEST.replace("Host: a", &format!("Host: a\r\nOrigin: {origin}"));
+            stream.write_all(request.as_bytes()).await.expect("it is open");
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.expect("an answer");
+            assert_eq!(status.escape_ascii().to_string(), format!("HTTP/1.1 {expected}"), "{origin}");
+        }
+    });
+}
+
+#[test]
 fn a_web_socket_over_tls_names_its_client_by_certificate() {
     run(|| async {
         let papers = Papers::new();
