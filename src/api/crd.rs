@@ -9,8 +9,7 @@ use std::sync::LazyLock;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::bounds::NAME_CHARS_MAX;
-use super::schema::{DNS_LABEL, QUANTITY, SERVICE_LABEL, VARIABLE};
+use super::schema::{DNS_LABEL, QUANTITY, SERVICE_LABEL, VARIABLE, metadata_name};
 use super::{ClusterLink, MqttCluster};
 
 /// A kind of this API.
@@ -99,8 +98,7 @@ fn metadata_schema(kind: Kind) -> Value {
         Kind::MqttCluster => SERVICE_LABEL,
         Kind::ClusterLink => DNS_LABEL,
     };
-    let name = json!({ "type": "string", "maxLength": NAME_CHARS_MAX, "pattern": pattern });
-    json!({ "type": "object", "properties": { "name": name } })
+    json!({ "type": "object", "properties": { "name": metadata_name(pattern) } })
 }
 
 /// Makes a generated schema what the server would return for it.

@@ -1,4 +1,4 @@
-//! The leaves of the schema: strings, numbers and lists with their bounds, patterns and CEL rules.
+//! The leaves of the schema: strings, numbers and lists with their bounds and CEL rules.
 //!
 //! Every rule here stands once more in [`super::check`]. Messages say what is expected and what to do; the API server puts
 //! the field in front. Rules are total: whatever the value, they evaluate without an error.
@@ -15,13 +15,9 @@ pub(super) const SERVICE_LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 pub(super) const DNS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// A cluster name as links know it: part of topics, client ids and certificate names.
 pub(super) const CLUSTER_NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-/// A topic filter of MQTT, but for its length.
-pub(super) const FILTER: &str = r"^(#|([+]|[^#+/\x00]*)(/([+]|[^#+/\x00]*))*(/#)?)$";
-/// A topic filter in which all that begins with `${` is a placeholder that is known.
-pub(super) const RULE_FILTER: &str = concat!(
-    r"^(#|([+]|([^#+/\x00$]|[$]+([^#+/\x00${]|[{](username|clientid)[}]))*[$]*)",
-    r"(/([+]|([^#+/\x00$]|[$]+([^#+/\x00${]|[{](username|clientid)[}]))*[$]*))*(/#)?)$"
-);
+/// What no topic filter of MQTT contains. Short, because the estimated cost of a rule is the product of both lengths: the 2,048
+/// filters of 64 authorization rules may just be judged by it.
+pub(super) const NO_FILTER: &str = r"[^/][+#]|[+#][^/]|#/|\x00";
 /// A path of a WebSocket: visible ASCII without `?` and `#`.
 pub(super) const PATH: &str = r"^/[!-\x22$->@-~]*$";
 /// A size in bytes: a whole number with an optional unit.
@@ -60,21 +56,39 @@ pub(super) const ORIGIN: &str = r"^[a-z][a-z0-9+.-]*://[!-.0->@-~]+$";
 pub(super) const LISTENER_NAMES_TAKEN: &[&str] = &["link", "admin", "nodes"];
 
 pub(super) fn reference(_: &mut SchemaGenerator) -> Schema {
-    pattern(1, REFERENCE_CHARS_MAX, DNS_SUBDOMAIN)
+    matching(
+        1,
+        REFERENCE_CHARS_MAX,
+        DNS_SUBDOMAIN,
+        "must be the name of an object: lower-case letters, digits, '-' and '.'",
+    )
 }
 
 pub(super) fn namespace(_: &mut SchemaGenerator) -> Schema {
-    pattern(1, 63, DNS_LABEL)
+    matching(
+        1,
+        63,
+        DNS_LABEL,
+        "must be the name of a namespace: lower-case letters, digits and '-', not at its ends",
+    )
+}
+
+/// The name of an object of ours: those of its children are made from it.
+pub(super) fn metadata_name(pattern: &str) -> Schema {
+    let first = if pattern == SERVICE_LABEL { "a letter" } else { "a letter or digit" };
+    let message = format!(
+        "must be lower-case letters, digits and '-', beginning with {first} and not ending with '-'; rename it"
+    );
+    matching(0, NAME_CHARS_MAX, pattern, &message)
 }
 
 pub(super) fn cluster_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "minLength": 1, "maxLength": CLUSTER_NAME_CHARS_MAX,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{CLUSTER_NAME}')"),
-            "message": "must be letters, digits, '-', '_' and '.', beginning with a letter or digit",
-        }],
-    })
+    matching(
+        1,
+        CLUSTER_NAME_CHARS_MAX,
+        CLUSTER_NAME,
+        "must be letters, digits, '-', '_' and '.', beginning with a letter or digit",
+    )
 }
 
 pub(super) fn listener_name(_: &mut SchemaGenerator) -> Schema {
@@ -98,43 +112,34 @@ pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn address(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "maxLength": TEXT_CHARS_MAX,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{}')", escaped(ADDRESS)),
-            "message": "must be host or host:port (an IPv6 address in brackets), or empty for the Service's own address",
-        }],
-    })
+    matching(
+        0,
+        TEXT_CHARS_MAX,
+        ADDRESS,
+        "must be host or host:port (an IPv6 address in brackets), or empty for the Service's own address",
+    )
 }
 
 pub(super) fn host(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "maxLength": 253,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{HOST}')"),
-            "message": "must be a host name without port, or empty for the host of server",
-        }],
-    })
+    matching(0, 253, HOST, "must be a host name without port, or empty for the host of server")
 }
 
 pub(super) fn server(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{}')", escaped(SERVER)),
-            "message": "must be host:port, mqtt://host:port or mqtts://host:port (an IPv6 address in brackets)",
-        }],
-    })
+    matching(
+        1,
+        TEXT_CHARS_MAX,
+        SERVER,
+        "must be host:port, mqtt://host:port or mqtts://host:port (an IPv6 address in brackets)",
+    )
 }
 
 pub(super) fn client_id_prefix(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "maxLength": CLUSTER_NAME_CHARS_MAX,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{CLIENT_ID_PREFIX}')"),
-            "message": "must be letters, digits, '-', '_' and '.', or empty for the own cluster name",
-        }],
-    })
+    matching(
+        0,
+        CLUSTER_NAME_CHARS_MAX,
+        CLIENT_ID_PREFIX,
+        "must be letters, digits, '-', '_' and '.', or empty for the own cluster name",
+    )
 }
 
 pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
@@ -158,13 +163,12 @@ pub(super) fn count(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn byte_size(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "maxLength": 16,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{BYTE_SIZE}')"),
-            "message": "must be a whole number of bytes above 0 with an optional unit, such as 512Mi or 10Gi",
-        }],
-    })
+    matching(
+        0,
+        16,
+        BYTE_SIZE,
+        "must be a whole number of bytes above 0 with an optional unit, such as 512Mi or 10Gi",
+    )
 }
 
 pub(super) fn packet_size(_: &mut SchemaGenerator) -> Schema {
@@ -228,14 +232,18 @@ pub(super) fn link_filters(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Topic filters of an authorization rule: those of `$SYS` included, and placeholders. By pattern: 64 rules of them would cost
-/// too much in CEL.
+/// Topic filters of an authorization rule: those of `$SYS` included, and placeholders.
 pub(super) fn rule_filters(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "minItems": 1, "maxItems": FILTERS_MAX, "x-kubernetes-list-type": "atomic",
         "items": {
-            "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX, "pattern": RULE_FILTER,
+            "type": "string", "minLength": 1, "maxLength": FILTER_BYTES_MAX,
             "x-kubernetes-validations": [
+                filter_syntax(),
+                {
+                    "rule": "!self.replace('${username}', '').replace('${clientid}', '').contains('${')",
+                    "message": "has a `${` that is neither ${username} nor ${clientid}; correct it",
+                },
                 {
                     "rule": "!self.startsWith('$share/') && !self.startsWith('$LINK')",
                     "message": "must be a filter without $share/, and not below $LINK, where no client may go",
@@ -256,7 +264,7 @@ pub(super) fn principals(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn cidrs(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": PRINCIPALS_MAX, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "minLength": 1, "maxLength": 49, "pattern": CIDR },
+        "items": matching(1, 49, CIDR, "must be an address range such as 10.0.0.0/8"),
     })
 }
 
@@ -268,14 +276,19 @@ pub(super) fn trusted_cidrs(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
-    pattern(1, PATH_CHARS_MAX, PATH)
+    matching(1, PATH_CHARS_MAX, PATH, "must be a path such as /mqtt, without spaces, '?' and '#'")
 }
 
 /// Origins of web pages.
 pub(super) fn origins(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": ORIGINS_MAX, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "minLength": 1, "maxLength": PATH_CHARS_MAX, "pattern": ORIGIN },
+        "items": matching(
+            1,
+            PATH_CHARS_MAX,
+            ORIGIN,
+            "must be the origin of a web page such as https://app.example, without a path",
+        ),
     })
 }
 
@@ -297,17 +310,30 @@ pub(super) fn string_map(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": MAP_ENTRIES_MAX,
-        "additionalProperties": { "type": "string", "maxLength": LABEL_CHARS_MAX, "pattern": LABEL_VALUE },
+        "additionalProperties": matching(
+            0,
+            LABEL_CHARS_MAX,
+            LABEL_VALUE,
+            "must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
+        ),
     })
 }
 
-fn pattern(chars_min: usize, chars_max: usize, pattern: &str) -> Schema {
-    json_schema!({ "type": "string", "minLength": chars_min, "maxLength": chars_max, "pattern": pattern })
+/// A text of a pattern. By a rule, because of what is refused by `pattern` a server shows nothing but the pattern.
+fn matching(chars_min: usize, chars_max: usize, pattern: &str, message: &str) -> Schema {
+    let mut schema = json_schema!({
+        "type": "string", "maxLength": chars_max,
+        "x-kubernetes-validations": [{ "rule": format!("self.matches('{}')", escaped(pattern)), "message": message }],
+    });
+    if chars_min > 0 {
+        schema.insert("minLength".to_owned(), chars_min.into());
+    }
+    schema
 }
 
 fn filter_syntax() -> serde_json::Value {
     serde_json::json!({
-        "rule": format!("self.matches('{}')", escaped(FILTER)),
+        "rule": format!("!self.matches('{}')", escaped(NO_FILTER)),
         "message": "is not a topic filter: '+' stands alone between slashes, '#' alone at the end, and there is no U+0000",
     })
 }

@@ -78,7 +78,11 @@ impl Findings {
 
     pub(super) fn namespace(&mut self, path: impl Display, name: &str) {
         self.chars(&path, name, 1, 63);
-        self.require(name.is_empty() || is_dns_label(name), path, "must be the name of a namespace");
+        self.require(
+            name.is_empty() || is_dns_label(name),
+            path,
+            "must be the name of a namespace: lower-case letters, digits and '-', not at its ends",
+        );
     }
 
     pub(super) fn cluster_name(&mut self, path: impl Display, name: &str) {

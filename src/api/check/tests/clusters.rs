@@ -250,6 +250,7 @@ fn tokens_and_placeholders() {
         "a${",
         "${username}#",
         "+${username}",
+        "$${username}{x}",
     ] {
         cases.push(refuse(&["spec.authorization.rules[0].filters[0]"], filter(wrong)));
     }

@@ -70,6 +70,8 @@ fn topic_filters() {
         refuse(&["spec.topics[0]"], topics("'++'")),
         refuse(&["spec.topics[0]"], topics("'##'")),
         refuse(&["spec.topics[0]"], topics("\"a\\0b\"")),
+        refuse(&["spec.topics[0]"], topics("\"a\\n#\"")),
+        accept(topics("\"a\\n/#\"")),
         refuse(&["spec.topics[1]"], topics("a, 'b/+c'")),
         refuse(&["spec.topics[2]"], topics("a, b, a")),
         refuse(&["spec.topics[0]"], topics("'$SYS/#'")),

@@ -67,6 +67,12 @@ fn check(kind: Kind, manifest: &Value, old: Option<&Value>, refused: &[&str]) {
     assert_eq!(ours.is_empty(), theirs.is_empty(), "{manifest}\nours: {ours:#?}\nserver's: {theirs:#?}");
     if let Some(real) = real::complaints(kind, manifest, old) {
         assert_eq!(ours.is_empty(), real.is_empty(), "{manifest}\nours: {ours:#?}\nAPI server's: {real:#?}");
+        let said = real.concat();
+        for path in refused {
+            assert!(real::names(&said, path), "{manifest}\n{path} is not in {said}");
+            // Kubernetes' own types have patterns that say nothing; there may be too many of them for rules.
+            assert!(path.starts_with("spec.podTemplate.") || !said.contains("should match"), "{said}");
+        }
     }
     let mut paths: Vec<&str> = ours.iter().map(|finding| finding.path.as_str()).collect();
     paths.dedup();
@@ -139,4 +145,84 @@ fn findings_name_the_value_and_the_remedy() {
     let texts = cases.map(|(kind, spec)| findings(kind, &manifest(kind, "us", spec), None));
     let texts: Vec<String> = texts.into_iter().flatten().map(|finding| finding.to_string()).collect();
     insta::assert_snapshot!(texts.join("\n"));
+}
+
+/// What people read who are refused by `kubectl`. Without a server this abstains.
+#[test]
+fn a_server_names_the_field_and_the_remedy() {
+    let external = |rest: &str| {
+        format!("{{clusterRef: {{name: a}}, topics: [], remote: {{external: {{clusterName: b, {rest}}}}}}}")
+    };
+    let managed = |rest: &str| {
+        format!(
+            "{{clusterRef: {{name: a}}, topics: [], remote: {{clusterRef: {{name: b}}, topics: []}}, {rest}}}"
+        )
+    };
+    let listener = |rest: &str| format!("{{listeners: [{{name: a, protocol: WS, port: 1, {rest}}}]}}");
+    let secure = |rest: &str| {
+        format!(
+            "{{listeners: [{{name: a, protocol: WSS, port: 1, tls: {{secretRef: {{name: a}}, {rest}}}}}]}}"
+        )
+    };
+    let rule = |rest: &str| format!("{{authorization: {{rules: [{{action: All, effect: Allow, {rest}}}]}}}}");
+    let links = [
+        ("a.b", links::MANAGED.to_owned()),
+        ("l", "{clusterRef: {name: A}, topics: ['a/#/b', '$SYS/#'], remote: {clusterRef: {name: b, namespace: c.d}, topics: [a, a]}}".to_owned()),
+        ("l", "{clusterRef: {name: a}, topics: [], remote: {clusterRef: {name: b}}}".to_owned()),
+        ("l", "{clusterRef: {name: a}, topics: [], remote: {}}".to_owned()),
+        ("l", managed("clientIdPrefix: a/b, forwarding: {queue: {maxBytes: 1gi, maxAge: 1w}}")),
+        ("l", external("dial: Out, tls: {caRef: {name: a_b}, serverName: 'a:1'}")),
+        ("l", external("server: 'mqtt://h:1', tls: {}, credentialsRef: {name: A}")),
+        ("l", external("server: h, dialect: Emqx, dial: Both")),
+        ("l", external("server: 'h:1'").replace("clusterName: b", "clusterName: a+b")),
+    ];
+    let clusters = [
+        ("1a", "{}".to_owned()),
+        (
+            "c",
+            "{clusterName: a/b, image: '', linkListener: {port: 1883, advertisedAddress: 'mqtt://a'}}"
+                .to_owned(),
+        ),
+        (
+            "c",
+            "{listeners: [{name: link, protocol: MQTTS, port: 1}, {name: 1a, protocol: MQTT, port: 1}]}"
+                .to_owned(),
+        ),
+        ("c", listener("path: '/a b', allowedOrigins: [app.example], proxyProtocol: {trustedCidrs: [lb]}")),
+        ("c", listener("path: /a, allowedOrigins: []").replace("WS", "MQTT")),
+        ("c", secure("clientCaRef: {name: A}, usernameFrom: Dns")),
+        (
+            "c",
+            "{linkListener: {tls: {mode: Secret}}, allowedLinks: {namespaces: Selector}, storage: {}}"
+                .to_owned(),
+        ),
+        (
+            "c",
+            "{storage: {ephemeral: true, retention: Delete}, limits: {maxPacketBytes: 1k, maxKeepAlive: 0s}}"
+                .to_owned(),
+        ),
+        ("c", rule("filters: ['a/#/b', '${user}', '$share/g/a'], principals: {cidrs: ['10.0.0.1']}")),
+        ("c", "{podTemplate: {metadata: {labels: {a: -a}}, priorityClass: A}}".to_owned()),
+    ];
+    let links = links.map(|(name, spec)| manifest(Kind::ClusterLink, name, &spec)).to_vec();
+    let clusters = clusters.map(|(name, spec)| manifest(Kind::MqttCluster, name, &spec)).to_vec();
+    let said = |(kind, manifests): (Kind, Vec<Value>)| {
+        let complaints = manifests.into_iter().filter_map(move |it| real::complaints(kind, &it, None));
+        complaints.map(|complaints| sorted(&complaints.concat()))
+    };
+    let both = [(Kind::ClusterLink, links), (Kind::MqttCluster, clusters)];
+    let said: Vec<String> = both.into_iter().flat_map(said).collect();
+    if !said.is_empty() {
+        insta::assert_snapshot!(said.join("\n\n"));
+    }
+}
+
+/// One finding a line: the server tells them in any order.
+fn sorted(said: &str) -> String {
+    let (about, findings) = said.split_once(" is invalid: ").expect("it was refused for what it is");
+    let list = findings.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
+    let findings = list.unwrap_or(findings).replace(", spec.", "\nspec.");
+    let mut lines: Vec<&str> = findings.lines().collect();
+    lines.sort_unstable();
+    [&[about], &lines[..]].concat().join("\n")
 }

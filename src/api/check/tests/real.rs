@@ -29,5 +29,19 @@ pub(super) fn complaints(kind: Kind, manifest: &Value, old: Option<&Value>) -> O
         let name = old["metadata"]["name"].as_str().expect("it has a name");
         send(&client, "PUT", &format!("{url}/{name}?{DRY}"), &next).await
     });
-    Some(verdict.err().into_iter().collect())
+    Some(verdict.err().into_iter().map(words).collect())
+}
+
+/// An error as people see it: without the structure that repeats it.
+fn words(error: String) -> String {
+    let words = error.split(" (Status {").next().unwrap_or_default();
+    words.trim_start_matches("ApiError: ").trim_end_matches(": Invalid").to_owned()
+}
+
+/// Whether the server names a field; what is wrong between items of a list is said of the list.
+pub(super) fn names(said: &str, path: &str) -> bool {
+    let (map, key) = path.rsplit_once('.').unwrap_or_default();
+    let list = path.rsplit_once('[').map_or(path, |(list, _)| list);
+    let names = |name: &str| said.contains(name);
+    names(path) || names(&format!("{map}[{key}]")) || names(&format!("{list}: Invalid value: \"array\""))
 }
