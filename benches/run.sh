@@ -2,13 +2,14 @@
 # Measures mqlink beside Debian's mosquitto and its bridge, and rumqttd, in the same run, then against itself with more to do
 # (variants.sh), and writes docs/performance.md.
 # Brokers run on one core, the generator on another. Needs Linux, two cores, taskset; `tests/setup.sh broker`.
-# Options go to `mqlink bench`, for example: benches/run.sh --rounds 1 --seconds 1 --only link
+# Options go to `mqlink bench`, for the first table instead of `--rounds 3 --seconds 2`: benches/run.sh --rounds 5 --only link
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tests/setup.sh broker
 cargo build --release --locked
 mqlink=${CARGO_TARGET_DIR:-target}/release/mqlink
+counts=${CARGO_TARGET_DIR:-$PWD/target}/counts
 RUMQTTD=0.20.0
 root=${XDG_CACHE_HOME:-$HOME/.cache}/mqlink/tools
 if ! grep -q "^\"rumqttd $RUMQTTD " "$root/.crates.toml" 2>/dev/null; then
@@ -89,14 +90,14 @@ floor=$!
 started+=("$floor")
 wait_for 26883
 
-# `up` knows where its nodes are and which processes they are.
-options=$*
+# `up` knows where its nodes are and which processes they are. Who fails in a scenario has no figure there.
+options=${*:---rounds 3 --seconds 2}
 $BROKERS "$mqlink" up -f benches/clusters.yaml --wait 60s --run "$GENERATOR $mqlink bench \
     --json $work/main.json --markdown $work/table.md \
     --target mqlink=\$MQLINK_US_EAST_MQTT@\$MQLINK_US_EAST_PID,\$MQLINK_EU_WEST_MQTT@\$MQLINK_EU_WEST_PID \
     --target mosquitto=127.0.0.1:27983@$a,127.0.0.1:28983@$b \
     ${rumqttd[*]} \
-    --target floor=127.0.0.1:26883@$floor $options"
+    --target floor=127.0.0.1:26883@$floor $options" || [ -s "$work/table.md" ]
 
 others=$(/usr/sbin/mosquitto -h | head -n 1)
 [ ${#rumqttd[@]} = 0 ] || others+=", rumqttd $RUMQTTD"
@@ -117,7 +118,8 @@ model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
     echo
     echo 'No socket, no task, one thread; CPU time, both acknowledgements included:'
     echo
-    cargo bench --locked --quiet --bench core >"$work/core.txt"
+    CARGO_TARGET_DIR=$counts cargo build --release --locked --quiet --manifest-path benches/counts/Cargo.toml --bin core
+    $BROKERS "$counts/release/core" >"$work/core.txt"
     sed 's/^/    /' "$work/core.txt"
     echo
     echo '## Goals'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures mqlink against itself and the floor: with users, rules and storage; with two shards; over TLS; for subscribers that
+# Measures mqlink against itself and the floor: with users, rules and storage; over TLS; with two shards; for subscribers that
 # are away; with idle connections. Prints Markdown. The brokers run on one core, the generator on another.
 #   benches/variants.sh MQLINK FOLDER [OPTIONS OF mqlink bench]    leaves every run in the folder, as JSON
 set -euo pipefail
@@ -63,36 +63,51 @@ start() {
     settings "$1" "$2" "$3"
     $BROKERS "$mqlink" broker --node "$1" --config "$work/$1.json" "${@:4}" 2>"$work/$1.log" &
     started+=($!)
-    targets+=(--target "$1=127.0.0.1:$2@$!")
+    local scheme=
+    [ "$1" != tls ] || scheme=mqtts://
+    targets+=(--target "$1=${scheme}127.0.0.1:$2@$!")
     wait_for "$2"
 }
 
-# bench NAME OPTIONS: the table of costs of all targets that were started since the last time.
+# bench NAME OPTIONS: the tables of costs, speed and latency of all targets that were started since the last time.
 bench() {
-    MQLINK_PASSWORD=bench $GENERATOR "$mqlink" bench --user bench "${targets[@]}" --json "$runs/$1.json" \
-        --markdown "$work/table.md" "${@:2}"
-    awk 'NF == 0 { exit } 1' "$work/table.md"
-    echo
+    MQLINK_PASSWORD=bench $GENERATOR "$mqlink" bench --user bench --cafile "$work/ca.pem" "${targets[@]}" \
+        --json "$runs/$1.json" --markdown "$work/table.md" "${@:2}"
+    awk '/^. RSS/ { exit } 1' "$work/table.md"
     targets=()
 }
-one_to_one=(--scenario pairs=1,qos=0,window=1000 --scenario pairs=1,qos=1,window=1000)
-others=(--scenario pairs=50,qos=1,window=100 --scenario fan-in=50,qos=1,window=20 --scenario fan-out=100,qos=0,window=100)
 
-echo 'Users, ten rules and storage (`guarded`) beside neither (`plain`), and two shards on the same core:'
+# Client ids of which publisher and subscriber are at home on different ones of two shards (`Partition::of`, `Place::home`).
+across=$(
+    python3 - <<'PY'
+def home(text):
+    hash = 0xCBF29CE484222325
+    for byte in text.encode():
+        hash = (hash ^ byte) * 0x100000001B3 % 2**64
+    for bits in 32, 16, 8:
+        hash ^= hash >> bits
+    return hash % 256 // 128
+print(next(name for name in map("across{}".format, range(99)) if home(f"{name}-pub-0") != home(f"{name}-sub-0")))
+PY
+)
+
+echo 'On one core: with users, ten rules and storage (`guarded`), without (`plain`), over TLS 1.3 (`tls`), with two shards. In rows'
+echo "with \`clients=$across\` publisher and subscriber are on different shards, in the other 1:1 rows on the same."
 echo
 start guarded 26901 1 --data "$work/guarded"
 start plain 26902 1
+start tls 26905 1
 start two-shards 26903 2
 $BROKERS "$mqlink" bench --serve-floor 26904 &
 started+=($!)
 targets+=(--target "floor=127.0.0.1:26904@$!")
 wait_for 26904
-bench guarded "${one_to_one[@]}" "${others[@]}" "$@"
-
-echo 'Over TLS 1.3:'
-echo
-start tls 26905 1
-bench tls --cafile "$work/ca.pem" "${one_to_one[@]}" --scenario pairs=50,qos=1,window=100 "$@"
+scenarios=()
+for words in pairs=1,qos={0,1},window=1000{,",clients=$across"} pairs=50,qos=1,window=100 fan-in=50,qos=1,window=20 \
+    fan-out=100,qos=0,window=100 pairs=1,qos=1,rate=5000; do
+    scenarios+=(--scenario "$words")
+done
+bench guarded "${scenarios[@]}" "$@"
 
 echo 'A message for a session on disk whose client is away, 64 bytes, durability `Interval`:'
 echo

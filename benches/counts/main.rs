@@ -29,12 +29,12 @@ const SCENARIOS: &[Scenario] = &[
     ("append-frame", append),
     ("filter-matches", filter_matches),
     ("subscribe", subscribe_many),
-    ("match-among-20000", |n| message(QoS::AtMostOnce, 1, 20_000, true, n)),
-    ("message-1:1-qos0", |n| message(QoS::AtMostOnce, 1, 0, false, n)),
-    ("message-1:1-qos1", |n| message(QoS::AtLeastOnce, 1, 0, false, n)),
-    ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, false, n)),
-    ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, false, n)),
-    ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, false, n)),
+    ("match-among-20000", |n| message(QoS::AtMostOnce, 0, 20_000, n)),
+    ("message-1:1-qos0", |n| message(QoS::AtMostOnce, 1, 0, n)),
+    ("message-1:1-qos1", |n| message(QoS::AtLeastOnce, 1, 0, n)),
+    ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, n)),
+    ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, n)),
+    ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, n)),
     ("message-to-another-shard-qos0", |n| crossing(QoS::AtMostOnce, n)),
     ("message-to-another-shard-qos1", |n| crossing(QoS::AtLeastOnce, n)),
     ("connect", connect_many),
@@ -210,8 +210,17 @@ fn batch(qos: QoS, topics: &[String]) -> Vec<u8> {
     bytes
 }
 
-/// Messages, `count` hundred of them; with `fresh`, each to another topic than the one before.
-fn message(qos: QoS, subscribers: usize, others: usize, fresh: bool, count: usize) {
+/// A topic that the other filter of this number is the only one to match.
+fn met_topic(n: usize) -> String {
+    match n % 10 {
+        0 | 1 => format!("site/{}/room-{n}/value/{n}", n % 100),
+        2 => format!("site/{}/{n}/alarm", n % 100),
+        _ => other_filter(n),
+    }
+}
+
+/// Messages, `count` hundred of them; if there are others than subscribers, each to another of these than the one before.
+fn message(qos: QoS, subscribers: usize, others: usize, count: usize) {
     let mut world = World::new(1);
     let publisher = world.connect(0, "publisher");
     for chunk in (0..others).collect::<Vec<_>>().chunks(5_000) {
@@ -225,9 +234,9 @@ fn message(qos: QoS, subscribers: usize, others: usize, fresh: bool, count: usiz
         world.settle();
         world.subscribers.push((0, id));
     }
-    let topics: Vec<_> = match fresh {
-        true => (10..60).map(|n| format!("plant/7/line/3/sensor/{n}/temp")).collect(),
-        false => vec![TOPIC.to_owned()],
+    let topics: Vec<_> = match others {
+        0 => vec![TOPIC.to_owned()],
+        _ => (0..BATCH).map(|n| met_topic(n * (others / BATCH) + n)).collect(),
     };
     let bytes = batch(qos, &topics);
     for _ in 0..count {

@@ -21,6 +21,8 @@ use crate::mqtt::{
 
 /// What the generator takes in one read, and the most that a packet may hold: a payload of 1 MB and its topic.
 pub(super) const READ_BYTES: usize = 128 * 1024;
+/// No run lasts so long that a broker would miss a PINGREQ. Some refuse 0, which is no limit.
+const KEEP_ALIVE_S: u16 = 3_600;
 const LIMITS: Limits = Limits { packet_bytes_max: 2 * 1024 * 1024, dup_requests: false };
 
 /// What reads.
@@ -90,6 +92,7 @@ impl Client {
         }
         let mut client = Client { read, write, receive_max: u16::MAX, input: Vec::new() };
         let connect = Connect {
+            keep_alive_s: KEEP_ALIVE_S,
             properties: properties.as_properties(),
             username: login.name.as_deref(),
             password: login.password.as_ref().map(String::as_bytes),

@@ -1,14 +1,16 @@
 //! A broker that does as little as a broker can: the floor under every figure.
 //!
 //! It matches topics exactly (a filter `prefix/+` too, for the fan-in), keeps no state, acknowledges at once, copies
-//! frames as they came with the packet id patched, and writes once per connection and turn. It checks nothing and loses
-//! everything: what it costs is what the sockets cost. Only for scenarios within one broker.
+//! frames as they came with the packet id patched, and writes once per connection and turn: after all sockets that were
+//! ready have been read. It checks nothing and loses everything: what it costs is what the sockets cost. Only for scenarios
+//! within one broker.
 
 use std::cell::RefCell;
 use std::collections::HashMap as StdHashMap;
 use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::client::READ_BYTES;
 use super::frame::{append_puback, packet_at};
@@ -20,6 +22,7 @@ pub(super) async fn serve(port: u16) -> Result<(), BenchError> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await;
     let listener = listener.map_err(|source| BenchError::io("listen on", &port.to_string(), source))?;
     let floor = Rc::new(RefCell::new(Floor::default()));
+    tokio::task::spawn_local(write(Rc::clone(&floor)));
     loop {
         let (stream, _) = listener
             .accept()
@@ -34,16 +37,36 @@ type HashMap<K, V> = StdHashMap<K, V, foldhash::fast::RandomState>;
 
 #[derive(Default)]
 struct Floor {
-    outputs: HashMap<usize, Output>,
+    /// By connection; those that ended stay empty.
+    outputs: Vec<Option<Output>>,
     recipients: HashMap<Vec<u8>, Vec<usize>>,
+    /// Who has something to send.
     dirty: Vec<usize>,
-    connections: usize,
+    /// There is something to write.
+    ready: Rc<Notify>,
 }
 
 struct Output {
     stream: Rc<TcpStream>,
     bytes: Vec<u8>,
     packet_id: u16,
+}
+
+/// Writes what all have to send. The first of a turn to read something wakes it, so it comes behind all that were ready.
+async fn write(floor: Rc<RefCell<Floor>>) {
+    let ready = Rc::clone(&floor.borrow().ready);
+    loop {
+        ready.notified().await;
+        let full = floor.borrow_mut().flush();
+        for (id, stream) in full {
+            let floor = Rc::clone(&floor);
+            tokio::task::spawn_local(async move {
+                let _ = stream.writable().await;
+                floor.borrow_mut().dirty.push(id);
+                floor.borrow().ready.notify_one();
+            });
+        }
+    }
 }
 
 async fn connection(floor: Rc<RefCell<Floor>>, stream: Rc<TcpStream>) {
@@ -58,7 +81,6 @@ async fn connection(floor: Rc<RefCell<Floor>>, stream: Rc<TcpStream>) {
                 let used = floor.borrow_mut().handle(id, &input[..end]);
                 input.copy_within(used..end, 0);
                 end -= used;
-                floor.borrow_mut().flush();
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => break,
@@ -69,14 +91,12 @@ async fn connection(floor: Rc<RefCell<Floor>>, stream: Rc<TcpStream>) {
 
 impl Floor {
     fn open(&mut self, stream: &Rc<TcpStream>) -> usize {
-        self.connections += 1;
-        let output = Output { stream: Rc::clone(stream), bytes: Vec::new(), packet_id: 0 };
-        self.outputs.insert(self.connections, output);
-        self.connections
+        self.outputs.push(Some(Output { stream: Rc::clone(stream), bytes: Vec::new(), packet_id: 0 }));
+        self.outputs.len() - 1
     }
 
     fn close(&mut self, id: usize) {
-        self.outputs.remove(&id);
+        self.outputs[id] = None;
         self.recipients.values_mut().for_each(|recipients| recipients.retain(|recipient| *recipient != id));
         self.recipients.retain(|_, recipients| !recipients.is_empty());
     }
@@ -93,36 +113,39 @@ impl Floor {
             }
             used += total;
         }
+        if !self.dirty.is_empty() {
+            self.ready.notify_one();
+        }
         used
     }
 
     fn publish(&mut self, from: usize, packet: &[u8], body_at: usize) {
         let topic_bytes = usize::from(u16::from_be_bytes([packet[body_at], packet[body_at + 1]]));
         let topic = &packet[body_at + 2..][..topic_bytes];
-        let acknowledged = packet[0] & 0b110 != 0;
-        let packet_id_at = body_at + 2 + topic_bytes;
-        if acknowledged {
-            let packet_id = u16::from_be_bytes([packet[packet_id_at], packet[packet_id_at + 1]]);
-            append_puback(output(&mut self.outputs, &mut self.dirty, from), packet_id);
+        let packet_id_at = (packet[0] & 0b110 != 0).then_some(body_at + 2 + topic_bytes);
+        if let Some(at) = packet_id_at
+            && let Some(output) = output(&mut self.outputs, &mut self.dirty, from)
+        {
+            append_puback(&mut output.bytes, u16::from_be_bytes([packet[at], packet[at + 1]]));
         }
-        let parent = topic.iter().rposition(|byte| *byte == b'/').map_or(topic, |at| &topic[..at]);
-        for recipients in [self.recipients.get(topic), self.recipients.get(parent)].into_iter().flatten() {
-            for to in recipients {
-                let out = output(&mut self.outputs, &mut self.dirty, *to);
-                let at = out.len();
-                out.extend_from_slice(packet);
-                if acknowledged {
-                    let output = self.outputs.get_mut(to).expect("a recipient is open");
-                    output.packet_id = output.packet_id % u16::MAX + 1;
-                    output.bytes[at + packet_id_at..][..2].copy_from_slice(&output.packet_id.to_be_bytes());
-                }
+        let parent = || &topic[..topic.iter().rposition(|byte| *byte == b'/').unwrap_or(topic.len())];
+        let recipients = self.recipients.get(topic).or_else(|| self.recipients.get(parent()));
+        for to in recipients.into_iter().flatten() {
+            let Some(output) = output(&mut self.outputs, &mut self.dirty, *to) else { continue };
+            let start = output.bytes.len();
+            output.bytes.extend_from_slice(packet);
+            if let Some(at) = packet_id_at {
+                output.packet_id = output.packet_id % u16::MAX + 1;
+                output.bytes[start + at..][..2].copy_from_slice(&output.packet_id.to_be_bytes());
             }
         }
     }
 
     /// CONNECT and SUBSCRIBE; everything else goes unanswered.
     fn control(&mut self, from: usize, packet: &[u8]) {
-        let out = output(&mut self.outputs, &mut self.dirty, from);
+        let Some(Output { bytes: out, .. }) = output(&mut self.outputs, &mut self.dirty, from) else {
+            return;
+        };
         match mqtt::decode(packet, Version::V5, &mqtt::Limits::default()) {
             Ok(Some((Packet::Connect(_), _))) => {
                 let ack = ConnAck {
@@ -146,24 +169,34 @@ impl Floor {
         }
     }
 
-    fn flush(&mut self) {
-        let mut late = Vec::new();
+    /// Returns whose sockets took less than there was.
+    fn flush(&mut self) -> Vec<(usize, Rc<TcpStream>)> {
+        let mut full = Vec::new();
         for id in self.dirty.drain(..) {
-            let Some(output) = self.outputs.get_mut(&id) else { continue };
-            if let Ok(count) = output.stream.try_write(&output.bytes) {
-                output.bytes.drain(..count);
+            let Some(output) = &mut self.outputs[id] else { continue };
+            match output.stream.try_write(&output.bytes) {
+                Ok(count) if count == output.bytes.len() => output.bytes.clear(),
+                Ok(count) => drop(output.bytes.drain(..count)),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => output.bytes.clear(), // its reader ends it
             }
-            late.extend((!output.bytes.is_empty()).then_some(id));
+            if !output.bytes.is_empty() {
+                full.push((id, Rc::clone(&output.stream)));
+            }
         }
-        self.dirty = late;
+        full
     }
 }
 
-/// The bytes that wait for a connection, which is marked as having some.
-fn output<'a>(outputs: &'a mut HashMap<usize, Output>, dirty: &mut Vec<usize>, id: usize) -> &'a mut Vec<u8> {
-    let output = outputs.get_mut(&id).expect("it is open");
+/// A connection that is there and is about to get something to send.
+fn output<'a>(
+    outputs: &'a mut [Option<Output>],
+    dirty: &mut Vec<usize>,
+    id: usize,
+) -> Option<&'a mut Output> {
+    let output = outputs[id].as_mut()?;
     if output.bytes.is_empty() {
         dirty.push(id);
     }
-    &mut output.bytes
+    Some(output)
 }

@@ -1,7 +1,8 @@
 //! The steady state: publishers that keep a window of messages under way, subscribers that count what arrives.
 //!
 //! A *flow* is one publisher's account. It lets the publisher go on when messages are confirmed: delivered to every
-//! subscriber they should reach and, above QoS 0, acknowledged. Everything runs on one thread.
+//! subscriber they should reach and, above QoS 0, acknowledged. What moves nothing for long is given up, so that the load goes on;
+//! it counts as lost only if it never comes. Everything runs on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -30,7 +31,12 @@ pub(super) struct Flow {
     pub(super) sent: Cell<u64>,
     pub(super) acked: Cell<u64>,
     delivered: Cell<u64>,
-    lost: Cell<u64>,
+    /// Deliveries that nobody waits for any more, and when the last of them were given up. Those that come nevertheless are
+    /// not among them.
+    given_up: Cell<u64>,
+    given_up_ns: Cell<u64>,
+    /// Likewise acknowledgements, which come in order.
+    given_up_acks: Cell<u64>,
     wake: Notify,
 }
 
@@ -51,31 +57,59 @@ impl Flow {
             sent: zero(),
             acked: zero(),
             delivered: zero(),
-            lost: zero(),
+            given_up: zero(),
+            given_up_ns: zero(),
+            given_up_acks: zero(),
             wake: Notify::new(),
         }
     }
 
     pub(super) fn confirmed(&self) -> u64 {
         // Of subscribers that are away only acknowledgements tell.
+        let acked = self.acked.get() + self.given_up_acks.get();
         if self.deliveries == 0 {
-            return self.acked.get();
+            return acked;
         }
-        let delivered = self.delivered.get() * self.messages / self.deliveries + self.lost.get();
-        if self.acknowledged { delivered.min(self.acked.get()) } else { delivered }
+        let settled = (self.delivered.get() + self.given_up.get()) * self.messages / self.deliveries;
+        if self.acknowledged { settled.min(acked) } else { settled }
+    }
+
+    /// How many messages did not come to all that they are for, or, where these are away, were not acknowledged.
+    pub(super) fn missing(&self) -> u64 {
+        match self.deliveries {
+            0 => self.sent.get().saturating_sub(self.acked.get()),
+            _ => (self.undelivered() * self.messages).div_ceil(self.deliveries),
+        }
+    }
+
+    fn undelivered(&self) -> u64 {
+        (self.sent.get() * self.deliveries / self.messages).saturating_sub(self.delivered.get())
     }
 
     fn room(&self) -> u64 {
         self.window.saturating_sub(self.sent.get().saturating_sub(self.confirmed()))
     }
 
-    /// Gives up what is under way: the broker dropped it. Returns how many messages that were.
-    pub(super) fn forgive(&self) -> u64 {
-        let missing = self.sent.get().saturating_sub(self.confirmed());
-        self.lost.set(self.lost.get() + missing);
-        self.acked.set(self.sent.get());
+    /// Takes a delivery of what was sent at a time.
+    fn deliver(&self, sent_ns: u64) {
+        self.delivered.set(self.delivered.get() + 1);
+        if sent_ns < self.given_up_ns.get() {
+            self.given_up.set(self.given_up.get().saturating_sub(1));
+        }
+    }
+
+    /// Takes so many acknowledgements.
+    fn acknowledge(&self, count: u64) {
+        self.acked.set(self.acked.get() + count);
+        self.given_up_acks.set(self.given_up_acks.get().saturating_sub(count));
+    }
+
+    /// Waits no longer for what is under way: the broker stalls, or dropped it.
+    pub(super) fn give_up(&self, now_ns: u64) {
+        self.given_up.set(self.undelivered());
+        self.given_up_ns.set(now_ns);
+        self.given_up_acks.set(self.sent.get() - self.acked.get());
         self.wake.notify_one();
-        missing
     }
 }
 
@@ -106,7 +140,7 @@ pub(super) struct Shared {
     pub(super) flows: Vec<Flow>,
     pub(super) recorder: RefCell<Recorder>,
     pub(super) payload_bytes: usize,
-    /// Publishers at a rate send nothing more.
+    /// Publishers send nothing more.
     pub(super) is_over: Cell<bool>,
 }
 
@@ -129,7 +163,7 @@ pub(super) async fn publish(
     let (mut packet_id, mut turn) = (0_u16, 0);
     loop {
         let room = flow.room();
-        if room < batch_min {
+        if room < batch_min || shared.is_over.get() {
             flow.wake.notified().await;
             continue;
         }
@@ -158,7 +192,7 @@ pub(super) async fn hear_acks(mut read: ReadHalf, shared: Rc<Shared>, flow: usiz
                 other => return Err(BenchError::Peer(format!("sent a publisher {other:?}"))),
             }
         }
-        flow.acked.set(flow.acked.get() + acks);
+        flow.acknowledge(acks);
         flow.wake.notify_one();
     }
 }
@@ -196,7 +230,7 @@ fn hear(input: &mut Input, shared: &Shared, index: usize, acks: &mut Vec<u8>) ->
             recorder.primed[index] = true;
             continue;
         };
-        flow.delivered.set(flow.delivered.get() + 1);
+        flow.deliver(stamp.sent_ns);
         recorder.take(stamp, now_ns);
         if let Some(before) = touched.replace(flow).filter(|before| !std::ptr::eq(*before, flow)) {
             before.wake.notify_one();
@@ -263,12 +297,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_counted_and_opens_the_window() {
+    fn what_is_given_up_opens_the_window_and_is_lost_only_if_it_never_comes() {
         let flow = Flow::new(0, (1, 1), 10, true);
         flow.sent.set(10);
-        flow.delivered.set(4);
-        flow.acked.set(10);
-        assert_eq!(flow.forgive(), 6);
-        assert_eq!(flow.room(), 10);
+        (0..4).for_each(|_| flow.deliver(1));
+        flow.acknowledge(7);
+        flow.give_up(5);
+        assert_eq!((flow.room(), flow.missing()), (10, 6));
+        flow.sent.set(20);
+        assert_eq!((flow.room(), flow.missing()), (0, 16));
+        (0..5).for_each(|_| flow.deliver(1)); // late, and no reason for more
+        flow.acknowledge(3);
+        assert_eq!((flow.room(), flow.missing()), (0, 11));
+        (0..10).for_each(|_| flow.deliver(6));
+        flow.acknowledge(10);
+        assert_eq!((flow.room(), flow.missing()), (10, 1));
+    }
+
+    #[test]
+    fn of_a_fan_out_each_message_counts_once_however_many_miss_it() {
+        let flow = Flow::new(0, (100, 1), 10, false);
+        flow.sent.set(10);
+        (0..950).for_each(|_| flow.deliver(1));
+        assert_eq!(flow.missing(), 1);
     }
 }

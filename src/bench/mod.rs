@@ -39,7 +39,7 @@ pub use target::{Endpoint, Target};
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// A broker as NAME=HOST:PORT@PID, or two linked ones as NAME=HOST:PORT@PID,HOST:PORT@PID; may be repeated. Without @PID
-    /// its CPU time and memory are not measured
+    /// its CPU time and memory are not measured; one that speaks TLS is mqtts://HOST:PORT
     #[arg(
         long = "target",
         required_unless_present_any = ["serve_floor", "soak", "soak_part"],
@@ -51,7 +51,7 @@ pub struct Options {
     pub serve_floor: Option<u16>,
     /// A load instead of the built-in ones, as pairs=50,qos=1,window=100 (closed loop: so many messages of a publisher under
     /// way) or fan-out=100,rate=5000 (open loop: so many messages a second, latency from when each was due); also fan-in=N,
-    /// offline=N (subscribers that are away) and link; may be repeated
+    /// offline=N (subscribers that are away), clients=NAME (how client ids begin) and link; may be repeated
     #[arg(long = "scenario", value_name = "WORDS")]
     pub scenarios: Vec<Scenario>,
     /// The user name to connect with
@@ -60,7 +60,7 @@ pub struct Options {
     /// The password to connect with; else the variable MQLINK_PASSWORD
     #[arg(long, value_name = "PASSWORD", requires = "user")]
     pub password: Option<String>,
-    /// Connect over TLS, and trust the certificates in this PEM file
+    /// Trust the certificates in this PEM file: for brokers that speak TLS
     #[arg(long, value_name = "FILE")]
     pub cafile: Option<PathBuf>,
     /// Set hostile crowds on a broker of yours that takes anonymous clients, and show what a bystander feels; may be repeated:
@@ -107,11 +107,17 @@ impl Options {
         all.iter().filter(|scenario| scenario.name.contains(&self.only)).cloned().collect()
     }
 
-    fn login(&self) -> Result<Login, BenchError> {
+    /// How to connect to brokers of a target.
+    fn login(&self, target: &Target) -> Result<Login, BenchError> {
         let name = self.user.clone();
         let password = || self.password.clone().or_else(|| std::env::var("MQLINK_PASSWORD").ok());
         let password = name.as_ref().and_then(|_| password());
-        let tls = self.cafile.as_deref().map(client::tls_trusting).transpose()?;
+        let is_secure = target.broker.tls || target.peer.as_ref().is_some_and(|peer| peer.tls);
+        let cafile = match (&self.cafile, is_secure) {
+            (None, true) => return Err(BenchError::Untrusted(target.name.clone())),
+            (cafile, is_secure) => cafile.as_deref().filter(|_| is_secure),
+        };
+        let tls = cafile.map(client::tls_trusting).transpose()?;
         Ok(Login { name, password, tls })
     }
 
@@ -123,7 +129,7 @@ impl Options {
 /// Measures what `options` ask for and prints or writes the report.
 ///
 /// # Errors
-/// When a target cannot be reached, refuses a connection, or a file cannot be written.
+/// When a file cannot be written, or, after the report, when a target could not be reached or failed otherwise.
 pub fn run(options: &Options) -> Result<(), BenchError> {
     if let Some(part) = &options.soak_part {
         return soak::be(options, part);
@@ -139,6 +145,7 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     if let Some(port) = options.serve_floor {
         return runtime.block_on(local.run_until(floor::serve(port)));
     }
-    let runs = runtime.block_on(local.run_until(run::all(options)))?;
-    report::write(options, &runs)
+    let (runs, failures) = runtime.block_on(local.run_until(run::all(options)));
+    report::write(options, &runs)?;
+    if failures.is_empty() { Ok(()) } else { Err(BenchError::Some(failures)) }
 }

@@ -36,7 +36,7 @@ pub(super) async fn first_delivery(
         latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
     let (units, took) = (times as u64, began.elapsed());
-    Ok(Measured { units, took, cpu: None, generator_cpu: None, rss_kib: None, latency, lost: 0 })
+    Ok(Measured { units, took, cpu: None, generator_cpu: None, rss_kib: None, latency, stalls: 0, lost: 0 })
 }
 
 async fn until_delivered(

@@ -124,7 +124,7 @@ fn cpu(runs: &[&Run]) -> Option<f64> {
     median(runs.iter().filter_map(|run| run.cpu_us_per_unit).collect())
 }
 
-/// Throughput (of a load), latency, and what was lost if anything was.
+/// Throughput (of a load), latency, and what stalled or was lost, if anything did.
 fn speed(runs: &[&Run]) -> String {
     let of = |figure: fn(&Run) -> f64| median(runs.iter().map(|run| figure(run)).collect());
     let Some(rate) = of(|run| run.units_per_second) else { return NONE.to_owned() };
@@ -132,8 +132,9 @@ fn speed(runs: &[&Run]) -> String {
     let quantiles =
         [of(|run| run.latency_p50_us), of(|run| run.latency_p99_us), of(|run| run.latency_p999_us)];
     let latency = quantiles.map(ms).join(" / ");
-    let lost: u64 = runs.iter().map(|run| run.lost).sum();
-    let lost = if lost > 0 { format!(" ({lost} lost)") } else { String::new() };
+    let of = |what: fn(&&Run) -> u64| runs.iter().map(|run| what(&run)).sum::<u64>();
+    let told = |count, what| if count > 0 { format!(" ({count} {what})") } else { String::new() };
+    let lost = told(of(|run| run.stalls), "stalls") + &told(of(|run| run.lost), "lost");
     let is_load = runs.iter().any(|run| run.generator_cpu_us_per_unit.is_some());
     if is_load { format!("{rate:.0}; {latency}{lost}") } else { format!("{latency}{lost}") }
 }
@@ -169,6 +170,7 @@ mod tests {
             latency_p999_us: 3500.0,
             latency_max_us: 4500.0,
             rss_kib: Some(2048),
+            stalls: 0,
             lost: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! Rounds of scenarios against targets: wiring, priming, warming up, measuring.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,10 @@ use crate::mqtt::QoS;
 
 /// How long a subscription may take to be in force at the publisher's broker.
 const PRIMING_MAX: Duration = Duration::from_secs(30);
-/// A load that moves nothing for so long has lost what was under way.
+/// A load that moves nothing for so long stalls.
 const STALL: Duration = Duration::from_millis(500);
+/// What has not come when nothing came for so long after the last message was sent is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long sessions are kept whose subscriber is away: until the next run begins them anew.
 const AWAY_S: u32 = 3_600;
@@ -39,9 +42,15 @@ pub enum BenchError {
     /// A broker did what it should not.
     #[error("the broker {0}")]
     Peer(String),
+    /// Nobody said whom to trust.
+    #[error("{0} speaks TLS: name the certificates to trust with --cafile")]
+    Untrusted(String),
     /// Nothing arrived while a run was being set up.
     #[error("nothing was delivered within {0:?}")]
     NotDelivered(Duration),
+    /// Some runs failed; there is a report of the others.
+    #[error("{}", .0.iter().map(|error| error.to_string()).collect::<Vec<_>>().join("; "))]
+    Some(Vec<BenchError>),
     /// In which run it happened.
     #[error("{scenario}, {target}: {error}")]
     In {
@@ -83,22 +92,33 @@ pub(super) struct Run {
     pub(super) latency_max_us: f64,
     /// Memory of the target's processes that is resident at the end.
     pub(super) rss_kib: Option<u64>,
+    /// How many times nothing moved for half a second.
+    pub(super) stalls: u64,
+    /// Messages that never came.
     pub(super) lost: u64,
 }
 
-/// Everything that `options` ask for, round by round.
-pub(super) async fn all(options: &Options) -> Result<Vec<Run>, BenchError> {
-    let mut runs = Vec::new();
+/// Everything that `options` ask for, round by round. Who fails in a scenario is left out of its other rounds.
+pub(super) async fn all(options: &Options) -> (Vec<Run>, Vec<BenchError>) {
+    let (mut runs, mut failures) = (Vec::new(), Vec::new());
+    let mut failed = HashSet::new();
     for round in 0..options.rounds {
         for scenario in &options.scenarios() {
             for target in options.targets.iter().filter(|target| target.peer.is_some() || !scenario.linked) {
-                let within = |error| BenchError::In {
-                    scenario: scenario.name.to_string(),
-                    target: target.name.clone(),
-                    error: Box::new(error),
-                };
+                let name = (scenario.name.to_string(), target.name.clone());
+                if failed.contains(&name) {
+                    continue;
+                }
                 let label = format!("{}/{}", std::process::id(), runs.len());
-                let run = one(options, scenario, target, round, &label).await.map_err(within)?;
+                let run = match one(options, scenario, target, round, &label).await {
+                    Ok(run) => run,
+                    Err(error) => {
+                        let (scenario, target) = name.clone();
+                        failed.insert(name);
+                        failures.push(BenchError::In { scenario, target, error: Box::new(error) });
+                        continue;
+                    }
+                };
                 eprintln!(
                     "{round} {:<38} {:<10} {:>8.3} µs CPU {:>10.0}/s p50 {:>8.0} µs p99 {:>8.0} µs p99.9 {:>8.0} µs lost {}",
                     run.scenario,
@@ -114,7 +134,7 @@ pub(super) async fn all(options: &Options) -> Result<Vec<Run>, BenchError> {
             }
         }
     }
-    Ok(runs)
+    (runs, failures)
 }
 
 async fn one(
@@ -127,7 +147,7 @@ async fn one(
     let measured = match scenario.kind {
         Kind::Load(load) => steady(options, scenario, load, target, label).await?,
         Kind::FirstDelivery { times } => {
-            probe::first_delivery(target, label, times, &options.login()?).await?
+            probe::first_delivery(target, label, times, &options.login(target)?).await?
         }
     };
     let per_unit = |cpu: Duration| cpu.as_secs_f64() * 1e6 / measured.units.max(1) as f64;
@@ -150,6 +170,7 @@ async fn one(
         latency_p999_us: us(0.999),
         latency_max_us: measured.latency.max() as f64 / 1e3,
         rss_kib: measured.rss_kib,
+        stalls: measured.stalls,
         lost: measured.lost,
     })
 }
@@ -162,6 +183,7 @@ pub(super) struct Measured {
     pub(super) generator_cpu: Option<Duration>,
     pub(super) rss_kib: Option<u64>,
     pub(super) latency: Histogram<u64>,
+    pub(super) stalls: u64,
     pub(super) lost: u64,
 }
 
@@ -213,7 +235,7 @@ async fn steady(
 ) -> Result<Measured, BenchError> {
     let prefix = format!("{}/{label}", if scenario.linked { "link" } else { "bench" });
     let wires = Wires::new(load.wiring, &prefix);
-    let login = options.login()?;
+    let login = options.login(target)?;
     let (publishers, subscribers) = connect(scenario, load, target, &wires, &login).await?;
     let receive_max = publishers.iter().map(|client| u32::from(client.receive_max)).min().unwrap_or(1);
     let wanted = match load.pace {
@@ -265,9 +287,10 @@ async fn connect(
     login: &Login,
 ) -> Result<(Vec<Client>, Vec<Client>), BenchError> {
     let there = if scenario.linked { target.peer.as_ref().unwrap_or(&target.broker) } else { &target.broker };
+    let clients = &scenario.clients;
     let mut subscribers = Vec::new();
     for (index, filters) in wires.filters.iter().enumerate() {
-        let (name, is_away) = (format!("bench-sub-{index}"), matches!(load.wiring, Wiring::Offline(_)));
+        let (name, is_away) = (format!("{clients}-sub-{index}"), matches!(load.wiring, Wiring::Offline(_)));
         let expiry_s = if is_away { AWAY_S } else { 0 };
         let mut client = Client::connect_lasting(&there.address, &name, login, expiry_s).await?;
         for filter in filters {
@@ -279,7 +302,7 @@ async fn connect(
     }
     let mut publishers = Vec::new();
     for index in 0..wires.topics.len() {
-        let name = format!("bench-pub-{index}");
+        let name = format!("{clients}-pub-{index}");
         publishers.push(Client::connect(&target.broker.address, &name, login).await?);
     }
     Ok((publishers, subscribers))
@@ -338,7 +361,7 @@ async fn measure(
     let own = [std::process::id()];
     let (began, cpu, generator_cpu, units_before): (_, _, _, u64) =
         (Instant::now(), pids.map(used).transpose()?, used(&own)?, units());
-    let lost = steady_for(options.measured(), load.pace, shared, tasks).await?;
+    let stalls = steady_for(options.measured(), load.pace, shared, tasks).await?;
     let measured = Measured {
         units: units() - units_before,
         took: began.elapsed(),
@@ -349,31 +372,30 @@ async fn measure(
             .transpose()
             .map_err(|source| BenchError::io("read the memory of", "processes", source))?,
         latency: histogram(),
-        lost,
+        stalls,
+        lost: 0,
     };
-    let lost = measured.lost + missing(load.pace, shared, tasks).await?;
+    let lost = missing(shared, tasks).await?;
     // What came late counts as well: leaving it out would make a broker that stalls look fast.
     let latency = shared.recorder.borrow().latency.clone();
     Ok(Measured { latency, lost, ..measured })
 }
 
-/// How many messages of an open loop never arrived; what is under way has some time yet.
-async fn missing(pace: Pace, shared: &Shared, tasks: &mut Tasks) -> Result<u64, BenchError> {
-    if matches!(pace, Pace::Window(_)) {
-        return Ok(0);
-    }
+/// How many messages never came; what is under way has some time yet.
+async fn missing(shared: &Shared, tasks: &mut Tasks) -> Result<u64, BenchError> {
     shared.is_over.set(true);
-    let left = |flow: &Flow| flow.sent.get().saturating_sub(flow.confirmed());
-    let missing = || shared.flows.iter().map(left).sum::<u64>();
-    let mut before = u64::MAX;
-    while missing() > 0 && missing() < before {
-        before = missing();
-        pass(tasks, tokio::time::sleep(STALL)).await?;
+    let missing = || shared.flows.iter().map(Flow::missing).sum::<u64>();
+    let (mut before, mut moved) = (u64::MAX, Instant::now());
+    while missing() > 0 && moved.elapsed() < PATIENCE {
+        if missing() < before {
+            (before, moved) = (missing(), Instant::now());
+        }
+        pass(tasks, tokio::time::sleep(Duration::from_millis(10))).await?;
     }
     Ok(missing())
 }
 
-/// Lets the load run; returns how many messages were given up because nothing moved any more.
+/// Lets the load run; returns how many times nothing moved for [`STALL`].
 async fn steady_for(
     time: Duration,
     pace: Pace,
@@ -381,19 +403,21 @@ async fn steady_for(
     tasks: &mut Tasks,
 ) -> Result<u64, BenchError> {
     let deadline = Instant::now() + time;
-    let mut lost = 0;
+    let mut stalls = 0;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(lost);
+            return Ok(stalls);
         }
         let moved = || shared.flows.iter().map(Flow::confirmed).sum::<u64>();
         let before = moved();
         pass(tasks, tokio::time::sleep(left.min(STALL))).await?;
-        // An open loop goes on by itself.
-        let can_stall = matches!(pace, Pace::Window(_));
-        if can_stall && left >= STALL && moved() == before {
-            lost += shared.flows.iter().map(Flow::forgive).sum::<u64>();
+        if left >= STALL && moved() == before {
+            stalls += 1;
+            // An open loop goes on by itself.
+            if matches!(pace, Pace::Window(_)) {
+                shared.flows.iter().for_each(|flow| flow.give_up(shared.now_ns()));
+            }
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Scenario {
     pub(super) kind: Kind,
     /// Whether subscribers sit at the peer.
     pub(super) linked: bool,
+    /// How client ids begin: brokers that share clients among threads do so by their ids.
+    pub(super) clients: Cow<'static, str>,
 }
 
 /// What a scenario measures.
@@ -67,8 +69,10 @@ const fn paced(qos: QoS, wiring: Wiring, rate: u32) -> Kind {
 }
 
 const fn scenario(name: &'static str, unit: &'static str, linked: bool, kind: Kind) -> Scenario {
-    Scenario { name: Cow::Borrowed(name), unit, kind, linked }
+    Scenario { name: Cow::Borrowed(name), unit, kind, linked, clients: CLIENTS }
 }
+
+const CLIENTS: Cow<'static, str> = Cow::Borrowed("bench");
 
 /// All of them, in the order of the report.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -98,6 +102,7 @@ impl FromStr for Scenario {
     /// Words with commas between them, as `pairs=50,qos=1,rate=5000`.
     fn from_str(text: &str) -> Result<Scenario, String> {
         let (mut wiring, mut qos, mut pace, mut linked) = (None, QoS::AtMostOnce, None, false);
+        let mut clients = CLIENTS;
         for word in text.split(',') {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let number = |max: u32| match value.parse::<u32>() {
@@ -112,6 +117,7 @@ impl FromStr for Scenario {
                 "window" => put(&mut pace, word, Pace::Window(number(65_535)?))?,
                 "rate" => put(&mut pace, word, Pace::Rate(number(100_000_000)?))?,
                 "link" if value.is_empty() => linked = true,
+                "clients" if !value.is_empty() => clients = Cow::Owned(value.to_owned()),
                 "qos" => {
                     qos = match value {
                         "0" => QoS::AtMostOnce,
@@ -129,13 +135,13 @@ impl FromStr for Scenario {
         }
         let unit = if matches!(wiring, Wiring::FanOut(_)) { "delivery" } else { "message" };
         let kind = Kind::Load(Load { qos, wiring, pace: pace.unwrap_or(Pace::Window(100)) });
-        Ok(Scenario { name: Cow::Owned(text.to_owned()), unit, kind, linked })
+        Ok(Scenario { name: Cow::Owned(text.to_owned()), unit, kind, linked, clients })
     }
 }
 
 /// The most publishers or subscribers of one scenario.
 const CLIENTS_MAX: u32 = 10_000;
-const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, offline=N, qos=0|1, window=N (closed loop), rate=N (open loop) and link";
+const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, offline=N, qos=0|1, window=N (closed loop), rate=N (open loop), clients=NAME and link";
 
 fn put<T>(place: &mut Option<T>, word: &str, value: T) -> Result<(), String> {
     match place.replace(value) {
@@ -150,13 +156,13 @@ mod tests {
 
     #[test]
     fn a_scenario_is_a_few_words() {
-        let scenario: Scenario = "pairs=50,qos=1,rate=5000,link".parse().expect("it is one");
+        let scenario: Scenario = "pairs=50,qos=1,rate=5000,link,clients=x".parse().expect("it is one");
         let Kind::Load(load) = scenario.kind else { panic!("a load") };
         assert_eq!(
             (load.wiring, load.qos, load.pace),
             (Wiring::Pairs(50), QoS::AtLeastOnce, Pace::Rate(5_000))
         );
-        assert!(scenario.linked);
+        assert!(scenario.linked && scenario.clients == "x");
         for (text, why) in [
             ("qos=1", "nobody publishes"),
             ("pairs=1,fan-in=2", "says again"),

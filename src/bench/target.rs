@@ -7,6 +7,8 @@ use std::str::FromStr;
 pub struct Endpoint {
     /// `host:port`.
     pub address: String,
+    /// It speaks TLS.
+    pub tls: bool,
     /// Its process; none: only rate and latency are measured.
     pub pid: Option<u32>,
 }
@@ -35,7 +37,7 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, String> {
         let (name, endpoints) =
-            text.split_once('=').ok_or("expected NAME=HOST:PORT or NAME=HOST:PORT@PID")?;
+            text.split_once('=').ok_or("expected NAME=HOST:PORT or NAME=mqtts://HOST:PORT@PID")?;
         let mut endpoints = endpoints.split(',').map(parse_endpoint);
         let broker = endpoints.next().ok_or("expected HOST:PORT")??;
         let peer = endpoints.next().transpose()?;
@@ -53,10 +55,14 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
             (address, Some(pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?))
         }
     };
+    let (address, tls) = match address.strip_prefix("mqtts://") {
+        None => (address, false),
+        Some(address) => (address, true),
+    };
     if !address.contains(':') {
         return Err(format!("`{address}` has no port; expected HOST:PORT"));
     }
-    Ok(Endpoint { address: address.to_owned(), pid })
+    Ok(Endpoint { address: address.to_owned(), tls, pid })
 }
 
 #[cfg(test)]
@@ -66,7 +72,10 @@ mod tests {
     #[test]
     fn a_target_is_one_broker_or_two() {
         let one: Target = "a=127.0.0.1:1883@7".parse().expect("well formed");
-        assert_eq!(one.broker, Endpoint { address: "127.0.0.1:1883".to_owned(), pid: Some(7) });
+        let broker = Endpoint { address: "127.0.0.1:1883".to_owned(), tls: false, pid: Some(7) };
+        assert_eq!(one.broker, broker);
+        let safe: Target = "a=mqtts://127.0.0.1:1883@7".parse().expect("well formed");
+        assert_eq!(safe.broker, Endpoint { tls: true, ..broker });
         assert_eq!(one.peer, None);
         let two: Target = "a=h:1@7,h:2@8".parse().expect("well formed");
         assert_eq!(two.peer.and_then(|peer| peer.pid), Some(8));

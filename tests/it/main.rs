@@ -9,6 +9,9 @@ mod harness;
 #[path = "../../src/testing/server.rs"]
 #[expect(dead_code, reason = "the library's tests need more of it")]
 mod server;
+// And the same network.
+#[path = "../../src/testing/relay.rs"]
+mod relay;
 
 use mqlink::api;
 
@@ -29,5 +32,6 @@ mod cli;
 mod admin;
 mod leaving;
 mod crowds;
+mod bench;
 mod image;
 mod operator;

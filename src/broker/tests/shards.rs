@@ -19,6 +19,15 @@ fn name_on(shard: u8, shards: usize) -> String {
 }
 
 #[test]
+fn there_is_one_for_each_core_unless_the_settings_say_otherwise() {
+    run(|| async {
+        let broker = Broker::start(&Settings { shards: None, ..plain_settings() });
+        let cores = std::thread::available_parallelism().expect("Linux tells").get();
+        assert_eq!(broker.shards(), cores);
+    });
+}
+
+#[test]
 fn messages_cross_from_every_shard_to_every_shard() {
     run(|| async {
         let broker = Broker::start(&settings(3));
