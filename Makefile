@@ -57,7 +57,7 @@ crds: ## writes crds/ from the Rust types
 	UPDATE_CRDS=1 $(CARGO) test --locked --quiet --lib api::crd
 
 .PHONY: bench
-bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 10 minutes)
+bench: ## measures mqlink beside mosquitto and writes docs/performance.md (about 13 minutes)
 	@benches/run.sh
 
 # Not part of `make test`: it installs from five registries, with Node, Go and Java. For a person, after changes of what clients see.
