@@ -9,7 +9,7 @@ use crate::api::MqttCluster;
 use crate::api::cluster::LinkNamespaces;
 
 /// The label that Kubernetes gives every namespace.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub(super) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Whether `cluster` allows links that stand in `namespace`. Its own namespace is always allowed.
 pub(super) fn allows(world: &World, cluster: &MqttCluster, namespace: &str) -> bool {
@@ -21,11 +21,24 @@ pub(super) fn allows(world: &World, cluster: &MqttCluster, namespace: &str) -> b
         LinkNamespaces::Same => false,
         LinkNamespaces::All => true,
         LinkNamespaces::Selector => {
+            let Some(selector) = &allowed.selector else { return false };
+            // A label that nobody told us of is not one that is missing.
+            let is_known = knows_labels(world, namespace) || keys(selector).all(|key| key == NAME_LABEL);
             let mut labels = world.namespaces.get(namespace).cloned().unwrap_or_default();
             labels.insert(NAME_LABEL.to_owned(), namespace.to_owned());
-            allowed.selector.as_ref().is_some_and(|selector| selects(selector, &labels))
+            is_known && selects(selector, &labels)
         }
     }
+}
+
+/// Whether more of a namespace is known than its name, which an operator of listed namespaces may not ask for.
+pub(super) fn knows_labels(world: &World, namespace: &str) -> bool {
+    world.namespaces.contains_key(namespace)
+}
+
+fn keys(selector: &LabelSelector) -> impl Iterator<Item = &String> {
+    let expressions = selector.match_expressions.iter().flatten().map(|requirement| &requirement.key);
+    selector.match_labels.iter().flatten().map(|(key, _)| key).chain(expressions)
 }
 
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {

@@ -263,12 +263,19 @@ fn find_sides<'a>(
     if target.namespace != key.namespace
         && !cluster.is_some_and(|cluster| consent::allows(world, cluster.object, &key.namespace))
     {
+        let name_alone = match consent::knows_labels(world, &key.namespace) {
+            true => String::new(),
+            false => format!(
+                " (by {} where it selects: no other label of the namespace is known here)",
+                consent::NAME_LABEL
+            ),
+        };
         return Err(Finding {
             path: path.to_owned(),
             reason: "RefNotPermitted",
             message: format!(
                 "names MqttCluster {target}, which does not exist or does not allow links from namespace {}; \
-                 its allowedLinks has to permit them",
+                 its allowedLinks has to permit them{name_alone}",
                 key.namespace
             ),
         });

@@ -165,6 +165,8 @@ fn a_grant_that_is_revoked_tears_the_link_down() {
         let links = |count: i64| {
             move |object: Option<&Value>| object.is_some_and(|it| it["status"]["links"]["total"] == count)
         };
+        other.until(Kind::Secret, "mqlink-eu-links", exists).await;
+        let without = other.get(Kind::Secret, "mqlink-eu-links").await["data"].clone();
         for _ in 0..2 {
             scene.until(Kind::ClusterLink, "us-eu", resolved("False", "RefNotPermitted")).await;
             other.until(Kind::MqttCluster, "eu", links(0)).await;
@@ -177,6 +179,13 @@ fn a_grant_that_is_revoked_tears_the_link_down() {
                 .merge(Kind::MqttCluster, "eu", json!({"spec": {"allowedLinks": {"namespaces": "Same"}}}))
                 .await;
         }
+        // What a link made elsewhere goes with it.
+        let allowed = json!({"spec": {"allowedLinks": {"namespaces": "All"}}});
+        other.merge(Kind::MqttCluster, "eu", allowed).await;
+        other.until(Kind::MqttCluster, "eu", links(1)).await;
+        scene.delete(Kind::ClusterLink, "us-eu").await;
+        other.until(Kind::MqttCluster, "eu", links(0)).await;
+        other.until(Kind::Secret, "mqlink-eu-links", |it| it.is_some_and(|it| it["data"] == without)).await;
     });
 }
 

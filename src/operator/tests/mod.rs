@@ -10,6 +10,7 @@ mod refusals;
 mod pushes;
 mod scene;
 mod real;
+mod deaths;
 mod rights;
 mod edges;
 mod lease;

@@ -10,12 +10,18 @@ use std::time::{Duration, Instant};
 
 use axum::http::Request;
 use kube::client::Body;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
-use super::nodes::{cluster, connects, is, link, people, until_connects};
+use super::nodes::{cluster, connects, external, free_port, is, link, people, until_connects};
 use super::scene::{Operator, Scene, condition, play, play_on};
 use crate::admin::{self, Applied, Command, NodeName, Pass, Trust, Vitals};
 use crate::operator::build::Kind;
@@ -24,7 +30,7 @@ use crate::operator::nodes::{NodeId, Nodes, Order, Rendering, Sight};
 use crate::pki::{Authority, LeafRequest, Role, Usage};
 use crate::plan::Key;
 use crate::settings::report::{LinkReport, ListenerReport, NodeReport, Verdict, VerdictStatus};
-use crate::settings::{Pieces, Settings, User};
+use crate::settings::{Link, Pieces, Settings, User};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Times taken of each way.
@@ -73,8 +79,7 @@ fn a_change_reaches_running_nodes_within_two_seconds() {
     play(async |scene| {
         let mut us = cluster("us");
         us["spec"]["authentication"] = json!({"usersSecretRef": {"name": "people"}});
-        let port = us["spec"]["listeners"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-        let port = port.expect("a port");
+        let port = port_of(&us, 0);
         scene.create(Kind::Secret, people("ann:plain:one")).await;
         scene.create(Kind::MqttCluster, us).await;
         scene.create(Kind::MqttCluster, cluster("eu")).await;
@@ -107,7 +112,117 @@ fn a_change_reaches_running_nodes_within_two_seconds() {
     });
 }
 
-/// A node of which the test says how it is. It takes all settings.
+/// The port of one of a cluster's listeners.
+fn port_of(cluster: &Value, listener: usize) -> u16 {
+    let port = cluster["spec"]["listeners"][listener]["port"].as_u64();
+    port.and_then(|port| u16::try_from(port).ok()).expect("a port")
+}
+
+/// Waits until something holds, for as long as [`until_connects`] does.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let mut tries = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tries.tick().await;
+    }
+    panic!("not in time: {what}");
+}
+
+/// Whether a client that nobody knows may subscribe: the return code of its SUBACK in MQTT 3.1.1.
+async fn subscribes(port: u16, filter: &str) -> bool {
+    let length = u8::try_from(filter.len()).expect("short");
+    let connect = b"\x10\x10\0\x04MQTT\x04\x02\0\x3c\0\x04test";
+    let subscribe = [&[0x82, length + 5, 0, 1, 0, length], filter.as_bytes(), &[0]].concat();
+    let mut socket = TcpStream::connect((HERE, port)).await.expect("it listens");
+    let mut answer = [0; 9];
+    let asked = async {
+        socket.write_all(&[&connect[..], &subscribe].concat()).await?;
+        socket.read_exact(&mut answer).await
+    };
+    asked.await.expect("an answer");
+    assert_eq!(answer[..8], [0x20, 2, 0, 0, 0x90, 3, 0, 1]);
+    answer[8] == 0
+}
+
+/// Whether who trusts this authority alone comes through TLS to a port.
+async fn is_trusted(port: u16, authority: &Authority) -> bool {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(authority.certificate_pem.as_bytes()).expect("PEM");
+    roots.add(ca).expect("an authority");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    let Ok(socket) = TcpStream::connect((HERE, port)).await else { return false };
+    let name = ServerName::try_from("localhost").expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await.is_ok()
+}
+
+/// An authority, and what the Secret of a listener holds of it.
+fn papers() -> (Authority, Value) {
+    let now = jiff::Timestamp::now();
+    let authority = Authority::mint("somebody", now, &mut random);
+    let request =
+        LeafRequest { role: None, usage: Usage::Server, dns: vec!["localhost".to_owned()], ips: vec![] };
+    let leaf = authority.issue(&request, now, &mut random).expect("a leaf");
+    (authority, json!({"tls.crt": leaf.certificate_pem, "tls.key": leaf.key_pem}))
+}
+
+#[test]
+fn rules_and_certificates_reach_running_nodes_within_two_seconds() {
+    play(async |scene| {
+        let mut us = cluster("us");
+        let plain = port_of(&us, 0);
+        let secure = json!({
+            "name": "mqtts", "protocol": "MQTTS", "port": free_port(), "tls": {"secretRef": {"name": "papers"}},
+        });
+        us["spec"]["listeners"].as_array_mut().expect("a list").push(secure);
+        let secure = port_of(&us, 1);
+        let (mut first, data) = papers();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "papers"},
+            "type": "kubernetes.io/tls", "stringData": data,
+        });
+        scene.create(Kind::Secret, secret).await;
+        scene.create(Kind::MqttCluster, us).await;
+        let _operator = scene.operator();
+        let _us = scene.start("us").await;
+        scene.until(Kind::MqttCluster, "us", is("Ready", ("True", "Ready"))).await;
+        assert!(is_trusted(secure, &first).await);
+        let (mut rules, mut certificates) = (Times::default(), Times::default());
+        for round in 0..ROUNDS {
+            let forbidden = format!("forbidden/{round}");
+            assert!(subscribes(plain, &forbidden).await);
+            let rule = json!({"action": "Subscribe", "filters": [forbidden], "effect": "Deny"});
+            let change = json!({"spec": {"authorization": {"default": "Allow", "rules": [rule]}}});
+            scene.merge(Kind::MqttCluster, "us", change).await;
+            rules.take(&scene, until("forbidden", async || !subscribes(plain, &forbidden).await)).await;
+            let (next, data) = papers();
+            scene.merge(Kind::Secret, "papers", json!({"stringData": data})).await;
+            certificates.take(&scene, until("trusted", async || is_trusted(secure, &next).await)).await;
+            assert!(!is_trusted(secure, &first).await, "the old certificate is shown as well");
+            first = next;
+        }
+        rules.check("a rule, from the spec to a refusal", Duration::from_secs(2));
+        certificates.check("a certificate, from its Secret to a handshake", Duration::from_secs(2));
+    });
+}
+
+/// What a node says of a link with which all is well.
+fn content(link: &Link) -> LinkReport {
+    let good = || Verdict::new(VerdictStatus::True, "Good", "");
+    LinkReport {
+        id: link.id.clone(),
+        revision: link.revision.clone(),
+        connected: good(),
+        peer_agrees: good(),
+        routes_synced: good(),
+        ..LinkReport::default()
+    }
+}
+
+/// A node of which the test says how it is. It takes all settings, and is content with its links.
 struct Puppet {
     port: u16,
     says: watch::Sender<Arc<NodeReport>>,
@@ -144,7 +259,9 @@ impl Puppet {
                             let applied =
                                 Applied { settings_hash: settings.hash(), unknown_fields: Vec::new() };
                             own.send_modify(|report| {
-                                Arc::make_mut(report).settings_hash.clone_from(&applied.settings_hash);
+                                let report = Arc::make_mut(report);
+                                report.settings_hash.clone_from(&applied.settings_hash);
+                                report.links = settings.links.iter().map(content).collect();
                             });
                             *count.lock().expect("no panic") += 1;
                             let _ = reply.send(Ok(applied));
@@ -181,23 +298,48 @@ impl Scene {
     }
 }
 
+/// What a link's conditions are, where its one node has something to say against it, or nothing.
+fn follows(object: Option<&Value>, fails: bool) -> bool {
+    let status = if fails { "False" } else { "True" };
+    let of_nodes = ["Programmed", "Connected", "PeerAgrees", "RoutesSynced", "Ready"];
+    of_nodes.iter().all(|type_| condition(object, type_).is_some_and(|it| it.0 == status))
+        && condition(object, "Reconciling").is_some() == fails
+}
+
 #[test]
 fn what_a_node_says_is_in_the_status_within_a_second() {
     play(async |scene| {
         scene.create(Kind::MqttCluster, cluster("us")).await;
+        let dialled = external("us-eu", "us", json!({"clusterName": "eu", "dial": "In"}));
+        scene.create(Kind::ClusterLink, dialled).await;
         let mut operator = scene.operator();
         let puppet = scene.puppet("us").await;
-        scene.until(Kind::MqttCluster, "us", is("Ready", ("True", "Ready"))).await;
-        let mut times = Times::default();
+        scene.until(Kind::ClusterLink, "us-eu", is("Ready", ("True", "Ready"))).await;
+        let good = puppet.says.borrow().links[0].clone();
+        let bad = || Verdict::new(VerdictStatus::False, "DialFailed", "");
+        let spoilt = LinkReport {
+            revision: "older".to_owned(),
+            connected: bad(),
+            peer_agrees: bad(),
+            routes_synced: bad(),
+            ..good.clone()
+        };
+        let (mut cluster, mut link) = (Times::default(), Times::default());
         for round in 0..ROUNDS {
             // A status that was just written is not written again at once.
             operator.rests(&scene).await;
             let fails = round % 2 == 0;
             let expected = if fails { ("False", "ListenerFailed") } else { ("True", "Available") };
+            puppet.say(|report| report.links = vec![if fails { &spoilt } else { &good }.clone()]);
             puppet.listener_fails(fails);
-            times.take(&scene, scene.until(Kind::MqttCluster, "us", is("Available", expected))).await;
+            tokio::join!(
+                cluster.take(&scene, scene.until(Kind::MqttCluster, "us", is("Available", expected))),
+                link.take(&scene, scene.until(Kind::ClusterLink, "us-eu", |it| follows(it, fails))),
+            );
         }
-        times.check("a node's word, from the node to the status", Duration::from_secs(1));
+        let most = Duration::from_secs(1);
+        cluster.check("a node's word, from the node to the status of its cluster", most);
+        link.check("a node's word, from the node to the status of a link", most);
     });
 }
 
@@ -272,8 +414,7 @@ fn settings_that_fill_their_secret_are_pushed_and_larger_ones_are_refused() {
     play(async |scene| {
         let mut us = cluster("us");
         us["spec"]["authentication"] = json!({"usersSecretRef": {"name": "people"}});
-        let port = us["spec"]["listeners"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-        let port = port.expect("a port");
+        let port = port_of(&us, 0);
         scene.create(Kind::Secret, people("ann:plain:one")).await;
         scene.create(Kind::MqttCluster, us).await;
         let _operator = scene.operator();

@@ -165,6 +165,28 @@ fn other_namespaces_have_to_consent() {
     }
 }
 
+/// As for an operator of listed namespaces.
+#[test]
+fn a_namespace_of_which_no_label_is_known_is_selected_by_its_name_alone() {
+    let mut world = world(TWO);
+    world.clusters[1].metadata.namespace = Some("far".into());
+    world.links[0].spec.remote.cluster_ref.as_mut().unwrap().namespace = Some("far".into());
+    for (selector, permitted) in [
+        ("{matchLabels: {kubernetes.io/metadata.name: default}}", true),
+        ("{matchLabels: {team: a}}", false),
+        ("{matchExpressions: [{key: team, operator: DoesNotExist}]}", false),
+        ("{matchExpressions: [{key: team, operator: NotIn, values: [a]}]}", false),
+    ] {
+        let allowed = format!("{{namespaces: Selector, selector: {selector}}}");
+        world.clusters[1].spec.allowed_links = Some(serde_saphyr::from_str(&allowed).unwrap());
+        let plan = planned(&world);
+        let expected = if permitted { "True/Resolved" } else { "False/RefNotPermitted" };
+        check_link(&plan, "us-eu", "ResolvedRefs", expected);
+        let said = link_condition(&plan, "us-eu", "ResolvedRefs").message;
+        assert_eq!(said.contains("no other label of the namespace is known here"), !permitted, "{said}");
+    }
+}
+
 #[test]
 fn a_link_to_a_cluster_elsewhere_that_cannot_be_read_runs_on_and_none_begins() {
     let mut world = world(TWO);
