@@ -1,5 +1,7 @@
 //! Links between namespaces: the other cluster has to allow them.
 
+use serde_json::Value;
+
 use crate::clients::{Door, crosses};
 use crate::scene::{Kind, Scene, play};
 
@@ -28,15 +30,22 @@ fn a_link_into_another_namespace_needs_consent() {
         scene.says(Kind::Link, "across", "ResolvedRefs", "False", "RefNotPermitted").await;
         scene.says(Kind::Link, "across", "Ready", "False", "RefNotPermitted").await;
 
-        let label = format!("kubernetes.io/metadata.name: {}", scene.namespace);
-        let consent =
-            format!(", allowedLinks: {{namespaces: Selector, selector: {{matchLabels: {{{label}}}}}}}");
-        there.apply(&cluster("there", &consent)).await;
+        let consent = ", allowedLinks: {namespaces: Selector, selector: {matchLabels: {team: ours}}}";
+        there.apply(&cluster("there", consent)).await;
+        let label = async |label: &str| {
+            scene.kubectl(&["label", "namespace", &scene.namespace, label]).await;
+        };
+        label("team=ours").await;
         scene.ready(Kind::Link, "across").await;
         let from = Door::open(scene, "service/here-mqtt", 1883).await;
         let to = Door::open(&there, "service/there-mqtt", 1883).await;
         crosses(&from, &to, "over/1").await;
         crosses(&to, &from, "over/2").await;
+
+        label("team-").await;
+        scene.says(Kind::Link, "across", "Ready", "False", "RefNotPermitted").await;
+        label("team=ours").await;
+        scene.ready(Kind::Link, "across").await;
 
         there.apply(&cluster("there", "")).await;
         scene.says(Kind::Link, "across", "Ready", "False", "RefNotPermitted").await;
@@ -44,5 +53,16 @@ fn a_link_into_another_namespace_needs_consent() {
         assert!(from.publish("over/3", "stays").await.is_ok());
         assert!(to.publish("marker", "end").await.is_ok());
         assert_eq!(listener.line().await, "marker end");
+
+        // What was made elsewhere for a link goes with its namespace.
+        there.apply(&cluster("there", consent)).await;
+        scene.ready(Kind::Link, "across").await;
+        let has_links = |count: u64| {
+            move |cluster: Option<&Value>| cluster.is_some_and(|it| it["status"]["links"]["total"] == count)
+        };
+        there.until(Kind::Cluster, "there", "linked", has_links(1)).await;
+        scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"]).await;
+        there.until(Kind::Cluster, "there", "without a link", has_links(0)).await;
+        there.ready(Kind::Cluster, "there").await;
     });
 }

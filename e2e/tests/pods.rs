@@ -73,12 +73,20 @@ fn messages_cross_without_the_operator_and_it_takes_up_where_it_left() {
         stop_operator(scene).await;
         let (us, eu) = doors(scene).await;
         crosses(&us, &eu, "away/1").await;
+        // A pod that starts now has what is mounted, and nobody who tells it anything.
+        scene.kubectl(&["delete", "pod", "eu-west-0"]).await;
+        let [us_pod, eu_pod] = pods;
+        let eu_pod =
+            scene.until(Kind::Pod, "eu-west-0", "ready again", |pod| is_ready_again(&eu_pod, pod)).await;
+        let (us, eu) = doors(scene).await;
+        crosses(&us, &eu, "mounted/1").await;
+        crosses(&eu, &us, "mounted/2").await;
         // What is changed meanwhile is done when it is back.
         scene.edit("clusterlink/us-eu", r#"{"spec": {"remote": {"topics": ["back/#"]}}}"#).await;
         start_operator().await;
         scene.ready(Kind::Link, "us-eu").await;
         crate::clients::stays(&us, &eu, "away/2", "back/1").await;
-        for (name, before) in ["us-east", "eu-west"].iter().zip(pods) {
+        for (name, before) in [("us-east", us_pod), ("eu-west", eu_pod)] {
             assert_eq!(
                 scene.pod(name).await["metadata"]["uid"],
                 before["metadata"]["uid"],

@@ -6,7 +6,7 @@ use futures::{FutureExt, StreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
 use mqlink::api::{ClusterLink, MqttCluster};
@@ -98,7 +98,11 @@ fn on_a_runtime(work: impl Future<Output = ()>) {
 
 async fn play_now(name: &str, scene: impl AsyncFnOnce(&Scene)) {
     let here = Scene::open(name).await;
-    let done = AssertUnwindSafe(scene(&here)).catch_unwind().await;
+    let played = async {
+        scene(&here).await;
+        nobody_crashed(&here).await;
+    };
+    let done = AssertUnwindSafe(played).catch_unwind().await;
     if done.is_err() {
         report::leave(&here).await;
     }
@@ -106,12 +110,30 @@ async fn play_now(name: &str, scene: impl AsyncFnOnce(&Scene)) {
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// The name of the cluster where it is one of this repository, whose network the tests can reach and cut. With another one the
-/// few tests that need this say that they abstain, which CI forbids.
+/// Neither the operator nor a broker of the scene ended by itself: a pod of theirs whose container was started again did.
+async fn nobody_crashed(scene: &Scene) {
+    let operator = format!("app.kubernetes.io/name={OPERATOR}");
+    let brokers = format!("app.kubernetes.io/managed-by={OPERATOR}");
+    let beside = scene.beside();
+    for (namespace, selector) in [(HOME, &operator), (&*scene.namespace, &brokers), (&*beside, &brokers)] {
+        let pods: Api<Pod> = Api::namespaced(scene.client.clone(), namespace);
+        for pod in pods.list(&ListParams::default().labels(selector)).await.expect("pods can be listed") {
+            let name = pod.metadata.name.unwrap_or_default();
+            for container in pod.status.and_then(|it| it.container_statuses).into_iter().flatten() {
+                let why = container.last_state;
+                assert_eq!(container.restart_count, 0, "{name} in {namespace} was started again: {why:?}");
+            }
+        }
+    }
+}
+
+/// The name of the cluster where it is one of this repository, whose network the tests can reach and cut. With another one,
+/// for which e2e/run.sh gives an empty name, the few tests that need this say that they abstain. In CI it has to say.
 pub(crate) fn own_cluster() -> Option<String> {
-    let name = std::env::var("MQLINK_E2E_CLUSTER").ok();
+    let name = std::env::var("MQLINK_E2E_CLUSTER");
+    assert!(name.is_ok() || std::env::var_os("CI").is_none(), "e2e/run.sh says whose cluster this is");
+    let name = name.ok().filter(|name| !name.is_empty());
     if name.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "a cluster of this repository is needed");
         eprintln!("abstains: this needs a cluster of this repository (docs/e2e.md)");
     }
     name
@@ -119,6 +141,7 @@ pub(crate) fn own_cluster() -> Option<String> {
 
 /// Takes the operator away: its pod is gone when this returns.
 pub(crate) async fn stop_operator(scene: &Scene) {
+    nobody_crashed(scene).await;
     let deployment = format!("deployment/{OPERATOR}");
     kubectl(&["-n", HOME, "scale", &deployment, "--replicas=0"]).await;
     let selector = format!("app.kubernetes.io/name={OPERATOR}");

@@ -52,13 +52,17 @@ async fn minted(scene: &Scene) -> Vec<(String, Value)> {
     minted
 }
 
-/// Does a work whole, then again and again with a death in the middle: the end is the same.
-async fn finishes_whatever_dies(server: &'static Server, whole: Scene, begin: impl AsyncFn(&Scene)) {
+/// Does a work whole, then again and again with a death in the middle: the end is the same, and is told.
+async fn finishes_whatever_dies(
+    server: &'static Server,
+    whole: Scene,
+    begin: impl AsyncFn(&Scene),
+) -> Vec<String> {
     begin(&whole).await;
     let all = dies_after(server, &whole, usize::MAX).await;
     assert!(all > 5 * STRIDE, "there is a middle: {all} writes");
-    let names = whole.names().await;
-    let (client, names, begin) = (&whole.client, &names, &begin);
+    let end = whole.names().await;
+    let (client, names, begin) = (&whole.client, &end, &begin);
     let lives = futures::stream::iter((0..all).step_by(STRIDE)).map(|writes| async move {
         let scene = Scene { client: client.clone(), namespace: server.namespace().await };
         begin(&scene).await;
@@ -75,6 +79,7 @@ async fn finishes_whatever_dies(server: &'static Server, whole: Scene, begin: im
         }
     });
     lives.buffer_unordered(BESIDE).collect::<()>().await;
+    end
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn what_an_operator_makes_is_finished_by_the_next() {
 #[test]
 fn what_an_operator_changes_and_sweeps_is_finished_by_the_next() {
     play_on(async |server, scene| {
-        finishes_whatever_dies(server, scene, async |scene: &Scene| {
+        let end = finishes_whatever_dies(server, scene, async |scene: &Scene| {
             scene.create_sample().await;
             scene.operator().settles().await;
             scene.delete(Kind::ClusterLink, "us-eu").await;
@@ -98,7 +103,9 @@ fn what_an_operator_changes_and_sweeps_is_finished_by_the_next() {
                 "apiVersion": "mqlink.dev/v1alpha1", "kind": "MqttCluster", "metadata": {"name": "ap-south"}, "spec": {},
             });
             scene.create(Kind::MqttCluster, new).await;
-        })
-        .await;
+        });
+        for name in end.await {
+            assert!(!name.contains("eu-west") && !name.contains("us-eu"), "{name} is not swept");
+        }
     });
 }
