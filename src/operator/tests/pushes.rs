@@ -194,12 +194,12 @@ fn rules_and_certificates_reach_running_nodes_within_two_seconds() {
         let (mut rules, mut certificates) = (Times::default(), Times::default());
         for round in 0..ROUNDS {
             let forbidden = format!("forbidden/{round}");
-            let is = async |granted: bool| subscribes(plain, &forbidden).await == Some(granted);
-            until("not forbidden yet", async || is(true).await).await;
+            let answers = async |granted: bool| subscribes(plain, &forbidden).await == Some(granted);
+            until("not forbidden yet", async || answers(true).await).await;
             let rule = json!({"action": "Subscribe", "filters": [forbidden], "effect": "Deny"});
             let change = json!({"spec": {"authorization": {"default": "Allow", "rules": [rule]}}});
             scene.merge(Kind::MqttCluster, "us", change).await;
-            rules.take(&scene, until("forbidden", async || is(false).await)).await;
+            rules.take(&scene, until("forbidden", async || answers(false).await)).await;
             let (next, data) = papers();
             scene.merge(Kind::Secret, "papers", json!({"stringData": data})).await;
             certificates.take(&scene, until("trusted", async || is_trusted(secure, &next).await)).await;
