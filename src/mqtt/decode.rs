@@ -52,6 +52,7 @@ pub fn decode_after<'a>(
     let body = Reader::new(body);
     let packet = match packet_type {
         PacketType::Publish => Packet::Publish(publish(first, body, version, before)?),
+        PacketType::Connect => Packet::Connect(connect(first, body)?),
         _ => rare(packet_type, body, version)?,
     };
     Ok(Some((packet, packet_len)))
@@ -73,20 +74,19 @@ pub const PLAIN_ACK_BYTES: usize = 4;
 /// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed. None if it is no
 /// CONNECT: who sends something else is not a client.
 ///
-/// A level below 5 gets the two-byte CONNACK of 3.1.1, everything else that of 5.0. Bit 7 of the level, with which
+/// A level below 5, and the name of 3.1, get the two-byte CONNACK of 3.1.1, everything else that of 5.0. Bit 7 of the level, with which
 /// bridges present themselves, does not count.
 pub fn connack_version(input: &[u8]) -> Option<Version> {
     if input.first().map(|first| first >> 4) != Some(PacketType::Connect as u8) {
         return None;
     }
-    let level = || {
+    let named = || {
         let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
         let mut reader = Reader::new(input.get(1 + len..)?);
-        reader.data().ok()?;
-        reader.byte().ok()
+        Some((reader.data().ok()?, reader.byte().ok()?))
     };
-    Some(match level() {
-        Some(level) if level & 0x7f < 5 => Version::V3,
+    Some(match named() {
+        Some((name, level)) if name == MQISDP || level & 0x7f < 5 => Version::V3,
         _ => Version::V5,
     })
 }
@@ -98,7 +98,7 @@ fn check_first_byte(first: u8, version: Version, limits: &Limits) -> Result<Pack
         return Ok(PacketType::Publish);
     }
     let (packet_type, flags) = match first >> 4 {
-        1 => (PacketType::Connect, 0),
+        1 => return Ok(PacketType::Connect), // its version says what its flags are
         2 => (PacketType::ConnAck, 0),
         4 => (PacketType::PubAck, 0),
         5 => (PacketType::PubRec, 0),
@@ -149,12 +149,11 @@ fn publish<'a>(
     Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload: body.rest() })
 }
 
-/// Every packet but PUBLISH.
+/// Every packet but CONNECT and PUBLISH.
 fn rare<'a>(packet_type: PacketType, body: Reader<'a>, version: Version) -> Result<Packet<'a>, Violation> {
     Ok(match packet_type {
-        PacketType::Connect => Packet::Connect(connect(body)?),
         PacketType::ConnAck => Packet::ConnAck(connack(body, version)?),
-        PacketType::Publish => unreachable!("PUBLISH is decoded by its own function"),
+        PacketType::Connect | PacketType::Publish => unreachable!("it is decoded by its own function"),
         PacketType::PubAck => Packet::PubAck(ack(packet_type, body, version)?),
         PacketType::PubRec => Packet::PubRec(ack(packet_type, body, version)?),
         PacketType::PubRel => Packet::PubRel(ack(packet_type, body, version)?),
@@ -189,18 +188,25 @@ fn reason(code: u8, packet_type: PacketType) -> Result<ReasonCode, Violation> {
         .ok_or(Violation::ReasonCodeInvalid(packet_type, code))
 }
 
-fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
+/// The name of MQTT 3.1.
+const MQISDP: &[u8] = b"MQIsdp";
+
+fn connect(first: u8, mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     let name = body.data()?;
     let level = body.byte()?;
-    let is_mqisdp = matches!((name, level), (b"MQIsdp", 3));
+    let is_mqisdp = (name, level) == (MQISDP, 3);
     let version = match (name, level) {
         (b"MQTT", 4) => Version::V3,
         (b"MQTT", 5) => Version::V5,
         _ if is_mqisdp => Version::V3,
         // [MQTT-3.1.2-2] [MQTT-3.1.2-2] v3
-        (b"MQTT" | b"MQIsdp", level) => return Err(Violation::UnsupportedProtocolVersion(level)),
+        (b"MQTT" | MQISDP, level) => return Err(Violation::UnsupportedProtocolVersion(level)),
         _ => return Err(Violation::ProtocolNameInvalid), // [MQTT-3.1.2-1]
     };
+    // 3.1 does not use them.
+    if first & 0x0f != 0 && !is_mqisdp {
+        return Err(Violation::ReservedFlags(PacketType::Connect));
+    }
     let flags = body.byte()?;
     let has = |bit: u8| flags & bit != 0;
     if has(0b1) {
@@ -227,10 +233,12 @@ fn connect(mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     }
     // [MQTT-3.1.2-9] [MQTT-3.1.3-1]
     let will = if has(0b100) { Some(will(&mut body, version, will_qos, has(0b10_0000))?) } else { None };
+    // Its flag stands and it is not there: 3.1 allows that.
+    let is_over = |body: &Reader| is_mqisdp && body.is_empty();
     // [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.3-12]
-    let username = if has(0x80) { Some(body.text()?) } else { None };
+    let username = if has(0x80) && !is_over(&body) { Some(body.text()?) } else { None };
     // [MQTT-3.1.2-18] [MQTT-3.1.2-19]
-    let password = if has(0x40) { Some(body.data()?) } else { None };
+    let password = if has(0x40) && !is_over(&body) { Some(body.data()?) } else { None };
     body.end()?;
     Ok(Connect {
         version,

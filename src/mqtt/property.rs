@@ -206,10 +206,11 @@ properties! {
 /// [MQTT-3.3.2-14]
 // [MQTT-3.3.2-13]
 fn read_topic<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Violation> {
-    check_topic_bytes(reader.data()?).map_err(|violation| match violation {
-        Violation::WildcardInTopicName => Violation::ResponseTopicWildcard,
+    match check_topic_bytes(reader.data()?) {
+        Ok("") => Err(Violation::PropertyValueInvalid(0x08)), // [MQTT-4.7.3-1]
+        Err(Violation::WildcardInTopicName) => Err(Violation::ResponseTopicWildcard),
         other => other,
-    })
+    }
 }
 
 impl Property<'_> {

@@ -102,7 +102,12 @@ fn framing() -> Vec<Case> {
     vec![
         case("type 0", V5, [0x00, 0], Bad::ReservedPacketType),
         case("type 15 in 3.1.1", V3, [0xf0, 0], Bad::ReservedPacketType),
-        case("CONNECT with flags", V5, [0x11, 0], Bad::ReservedFlags(Connect)),
+        case(
+            "CONNECT with flags",
+            V5,
+            packet(0x11, &[&data("MQTT"), &[5, 2, 0, 60, 0], &data("a")]),
+            Bad::ReservedFlags(Connect),
+        ),
         case("CONNACK with flags", V5, [0x21, 0], Bad::ReservedFlags(ConnAck)),
         case("PUBACK with flags", V5, packet(0x42, &[&[0, 1]]), Bad::ReservedFlags(PubAck)),
         case("PUBREC with flags", V5, packet(0x52, &[&[0, 1]]), Bad::ReservedFlags(PubRec)),
@@ -430,6 +435,7 @@ fn a_refused_connect_is_answered_in_its_own_version() {
     for level in [5, 6, 0x7f] {
         assert_eq!(connack_version(&connect(level)), Some(V5));
     }
+    assert_eq!(connack_version(&packet(0x10, &[&data("MQIsdp"), &[5, 2, 0, 60]])), Some(V3));
     for len in 1..8 {
         assert_eq!(connack_version(&connect(4)[..len]), Some(V5), "as good as any: the level is not there");
     }

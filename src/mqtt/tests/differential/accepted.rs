@@ -2,6 +2,7 @@
 
 /// What mqtt-protocol-core 0.7.9 accepts of the table of malformed packets. It leaves flags to another layer.
 pub(super) const PROTOCOL_CORE: &[&str] = &[
+    "CONNECT with flags",
     "PUBACK with flags",
     "PUBREC with flags",
     "PUBREL without its flags",
@@ -27,6 +28,7 @@ pub(super) const PROTOCOL_CORE: &[&str] = &[
     "two subscription ids in SUBSCRIBE",
     "a subscription id not minimal",
     "a response topic with wildcard",
+    "an empty response topic",
     "a response topic with NUL",
     "a response topic in the Will with wildcard",
     "authentication data alone",
@@ -84,6 +86,7 @@ pub(super) const RMQTT: &[&str] = &[
     "a property length not minimal",
     "a subscription id not minimal",
     "a response topic with wildcard",
+    "an empty response topic",
     "a response topic with NUL",
     "a response topic in the Will with wildcard",
     "maximum QoS 2",
@@ -121,6 +124,7 @@ pub(super) const RMQTT: &[&str] = &[
 
 /// What the codec of rumqttc 0.25.1 accepts of it. It is a client's, and reads what a server sends.
 pub(super) const RUMQTTC: &[&str] = &[
+    "CONNECT with flags",
     "PUBACK with flags",
     "PUBREC with flags",
     "PUBREL without its flags",
@@ -168,6 +172,7 @@ pub(super) const RUMQTTC: &[&str] = &[
     "subscription id 0 in SUBSCRIBE",
     "a subscription id not minimal",
     "a response topic with wildcard",
+    "an empty response topic",
     "a response topic with NUL",
     "a response topic in the Will with wildcard",
     "receive maximum 0",

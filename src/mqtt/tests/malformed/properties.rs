@@ -207,6 +207,7 @@ pub(super) fn values() -> Vec<Case> {
             publish_with(&[&[8], &data("a/#")]),
             Bad::ResponseTopicWildcard,
         ),
+        case("an empty response topic", V5, publish_with(&[&[8, 0, 0]]), Bad::PropertyValueInvalid(8)),
         case("a response topic with NUL", V5, publish_with(&[&[8], &data("a\0")]), Bad::StringWithNul),
         case(
             "a response topic in the Will with wildcard",
