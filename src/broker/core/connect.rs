@@ -206,7 +206,7 @@ impl Core {
         // [MQTT-3.2.0-1] [MQTT-3.1.4-5]
         self.send_connack(id, &connack, is_present)?;
         let state = &mut self.sessions[session as usize];
-        state.unsent = state.ring.iter().map(|(id, _)| id).collect(); // [MQTT-4.4.0-1]
+        state.unsent = state.ring.unanswered(); // [MQTT-4.4.0-1]
         self.pump(session, now);
         Ok(())
     }
@@ -307,10 +307,15 @@ impl Core {
 
     /// Refuses a client that takes so little that it cannot be told what it has to know. [MQTT-3.1.2-24]
     fn check_connack(&self, id: ConnectionId, properties: &PropertiesBuf) -> Result<(), Fault> {
-        const BESIDES: usize = 4 + 2 + 3;
         let takes = self.wires.get(id).map_or(0, |connection| connection.packet_bytes_max);
-        let is_small = properties.as_properties().as_bytes().len() + BESIDES <= takes;
-        if is_small { Ok(()) } else { Err(Fault::AnswerTooLarge) }
+        if takes == usize::MAX {
+            return Ok(());
+        }
+        let (session_present, reason) = (true, ReasonCode::Success);
+        let ack = ConnAck { session_present, reason, properties: properties.as_properties() };
+        let mut bytes = Vec::new();
+        Packet::ConnAck(ack).encode(Version::V5, &mut bytes);
+        if bytes.len() <= takes { Ok(()) } else { Err(Fault::AnswerTooLarge) }
     }
 
     fn send_connack(

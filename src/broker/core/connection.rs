@@ -136,6 +136,10 @@ pub(super) struct Connection {
     pub(super) owed: usize,
     /// Acknowledgements that wait for the store or other shards.
     pub(super) unanswered: usize,
+    /// How many of these are SUBACKs that wait for other shards.
+    pub(super) subscribing: u32,
+    /// Something else came behind one.
+    pub(super) is_held_back: bool,
     /// PUBREL and PUBCOMP that wait for it; they go with the connection.
     pub(super) uncompleted: VecDeque<Uncompleted>,
     /// QoS 1 and 2 messages of this connection that its Receive Maximum counts.
@@ -184,6 +188,8 @@ impl Connection {
             out: Outbox::default(),
             owed: 0,
             unanswered: 0,
+            subscribing: 0,
+            is_held_back: false,
             uncompleted: VecDeque::new(),
             receiving: 0,
             terms,

@@ -13,7 +13,7 @@ use super::routes::GroupId;
 use super::session::Session;
 use super::wires::{Offered, Wires};
 use super::{Core, SessionId};
-use crate::mqtt::{Ack, Frame, Packet, Publish, QoS, SharedFilter};
+use crate::mqtt::{Ack, Frame, Packet, Publish, QoS, SharedFilter, Version};
 
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
@@ -37,6 +37,8 @@ impl Core {
         publisher: Option<SessionId>,
     ) -> usize {
         let mut count = 0;
+        // 3.1.1 has no options, so those of a session that 5.0 made rest meanwhile. [MQTT-4.5.0-1] v3
+        let publisher = publisher.filter(|&it| self.sessions[it as usize].version == Version::V5);
         self.encoder.begin();
         for recipient in &recipients.sessions {
             let Some(grant) = recipient.grant(publisher) else { continue };
@@ -98,13 +100,14 @@ impl Core {
         retain: bool,
         group: Option<&Arc<SharedFilter>>,
     ) -> Result<(), Refusal> {
+        let session = &self.sessions[to as usize];
+        let retain = retain && session.version == Version::V5; // [MQTT-3.3.1-9] v3
         // [MQTT-3.8.4-8] [MQTT-4.8.2-3]
         let qos = outgoing.publish.qos.min(grant.qos);
         if qos == QoS::AtMostOnce {
             self.deliver_once(to, grant, outgoing, retain);
             return Ok(());
         }
-        let session = &self.sessions[to as usize];
         let frame = self.encoder.frame(outgoing, session.version, qos, retain, grant);
         let delivery = Delivery { frame, expires_at: outgoing.expires_at, group: group.cloned() };
         self.keep(to, delivery)
@@ -269,11 +272,13 @@ impl Core {
                 return;
             }
             if !session.unsent.is_empty() {
-                if session.ring.open().saturating_sub(session.unsent.len()) >= session.window {
+                let next = session.unsent.front().and_then(|&next| session.ring.get(next));
+                let is_release = matches!(next, Some(Slot::Released));
+                let has_room = session.ring.open().saturating_sub(session.unsent.len()) < session.window;
+                if !is_release && !has_room {
                     return;
                 }
-                let next = session.unsent.front().and_then(|&next| session.ring.get(next));
-                if session.unsafe_releases > 0 && matches!(next, Some(Slot::Released)) {
+                if session.unsafe_releases > 0 && is_release {
                     return; // the store wakes it
                 }
                 self.repeat_next(id);

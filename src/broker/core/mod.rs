@@ -82,7 +82,7 @@ pub use self::telling::Redirect;
 use self::topics::Topics;
 use self::wheel::Wheel;
 use self::wires::Wires;
-use crate::mqtt::{self, Packet, Violation};
+use crate::mqtt::{self, Packet, PacketType, Violation};
 use crate::settings::Limits;
 use crate::store::{Batch, Token};
 
@@ -385,10 +385,17 @@ impl Core {
         while let Some(connection) = self.wires.get(id).filter(|connection| self.reads_from(connection))
             && !self.mesh.is_congested()
         {
+            if connection.subscribing > 0 && !is_subscribe(&bytes[used..]) {
+                self.hold_back(id);
+                break;
+            }
             if let State::Open(session) = connection.state
                 && let Some(first) = mqtt::plain_puback(&bytes[used..])
             {
-                used += self.handle_pubacks(session, first, &bytes[used..], now);
+                match self.handle_pubacks(session, first, &bytes[used..], now) {
+                    Ok(length) => used += length,
+                    Err(fault) => self.close(id, fault, now),
+                }
                 continue;
             }
             let terms = &connection.terms.packets;
@@ -418,6 +425,13 @@ impl Core {
         used
     }
 
+    /// Holds back what a client sent behind a SUBSCRIBE that waits for other shards: its answer would come before the SUBACK.
+    fn hold_back(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.is_held_back = true;
+        }
+    }
+
     /// More than [`PART_BYTES`] came of a packet that is not whole. While nothing is taken in, its connection ends.
     pub fn handle_part(&mut self, id: ConnectionId, now: Instant) {
         if self.pressure == Pressure::Closed {
@@ -442,6 +456,7 @@ impl Core {
     fn keeps_waiting(&self, connection: &Connection) -> bool {
         let (waits, is_most) = connection.waits();
         is_most
+            || connection.is_held_back
             || waits && (self.ledger.is_full() || self.unanswered.is_full())
             || self.ledger.is_flooded() && self.is_stored(connection)
     }
@@ -557,10 +572,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         match packet {
-            Packet::PubAck(ack) => {
-                self.handle_puback(session, ack.packet_id, now);
-                Ok(())
-            }
+            Packet::PubAck(ack) => self.handle_puback(session, ack.packet_id, now),
             Packet::PubRec(ack) => self.handle_pubrec(id, session, &ack, now),
             Packet::PubRel(ack) => self.handle_pubrel(id, session, &ack),
             Packet::PubComp(ack) => self.handle_pubcomp(session, &ack, now),
@@ -585,4 +597,9 @@ impl Core {
         let is_sent = self.wires.answer(id, |out| packet.encode(version, out));
         if is_sent { Ok(()) } else { Err(Fault::AnswerTooLarge) }
     }
+}
+
+/// True if a SUBSCRIBE comes next, or nothing.
+fn is_subscribe(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|first| first >> 4 == PacketType::Subscribe as u8)
 }

@@ -563,17 +563,22 @@ impl Core {
         first: PacketId,
         bytes: &[u8],
         now: Instant,
-    ) -> usize {
+    ) -> Result<usize, Fault> {
         let (mut next, mut used) = (Some(first), 0);
         while let Some(packet_id) = next {
-            self.handle_puback(session, packet_id, now);
+            self.handle_puback(session, packet_id, now)?;
             used += mqtt::PLAIN_ACK_BYTES;
             next = mqtt::plain_puback(&bytes[used..]);
         }
-        used
+        Ok(used)
     }
 
-    pub(super) fn handle_puback(&mut self, session: SessionId, packet_id: PacketId, now: Instant) {
+    pub(super) fn handle_puback(
+        &mut self,
+        session: SessionId,
+        packet_id: PacketId,
+        now: Instant,
+    ) -> Result<(), Fault> {
         let state = &mut self.sessions[session as usize];
         // An unknown id is an echo of an earlier connection: nothing to do.
         // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
@@ -585,6 +590,11 @@ impl Core {
                 true => self.pump(session, now),
                 false => self.look_at(session),
             }
+            return Ok(());
+        }
+        match state.ring.get(packet_id) {
+            Some(_) => Err(Violation::UnexpectedPacket.into()), // what is in flight with this id is of QoS 2
+            None => Ok(()),
         }
     }
 
@@ -596,6 +606,9 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         let ring = &mut self.sessions[session as usize].ring;
+        if ring.awaits(ack.packet_id, Some(QoS::AtLeastOnce)) {
+            return Err(Violation::UnexpectedPacket.into());
+        }
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
             if ring.refuse(ack.packet_id) {
@@ -643,10 +656,13 @@ impl Core {
         ack: &Ack,
         now: Instant,
     ) -> Result<(), Fault> {
+        let ring = &mut self.sessions[session as usize].ring;
         // [MQTT-4.3.3-5]
-        if self.sessions[session as usize].ring.complete(ack.packet_id) {
+        if ring.complete(ack.packet_id) {
             self.touch(session);
             self.pump(session, now);
+        } else if ring.get(ack.packet_id).is_some() {
+            return Err(Violation::UnexpectedPacket.into());
         }
         Ok(())
     }

@@ -158,6 +158,19 @@ impl Ring {
         open.map(|(ordinal, slot)| (id_of(ordinal), slot))
     }
 
+    /// The ids of what is not answered, for a client that came back: PUBREL first, which needs no quota. [MQTT-3.3.4-10]
+    pub(super) fn unanswered(&self) -> VecDeque<PacketId> {
+        let is_release = |(_, slot): &(PacketId, &Slot)| matches!(slot, Slot::Released);
+        let (releases, messages): (Vec<_>, Vec<_>) = self.iter().partition(is_release);
+        releases.into_iter().chain(messages).map(|(id, _)| id).collect()
+    }
+
+    /// True if an id stands for a message of this QoS that waits for its first answer, or for one that waits for PUBCOMP if
+    /// there is no QoS.
+    pub(super) fn awaits(&self, id: PacketId, qos: Option<QoS>) -> bool {
+        self.get(id).is_some_and(|slot| slot.qos() == qos)
+    }
+
     /// Everything from the oldest that is not answered on, by ordinal.
     pub(super) fn numbered(&self) -> impl Iterator<Item = (u64, &Slot)> {
         (self.first..).zip(&self.slots)

@@ -552,6 +552,8 @@ impl Core {
         while let Some(Pending { mut what, .. }) = self.mesh.pop(|mesh| &mut mesh.subscribed, safe) {
             if let Some(connection) = self.wires.get_mut(what.connection) {
                 connection.unanswered -= 1;
+                connection.subscribing -= 1;
+                connection.is_held_back &= connection.subscribing > 0;
             }
             let id = what.connection;
             what.before = self.ledger.changes(); // what it changed is safe
@@ -570,6 +572,7 @@ impl Core {
         }
         if let Some(connection) = self.wires.get_mut(subscribed.connection) {
             connection.unanswered += 1;
+            connection.subscribing += 1;
         }
         let token = self.token_if(self.ledger.changes() != subscribed.before);
         self.mesh.subscribed.push_back(Pending { token, need, what: subscribed });

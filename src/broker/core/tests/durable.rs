@@ -177,14 +177,15 @@ fn a_client_that_takes_fewer_than_before_hears_nothing_twice_and_misses_nothing(
     w.lose(b);
     for _ in 0..2 {
         let b = w.hello(&narrow);
-        assert_eq!(w.heard(b)[1..], ["t=1 q2 #1 dup", "t=2 q1 #2 dup"]);
+        assert_eq!(w.heard(b)[1..], ["PUBREL 9", "t=1 q2 #1 dup"]);
         w.crash(1.0); // it was connected
     }
     let a = w.connect(v5("a"));
     w.publish(a, "t", 1, "10");
     let b = w.hello(&v5("b").resume().expiry(600));
     let heard = w.heard(b);
-    assert_eq!(heard[6..], ["t=6 q1 #6 dup", "t=8 q1 #8 dup", "PUBREL 9", "t=10 q1 #10"], "{heard:?}");
+    assert_eq!(heard[1], "PUBREL 9");
+    assert_eq!(heard[7..], ["t=6 q1 #6 dup", "t=8 q1 #8 dup", "t=10 q1 #10"], "{heard:?}");
 }
 
 #[test]

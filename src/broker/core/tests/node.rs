@@ -41,6 +41,8 @@ pub(super) struct Client {
     /// It acknowledges no QoS 1 message.
     is_silent: bool,
     unacknowledged: Vec<PacketId>,
+    /// What it sent and the broker has not read.
+    unread: Vec<u8>,
 }
 
 /// What outlives cores, and what is on its way there.
@@ -197,6 +199,7 @@ impl Node {
             Some(client) => {
                 (client.shard, client.id) = (shard, id);
                 client.unacknowledged.clear();
+                client.unread.clear();
             }
             None => self.clients.push(Client {
                 name: name.to_owned(),
@@ -209,6 +212,7 @@ impl Node {
                 held: BTreeSet::new(),
                 is_silent: false,
                 unacknowledged: Vec::new(),
+                unread: Vec::new(),
             }),
         }
         self.send(at, &Packet::Connect(connect));
@@ -304,12 +308,22 @@ impl Node {
     }
 
     fn send(&mut self, client: usize, packet: &Packet) {
-        let mut bytes = Vec::new();
-        packet.encode(Version::V3, &mut bytes);
-        let Client { shard, id, .. } = self.clients[client];
-        let used = self.cores[shard].handle_bytes(id, &bytes, self.now);
-        assert_eq!(used, bytes.len(), "{} is not read", self.clients[client].name);
+        packet.encode(Version::V3, &mut self.clients[client].unread);
+        self.feed(client);
+    }
+
+    /// Has the broker read what a client sent, as far as it does now. True if it did.
+    fn feed(&mut self, client: usize) -> bool {
+        let Client { shard, id, unread, .. } = &mut self.clients[client];
+        let (shard, used) = (*shard, self.cores[*shard].handle_bytes(*id, unread, self.now));
+        unread.drain(..used);
         self.do_effects(shard);
+        used > 0
+    }
+
+    /// Asks whether the broker is there; the answer will be `pong`.
+    pub(super) fn ping(&mut self, client: usize) {
+        self.send(client, &Packet::PingReq);
     }
 
     fn do_effects(&mut self, shard: usize) {
@@ -337,7 +351,7 @@ impl Node {
         self.do_effects(shard);
         for at in 0..self.clients.len() {
             if self.clients[at].shard == shard {
-                did |= self.read(at);
+                did |= self.feed(at) | self.read(at);
             }
         }
         did
@@ -413,6 +427,7 @@ impl Node {
                 client.sending.remove(&ack.packet_id);
             }
             Packet::SubAck(ack) => client.answers.push(format!("sub {}", ack.packet_id)),
+            Packet::PingResp => client.answers.push("pong".to_owned()),
             _ => {}
         }
     }

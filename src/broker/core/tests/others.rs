@@ -3,7 +3,9 @@
 
 use super::world::{Hello, World, mqisdp, options, packet, v3, v5};
 use crate::broker::core::Fault;
-use crate::mqtt::{Packet, PacketId, Properties, Property, Publish, QoS, Version, Violation};
+use crate::mqtt::{
+    Packet, PacketId, Properties, Property, Publish, QoS, SubscribeOptions, Version, Violation,
+};
 
 fn publish_dup(w: &mut World, id: crate::broker::core::ConnectionId, packet_id: PacketId, topic: &str) {
     let (properties, payload) = (Properties::EMPTY, &b"x"[..]);
@@ -160,4 +162,95 @@ fn retained_messages_expire() {
     w.run_for(7.0);
     w.subscribe_with(b, "t", options(0), None);
     assert_eq!(w.heard(b), ["SUBACK [0]"]);
+}
+
+/// Options are 5.0's: while the session's client speaks 3.1.1, its subscriptions have none, and then they have them again.
+// [MQTT-4.5.0-1] v3 [MQTT-3.3.1-9] v3
+#[test]
+fn options_of_5_0_rest_while_the_client_speaks_3_1_1() {
+    let mut w = World::new();
+    let (a, other) = (w.connect(v5("a").expiry(60)), w.connect(v5("other")));
+    let options = SubscribeOptions { no_local: true, retain_as_published: true, ..options(1) };
+    w.subscribe_with(a, "t", options, None);
+    w.lose(a);
+    for (hello, own, flag) in [(v3("a").resume(), true, ""), (v5("a").resume().expiry(60), false, " retain")]
+    {
+        let a = w.connect(hello);
+        w.publish(a, "t", 0, "own");
+        assert_eq!(w.heard(a).concat(), if own { "t=own" } else { "" });
+        for qos in 0..2 {
+            w.publish_with(other, "t", qos, "x", true, &[]);
+            let id = if qos == 0 {
+                ""
+            } else if own {
+                " q1 #1"
+            } else {
+                " q1 #2"
+            };
+            assert_eq!(w.heard(a), [format!("t=x{id}{flag}")]);
+        }
+        w.lose(a);
+    }
+}
+
+/// 3.1 does not use the flags of CONNECT's first byte, and lets user name and password be missing whose flags stand.
+#[test]
+fn mqtt_3_1_is_taken_with_what_it_leaves_open() {
+    let connect = |first: u8, name: &[u8], level: u8, flags: u8| {
+        let length = [0, name.len() as u8];
+        let body = [&length, name, &[level, flags, 0, 0], b"\x00\x01a"].concat();
+        [&[first, body.len() as u8][..], &body].concat()
+    };
+    for (first, flags) in [(0x1f, 2), (0x10, 0x82), (0x10, 0xc2)] {
+        for (name, level, is_old) in [(&b"MQIsdp"[..], 3, true), (b"MQTT", 4, false)] {
+            let mut w = World::new();
+            let a = w.raw(Version::V3);
+            w.send_bytes(a, &connect(first, name, level, flags));
+            if flags != 2 && is_old {
+                w.verdict(a, crate::broker::core::Verdict::Anonymous);
+            }
+            assert_eq!(w.heard(a) == ["CONNACK Success"], is_old, "{first} {flags}");
+        }
+    }
+}
+
+/// What is in flight is answered by its own packets; another one with its id is a mistake, where none is none.
+// [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+#[test]
+fn an_answer_of_another_kind_ends_the_connection() {
+    type Answer = fn(&mut World, crate::broker::core::ConnectionId, u16);
+    let answers: [(&str, Answer); 3] =
+        [("puback", World::puback), ("pubrec", World::pubrec), ("pubcomp", World::pubcomp)];
+    for make in [v3, v5] {
+        for (qos, is_received, right) in
+            [(1, false, &["puback"][..]), (2, false, &["pubrec"]), (2, true, &["pubrec", "pubcomp"])]
+        {
+            for (name, answer) in answers {
+                let mut w = World::new();
+                let a = w.connect(make("a"));
+                w.subscribe(a, "t", 2);
+                w.publish(a, "t", qos, "x");
+                if is_received {
+                    w.pubrec(a, 1);
+                }
+                answer(&mut w, a, 2); // of nothing
+                assert_eq!(w.closed(a), None);
+                answer(&mut w, a, 1);
+                let is_right = right.contains(&name);
+                assert_eq!(w.closed(a).is_none(), is_right, "{name} at QoS {qos}, received: {is_received}");
+            }
+        }
+    }
+}
+
+/// A client that takes very little is let in if it can be told what it must know.
+#[test]
+fn a_connack_that_fits_is_sent() {
+    let mut w = World::new();
+    let b = w.hello(&v5("b"));
+    let length = w.heard_bytes(b).len() as u32;
+    for (takes, is_in) in [(length, true), (length - 1, false)] {
+        let c = w.hello(&v5("c").with(Property::MaximumPacketSize(takes)));
+        assert_eq!(w.closed(c).is_none(), is_in, "{takes} of {length}");
+    }
 }

@@ -34,9 +34,30 @@ fn what_was_not_answered_comes_again_before_anything_else() {
     w.pubrec(b, 2);
     w.lose(b);
     let b = w.hello(&hello);
-    assert_eq!(w.heard(b), ["CONNACK Success present", "t=1 q1 #1 dup", "PUBREL 2"]); // [MQTT-4.4.0-1]
+    assert_eq!(w.heard(b), ["CONNACK Success present", "PUBREL 2", "t=1 q1 #1 dup"]); // [MQTT-4.4.0-1]
     w.pubcomp(b, 2);
     assert_eq!(w.heard(b), ["t=3 q1 #3"]);
+}
+
+/// A PUBREL needs no quota, so it waits for nothing that does. [MQTT-3.3.4-10]
+#[test]
+fn a_release_comes_again_however_little_its_client_takes() {
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b").expiry(60)));
+    w.subscribe(b, "t", 2);
+    for (id, qos) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
+        w.publish_as(a, id, "t", qos, &id.to_string());
+    }
+    w.pubrec(b, 3);
+    w.pubrec(b, 4);
+    w.lose(b);
+    let b = w.hello(&v5("b").resume().expiry(60).with(Property::ReceiveMaximum(1)));
+    assert_eq!(w.heard(b)[1..], ["PUBREL 3", "PUBREL 4"]);
+    w.pubcomp(b, 3);
+    w.pubcomp(b, 4);
+    assert_eq!(w.heard(b), ["t=1 q1 #1 dup"]);
+    w.puback(b, 1);
+    assert_eq!(w.heard(b), ["t=2 q1 #2 dup"]);
 }
 
 #[test]
@@ -119,7 +140,7 @@ fn disconnect_may_change_the_expiry_but_not_raise_it_from_nothing() {
     assert_eq!(w.core.levels().sessions, 0);
     let b = w.connect(v5("b"));
     w.send(b, &goodbye);
-    assert_eq!(w.heard(b), ["DISCONNECT ProtocolError"]); // [MQTT-3.14.2-2]
+    assert_eq!(w.heard(b), ["DISCONNECT ProtocolError"]);
 }
 
 /// A world with one session that has some of everything, and nobody connected to it.
@@ -172,8 +193,8 @@ fn an_exported_session_goes_on_elsewhere_as_if_nothing_happened() {
         found,
         [
             "CONNACK Success present",
-            "t/1=sent q1 #2 dup",
             "PUBREL 3",
+            "t/1=sent q1 #2 dup",
             "t/2=queued q1 #4 MessageExpiryInterval(50)",
             "t/2=also queued q1 #5",
             "PUBREC 1",

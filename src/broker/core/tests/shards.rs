@@ -388,3 +388,20 @@ fn while_the_store_is_down_shards_serve_each_other_what_nobody_keeps() {
         }
     }
 }
+
+/// Who asks behind a SUBSCRIBE whether the broker is there is answered when all before is done.
+#[test]
+fn nothing_overtakes_a_suback() {
+    for seed in 1..=20 {
+        let mut node = Node::new(3, seed);
+        let a = node.connect("a");
+        node.settle();
+        for filter in ["t/1", "t/2", "t/#"] {
+            node.subscribe(a, filter, 0);
+        }
+        node.ping(a);
+        node.subscribe(a, "u", 0);
+        node.settle();
+        assert_eq!(node.clients[a].answers, ["sub 1", "sub 2", "sub 3", "pong", "sub 4"], "seed {seed}");
+    }
+}
