@@ -53,14 +53,24 @@ fn a_session_that_wants_to_live_too_long_is_told_how_long_it_lives() {
 #[test]
 fn the_first_packet_is_connect_and_there_is_one() {
     let mut w = World::new();
-    let early = w.raw(Version::V5);
-    w.send(early, &Packet::PingReq);
-    assert_eq!(w.closed(early), Some(Fault::Violation(Violation::FirstPacketNotConnect))); // [MQTT-3.1.0-1]
-    assert!(w.heard(early).is_empty());
-
-    let twice = w.connect(v5("twice"));
-    w.send_bytes(twice, b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00");
-    assert_eq!(w.heard(twice), ["DISCONNECT ProtocolError"]); // [MQTT-3.1.0-2]
+    for version in [Version::V3, Version::V5] {
+        let early = w.raw(version);
+        w.send(early, &Packet::PingReq);
+        // [MQTT-3.1.0-1] [MQTT-3.1.0-1] v3
+        assert_eq!(w.closed(early), Some(Fault::Violation(Violation::FirstPacketNotConnect)));
+        assert!(w.heard(early).is_empty());
+    }
+    let again = [
+        (v3("old"), &b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"[..], ""),
+        (v5("new"), b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00", "DISCONNECT ProtocolError"),
+    ];
+    for (hello, connect, told) in again {
+        let twice = w.connect(hello);
+        w.send_bytes(twice, connect);
+        assert_eq!(w.heard(twice).concat(), told);
+        // [MQTT-3.1.0-2] [MQTT-3.1.0-2] v3
+        assert_eq!(w.closed(twice), Some(Fault::Violation(Violation::SecondConnect)));
+    }
 }
 
 // [MQTT-3.1.4-1] [MQTT-3.1.4-1] v3 [MQTT-3.2.2-6] v3 [MQTT-4.13.1-1]
@@ -170,15 +180,18 @@ fn clients_of_a_barred_user_are_sent_away() {
 
 #[test]
 fn a_silent_client_is_let_go_after_one_and_a_half_keep_alives() {
-    let mut w = World::new();
-    let id = w.connect(v5("a").keep_alive(10));
-    w.run_for(14.0);
-    w.send(id, &Packet::PingReq);
-    assert_eq!(w.heard(id), ["PingResp"]);
-    w.run_for(14.8);
-    assert_eq!(w.closed(id), None);
-    w.run_for(0.4);
-    assert_eq!(w.heard(id), ["DISCONNECT KeepAliveTimeout"]); // [MQTT-3.1.2-22]
+    for (hello, told) in [(v3("a"), ""), (v5("a"), "DISCONNECT KeepAliveTimeout")] {
+        let mut w = World::new();
+        let id = w.connect(hello.keep_alive(10));
+        w.run_for(14.0);
+        w.send(id, &Packet::PingReq);
+        assert_eq!(w.heard(id), ["PingResp"]); // [MQTT-3.12.4-1] v3
+        w.run_for(14.8);
+        assert_eq!(w.closed(id), None);
+        w.run_for(0.4);
+        assert_eq!(w.heard(id).concat(), told);
+        assert_eq!(w.closed(id), Some(Fault::KeepAliveTimeout)); // [MQTT-3.1.2-22] [MQTT-3.1.2-24] v3
+    }
 }
 
 #[test]
@@ -203,17 +216,21 @@ fn a_socket_without_connect_is_closed() {
 
 #[test]
 fn a_second_connection_takes_the_session_over() {
-    let mut w = World::new();
-    let first = w.connect(v5("a").expiry(60));
-    w.subscribe(first, "t", 1);
-    let second = w.hello(&v5("a").resume().expiry(60));
-    assert_eq!(w.heard(first), ["DISCONNECT SessionTakenOver"]); // [MQTT-3.1.4-3]
-    assert_eq!(w.closed(first), Some(Fault::SessionTakenOver));
-    assert_eq!(w.heard(second), ["CONNACK Success present"]);
-    w.lose(first);
-    w.publish(second, "t", 0, "x");
-    assert_eq!(w.heard(second), ["t=x"]);
-    assert_eq!(w.core.levels().connections, 1);
+    for (hello, told) in
+        [(v3("a").resume(), ""), (v5("a").resume().expiry(60), "DISCONNECT SessionTakenOver")]
+    {
+        let mut w = World::new();
+        let first = w.connect(hello.clone());
+        w.subscribe(first, "t", 1);
+        let second = w.hello(&hello);
+        assert_eq!(w.heard(first).concat(), told); // [MQTT-3.1.4-3]
+        assert_eq!(w.closed(first), Some(Fault::SessionTakenOver)); // [MQTT-3.1.4-2] v3
+        assert_eq!(w.heard(second), ["CONNACK Success present"]);
+        w.lose(first);
+        w.publish(second, "t", 0, "x");
+        assert_eq!(w.heard(second), ["t=x"]);
+        assert_eq!(w.core.levels().connections, 1);
+    }
 }
 
 // [MQTT-3.1.2-4]
@@ -276,4 +293,56 @@ fn a_user_who_is_barred_before_the_verdict_is_not_let_in() {
     w.verdict(ann, Verdict::Accepted); // by the old rules
     assert_eq!(w.heard(ann), ["CONNACK NotAuthorized"]);
     assert_eq!(w.core.levels().sessions, 0);
+}
+
+/// What is not said in a packet's own words, or in none, would be malformed: the decoder of these lines is as strict as ours.
+// [MQTT-3.2.2-8] [MQTT-3.14.2-1] [MQTT-3.2.2-6] [MQTT-3.2.2-6] v3
+#[test]
+fn every_fault_has_a_reason_that_its_packet_may_carry() {
+    use Violation as Bad;
+    let violations = [
+        Bad::StringNotUtf8,
+        Bad::UnexpectedPacket,
+        Bad::PacketTooLarge,
+        Bad::ReceiveMaximumExceeded,
+        Bad::TopicAliasTooLarge,
+        Bad::UnsupportedProtocolVersion(9),
+        Bad::ClientIdEmpty,
+        Bad::SubscriptionIdFromClient,
+    ];
+    let faults = [
+        Fault::ConnectTimeout,
+        Fault::KeepAliveTimeout,
+        Fault::BadUserNameOrPassword,
+        Fault::NotAuthorized,
+        Fault::ClientIdTaken,
+        Fault::TokenExpired,
+        Fault::BadAuthenticationMethod,
+        Fault::SessionTakenOver,
+        Fault::QuotaExceeded,
+        Fault::ServerBusy,
+        Fault::Kicked,
+        Fault::AnswerTooLarge,
+        Fault::PayloadFormatInvalid,
+        Fault::UseAnotherServer,
+        Fault::ServerMoved,
+        Fault::ServerShuttingDown,
+    ];
+    for fault in faults.into_iter().chain(violations.map(Fault::Violation)) {
+        for hello in [v3("a"), v5("a")] {
+            let mut w = World::new();
+            let outside = w.hello(&hello.clone().user("ann", "secret"));
+            w.core.close(outside, fault, w.now);
+            let refused = w.heard(outside).concat();
+            let is_refused = refused.starts_with("CONNACK ") && !refused.contains("Success");
+            assert!(is_refused || refused.is_empty(), "{fault:?}: {refused}");
+            let inside = w.connect(hello.clone());
+            w.core.close(inside, fault, w.now);
+            let sent_away = w.heard(inside).concat();
+            match hello.is_v3() {
+                true => assert_eq!(sent_away, "", "{fault:?}"),
+                false => assert!(sent_away.starts_with("DISCONNECT ") && !sent_away.contains("Success")),
+            }
+        }
+    }
 }

@@ -87,6 +87,7 @@ fn ids_and_topics_are_taken_as_they_are() {
 }
 
 // [MQTT-3.1.2-7] [MQTT-3.1.2-10] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.3-10]
+// [MQTT-3.1.2-16] v3 [MQTT-3.1.2-17] v3
 #[test]
 fn a_will_is_retained_if_it_says_so_and_keeps_its_properties() {
     for retain in [false, true] {
@@ -99,6 +100,9 @@ fn a_will_is_retained_if_it_says_so_and_keeps_its_properties() {
         let told = "UserProperty((\"b\", \"1\")) UserProperty((\"a\", \"2\")) UserProperty((\"b\", \"3\"))";
         assert_eq!(w.heard(watcher), [format!("gone=a q2 #1 {told}")]);
         assert_eq!(w.core.levels().retained, usize::from(retain));
+        let old = w.connect(v3("old").will("old", "a", 0).will_as(1, retain, &[]));
+        w.lose(old);
+        assert_eq!(w.core.levels().retained, 2 * usize::from(retain));
     }
 }
 
@@ -140,19 +144,22 @@ fn there_is_no_response_information() {
 }
 
 // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.2-5] [MQTT-4.3.1-1]
+// [MQTT-3.3.1-1] v3 [MQTT-4.3.2-1] v3 [MQTT-4.3.2-2] v3 [MQTT-4.6.0-1] v3
 #[test]
 fn dup_says_nothing_of_what_goes_on_and_an_answered_id_is_free() {
-    let mut w = World::new();
-    let (a, b) = (w.connect(v5("a")), w.connect(v5("b").expiry(60)));
-    w.subscribe(b, "t", 1);
-    publish(&mut w, a, 1, 7, true, "x");
-    publish(&mut w, a, 1, 7, true, "y");
-    publish(&mut w, a, 0, 0, false, "z");
-    assert_eq!(w.heard(a), ["PUBACK 7", "PUBACK 7"]); // [MQTT-4.3.2-4] [MQTT-2.2.1-5]
-    assert_eq!(w.heard(b), ["t=x q1 #1", "t=y q1 #2", "t=z"]);
-    w.lose(b);
-    let b = w.hello(&v5("b").resume().expiry(60));
-    assert_eq!(w.heard(b)[1..], ["t=x q1 #1 dup", "t=y q1 #2 dup"]); // [MQTT-4.3.2-3] [MQTT-4.6.0-1]
+    for (make, kept) in [(v3 as fn(_) -> _, v3("b").resume()), (v5, v5("b").resume().expiry(60))] {
+        let mut w = World::new();
+        let (a, b) = (w.connect(make("a")), w.connect(kept.clone()));
+        w.subscribe(b, "t", 1);
+        publish(&mut w, a, 1, 7, true, "x");
+        publish(&mut w, a, 1, 7, true, "y");
+        publish(&mut w, a, 0, 0, false, "z");
+        assert_eq!(w.heard(a), ["PUBACK 7", "PUBACK 7"]); // [MQTT-4.3.2-4] [MQTT-2.2.1-5]
+        assert_eq!(w.heard(b), ["t=x q1 #1", "t=y q1 #2", "t=z"]);
+        w.lose(b);
+        let b = w.hello(&kept);
+        assert_eq!(w.heard(b)[1..], ["t=x q1 #1 dup", "t=y q1 #2 dup"]); // [MQTT-4.3.2-3] [MQTT-4.6.0-1]
+    }
 }
 
 // [MQTT-3.3.1-5] [MQTT-3.3.1-7] [MQTT-3.3.1-8] [MQTT-3.1.2-7] v3 [MQTT-3.3.1-8] v3
@@ -208,18 +215,20 @@ fn an_unsubscribe_of_several_filters_has_one_answer_and_takes_equal_ones_only() 
     assert_eq!(w.heard(new), ["a/1=x"]);
 }
 
-// [MQTT-3.10.4-3]
+// [MQTT-3.10.4-3] [MQTT-3.10.4-3] v3
 #[test]
 fn what_was_begun_is_completed_after_an_unsubscribe() {
-    let mut w = World::new();
-    let a = w.connect(v5("a"));
-    w.subscribe(a, "t", 2);
-    publish(&mut w, a, 2, 1, false, "x");
-    unsubscribe_all(&mut w, a, 1, &["t"]);
-    w.heard(a);
-    w.pubrec(a, 1);
-    assert_eq!(w.heard(a), ["PUBREL 1"]);
-    w.pubcomp(a, 1);
+    for make in [v3, v5] {
+        let mut w = World::new();
+        let a = w.connect(make("a"));
+        w.subscribe(a, "t", 2);
+        publish(&mut w, a, 2, 1, false, "x");
+        unsubscribe_all(&mut w, a, 1, &["t"]);
+        w.heard(a);
+        w.pubrec(a, 1);
+        assert_eq!(w.heard(a), ["PUBREL 1"]);
+        w.pubcomp(a, 1);
+    }
 }
 
 // [MQTT-3.3.4-10] [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3]
@@ -281,6 +290,7 @@ fn what_was_refused_does_not_come_again() {
 }
 
 // [MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-3] [MQTT-4.3.3-5] [MQTT-4.3.3-6] [MQTT-4.4.0-1]
+// [MQTT-4.3.3-1] v3 [MQTT-4.4.0-1] v3
 #[test]
 fn a_qos_2_message_comes_again_until_pubrec_and_its_pubrel_until_pubcomp() {
     for hello in [v3("b").resume(), v5("b").resume().expiry(60)] {
@@ -308,19 +318,22 @@ fn a_qos_2_message_comes_again_until_pubrec_and_its_pubrel_until_pubcomp() {
 }
 
 // [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4] [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.3.4-1]
+// [MQTT-4.6.0-2] v3 [MQTT-4.6.0-3] v3 [MQTT-4.6.0-4] v3 [MQTT-4.6.0-5] v3 [MQTT-4.6.0-6] v3
 #[test]
 fn answers_and_messages_keep_their_order() {
-    let mut w = World::new();
-    let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
-    w.subscribe(b, "t", 2);
-    for (qos, id) in [(2, 1), (1, 2), (2, 3), (1, 4)] {
-        publish(&mut w, a, qos, id, false, &id.to_string());
+    for make in [v3, v5] {
+        let mut w = World::new();
+        let (a, b) = (w.connect(make("a")), w.connect(make("b")));
+        w.subscribe(b, "t", 2);
+        for (qos, id) in [(2, 1), (1, 2), (2, 3), (1, 4)] {
+            publish(&mut w, a, qos, id, false, &id.to_string());
+        }
+        assert_eq!(w.heard(a), ["PUBREC 1", "PUBACK 2", "PUBREC 3", "PUBACK 4"]);
+        assert_eq!(w.heard(b), ["t=1 q2 #1", "t=2 q1 #2", "t=3 q2 #3", "t=4 q1 #4"]);
+        w.pubrec(b, 3);
+        w.pubrec(b, 1);
+        assert_eq!(w.heard(b), ["PUBREL 3", "PUBREL 1"]);
     }
-    assert_eq!(w.heard(a), ["PUBREC 1", "PUBACK 2", "PUBREC 3", "PUBACK 4"]);
-    assert_eq!(w.heard(b), ["t=1 q2 #1", "t=2 q1 #2", "t=3 q2 #3", "t=4 q1 #4"]);
-    w.pubrec(b, 3);
-    w.pubrec(b, 1);
-    assert_eq!(w.heard(b), ["PUBREL 3", "PUBREL 1"]);
 }
 
 // [MQTT-4.8.2-3] [MQTT-4.8.2-4] [MQTT-4.8.2-5]
