@@ -23,8 +23,9 @@ const BATCH_BYTES_MAX: usize = 32 * 1024;
 const UNANSWERED_MAX: usize = 32;
 /// How long a change waits for others when the peer is busy answering.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long an answer may take before the direction is behind.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long an answer may take before the direction is behind, which is when `RoutesSynced` may say so. Where a round trip takes
+/// half a second, a change that has to wait for room is answered within one.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Some filters to add and to delete, in ascending order.
 #[derive(Debug, PartialEq, Eq)]

@@ -117,6 +117,30 @@ fn a_large_set_of_routes_is_bootstrapped_in_batches() {
 }
 
 #[test]
+fn lag_shows_after_two_seconds_and_a_slow_line_is_no_lag() {
+    let mut net = World::two(31);
+    net.latency = SECOND / 4;
+    net.settle();
+    let synced = |net: &World| net.the_link("eu", "us").report(net.now).routes_synced;
+    (0..5_000).for_each(|i| net.subscribe("eu", &format!("at/once/{i}")));
+    for i in 0..1_000 {
+        net.subscribe("eu", &format!("one/by/one/{i}"));
+        net.run_for(SECOND / 100);
+        assert_verdict(&synced(&net), VerdictStatus::True, "Synced");
+    }
+    net.run_for(SECOND);
+    net.set_path("us", "eu", Path::Silent);
+    net.subscribe("eu", "late");
+    net.run_for(SECOND * 2 - SECOND / 1000);
+    assert_verdict(&synced(&net), VerdictStatus::True, "Synced");
+    net.run_for(SECOND / 1000);
+    assert_verdict(&synced(&net), VerdictStatus::False, "Behind");
+    net.set_path("us", "eu", Path::Open);
+    net.settle();
+    assert!(served(&net, "us", "eu").contains(&"late".to_owned()));
+}
+
+#[test]
 fn what_was_published_while_the_network_was_cut_arrives_in_order() {
     let mut net = World::two(6);
     net.subscribe("eu", "t/#");

@@ -16,7 +16,7 @@ use crate::mqtt::{Filter, Message, PropertiesBuf, QoS};
 use crate::settings::report::VerdictStatus;
 use crate::settings::{Dial, Link as Half};
 
-/// One way through the network takes this long.
+/// One way through the network takes this long, unless a script says otherwise.
 const LATENCY: Duration = Duration::from_millis(5);
 /// How long a dialler waits for an answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +63,8 @@ pub(super) struct World {
     /// Dials under way: from, to, when it ends.
     dials: Vec<(String, String, Instant)>,
     pub(super) random: Random,
+    /// How long one way through the network takes.
+    pub(super) latency: Duration,
     /// How many attempts to dial there were.
     pub(super) dialled: u64,
     /// How much reached its end.
@@ -113,6 +115,7 @@ impl World {
             paths: BTreeMap::new(),
             dials: Vec::new(),
             random: Random(seed),
+            latency: LATENCY,
             dialled: 0,
             frames: 0,
             bytes: 0,
@@ -470,7 +473,7 @@ impl World {
                 let to = host(self.clusters[name].links[peer].half()).to_owned();
                 let takes = match self.path(name, &to) {
                     Path::Silent => DIAL_TIMEOUT,
-                    Path::Open | Path::Cut => LATENCY * 2,
+                    Path::Open | Path::Cut => self.latency * 2,
                 };
                 self.dials.push((name.to_owned(), peer.to_owned(), self.now + takes));
             }
@@ -500,7 +503,7 @@ impl World {
     }
 
     fn send(&mut self, name: &str, conn: ConnId, frame: Option<Vec<u8>>) {
-        let at = self.now + LATENCY;
+        let at = self.now + self.latency;
         let Some(wire) = self.wires.get_mut(&conn) else { return };
         let from = usize::from(wire.ends[0].0 != name);
         wire.frames.push_back((1 - from, at, frame));
@@ -513,7 +516,7 @@ impl World {
     }
 
     fn close_from(&mut self, conn: ConnId, end: usize) {
-        let at = self.now + LATENCY;
+        let at = self.now + self.latency;
         let Some(wire) = self.wires.get_mut(&conn) else { return };
         wire.open[end] = false;
         wire.frames.retain(|frame| frame.0 != end);
