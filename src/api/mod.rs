@@ -11,10 +11,12 @@
 //! are not written into objects (`replicas` excepted, the scale subresource needs it); a rule never raises an
 //! error while it is evaluated.
 
+pub mod refs;
 pub mod doors;
+pub mod access;
+pub mod pods;
 pub mod cluster;
 pub mod link;
-pub mod refs;
 pub mod values;
 mod schema;
 pub mod crd;

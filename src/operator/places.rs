@@ -18,7 +18,7 @@ const BIND: &str = "::";
 impl Picture {
     pub(super) fn placement(&self, key: &Key, cluster: &MqttCluster) -> Placement {
         let listeners = cluster.spec.client_listeners();
-        let of_listener = |listener: &crate::api::cluster::Listener| {
+        let of_listener = |listener: &crate::api::doors::Listener| {
             let service = listener_service(&key.name, &listener.name);
             let address = self.address(&key.namespace, service, listener.port, listener.service.as_ref())?;
             Some((listener.name.clone(), address))

@@ -176,7 +176,7 @@ fn ready_message(seen: &Seen<'_>) -> State {
     let spec = &seen.cluster.object.spec;
     let mut notes = vec!["Clients can connect.".to_owned()];
     let authentication = spec.authentication.clone().unwrap_or_default();
-    let names_users = |listener: &crate::api::cluster::Listener| {
+    let names_users = |listener: &crate::api::doors::Listener| {
         listener.tls.as_ref().is_some_and(|tls| tls.username_from.is_some())
     };
     let lets_in = authentication.anonymous.unwrap_or(false)

@@ -3,10 +3,8 @@
 use super::secrets::Secrets;
 use super::users::parse_users;
 use super::world::Placement;
-use crate::api::cluster::{
-    AccessRule, Action, Authorization, ClientAuth, Effect, Listener, ListenerTls, Protocol,
-};
-use crate::api::doors::{self, CertificateName, Jwt, TlsVersion};
+use crate::api::access::{AccessRule, Action, Authorization, Effect, Jwt};
+use crate::api::doors::{self, CertificateName, ClientAuth, Listener, ListenerTls, Protocol, TlsVersion};
 use crate::api::{Finding, MqttCluster, values};
 use crate::settings::{self, CertificatePem, ServerTls};
 

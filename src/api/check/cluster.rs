@@ -2,9 +2,11 @@
 
 use super::Finding;
 use super::fields::Findings;
+use crate::api::access::{Authorization, Jwt};
 use crate::api::bounds::*;
 use crate::api::cluster::*;
-use crate::api::doors::Jwt;
+use crate::api::doors::*;
+use crate::api::pods::*;
 use crate::api::schema::LISTENER_NAMES_TAKEN;
 use crate::api::values;
 

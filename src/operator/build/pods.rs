@@ -17,7 +17,8 @@ use serde_json::json;
 use super::object::{Kind, Object};
 use super::{meta, names};
 use crate::api::MqttCluster;
-use crate::api::cluster::{MqttClusterSpec, PodTemplate};
+use crate::api::MqttClusterSpec;
+use crate::api::pods::PodTemplate;
 use crate::settings::canonical_sha256;
 
 /// Where a node serves the admin protocol over TLS.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::object::{Kind, Object};
 use super::{meta, names, pods};
 use crate::api::MqttCluster;
-use crate::api::cluster::Listener;
+use crate::api::doors::Listener;
 use crate::api::refs::{ServiceTemplate, ServiceType};
 
 /// The headless Service: a name for each node, ready or not.
