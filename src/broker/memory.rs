@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(limit("0::/\n", &[(root, "4096\n")]), Some(4_096));
         assert_eq!(limit(own, &[(unit, "max\n"), (slice, "8192\n"), (root, "9000\n")]), Some(8_192));
         assert_eq!(limit(own, &[(unit, "100\n"), (slice, "8192\n")]), Some(100));
+        assert_eq!(limit(own, &[(unit, "9000\n"), (slice, "8192\n")]), Some(8_192));
         assert_eq!(limit(own, &[(unit, "max\n")]), None);
         assert_eq!(limit("3:memory:/a\n", &[]), None);
     }
