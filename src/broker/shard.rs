@@ -65,7 +65,7 @@ pub(super) struct Shard {
     pub(super) lost: Notify,
     /// Where what must survive goes; none: nothing outlives the process.
     pub(super) store: RefCell<Option<Client>>,
-    /// How many bytes came in this tick.
+    /// How many bytes came in this tick, and how many more they made of that for others.
     tick_bytes: Cell<usize>,
     /// What those who come and go wait at.
     turnstile: Turnstile,
@@ -159,9 +159,9 @@ impl Shard {
         if self.tick_bytes.get() < TICK_BUDGET { READ_BUDGET } else { READ_BUDGET_MIN }
     }
 
-    /// Notes that a connection brought so many bytes.
-    pub(super) fn count_read(&self, bytes: usize) {
-        let before = self.tick_bytes.replace(self.tick_bytes.get() + bytes);
+    /// Notes that a connection brought so many bytes, or others so many more to send.
+    pub(super) fn count_work(&self, bytes: usize) {
+        let before = self.tick_bytes.replace(self.tick_bytes.get().saturating_add(bytes));
         if before < TICK_BUDGET && self.tick_bytes.get() >= TICK_BUDGET {
             self.wake_flusher(); // the tick ends though nothing may be to be sent
         }

@@ -22,7 +22,7 @@ use super::carrier::Carrier;
 use super::core::{ConnectionId, Origin, PART_BYTES};
 use super::seats::Seat;
 use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
-use super::turnstile::{STEP, Ticket};
+use super::turnstile::{LOAD, STEP, Ticket};
 use super::websocket::WebSocket;
 use super::wire::Wire;
 
@@ -31,6 +31,9 @@ const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// How much of what it sent meanwhile is read for that: a packet that is too large is written as a whole before its client
 /// listens, but who sends on and on is worth no time.
 const DRAINED_MAX: u32 = 64 << 20;
+
+/// Who is so far in a packet that is not whole brings much, for many maybe: reading on is a matter of turns.
+const LONG: usize = 8 * 1024;
 
 /// The reading side, and for all but plain TCP both.
 pub(super) enum Socket {
@@ -86,7 +89,7 @@ struct Task {
     patience: Option<Pin<Box<Sleep>>>,
     /// What was read and forgotten at the end.
     drained: u32,
-    /// What it waits with for its turn while it comes or goes.
+    /// What it waits with for its turn while it comes or goes, or brings much.
     ticket: Ticket,
     /// Nothing more is read; it waits for its turn to go.
     has_ended: bool,
@@ -144,6 +147,9 @@ impl Task {
                 self.wire.is_paused.set(true);
                 return Poll::Pending;
             }
+            if self.unread.len() > LONG {
+                ready!(self.shard.poll_pass(&mut self.ticket, LOAD, cx));
+            }
             if self.wire.is_paused.replace(false) {
                 self.handle_unread();
                 continue;
@@ -155,7 +161,7 @@ impl Task {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(count) => {
                     budget = budget.saturating_sub(count);
-                    self.shard.count_read(count);
+                    self.shard.count_work(count);
                 }
             }
             if budget == 0 {
@@ -250,7 +256,10 @@ impl Task {
     /// Hands bytes to the core, and notes whether it stopped in their midst.
     fn handle(&self, bytes: &[u8]) -> usize {
         let mut core = self.shard.core.borrow_mut();
+        let before = core.appended();
         let used = core.handle_bytes(self.id, bytes, Instant::now());
+        let brought = core.appended() - before;
+        self.shard.count_work(usize::try_from(brought).unwrap_or(usize::MAX).saturating_sub(used));
         self.wire.is_paused.set(!core.reads(self.id));
         used
     }

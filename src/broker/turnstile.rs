@@ -1,4 +1,4 @@
-//! What those who come and go may cost those who are there, in one turn of a shard.
+//! What those who come and go, or bring very much, may cost those who are there, in one turn of a shard.
 //!
 //! A shard's tasks run one after the other, and it looks at its sockets only now and then: thousands who connect, shake hands
 //! or leave at the same moment would all have their way before who is served is heard again. So each such step asks here
@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 
 /// What fits into a turn, in steps of some ten microseconds. The last step may exceed it.
 const TURN: u32 = 32;
+/// Reading on in a long packet: when it is whole it may go to many.
+pub(super) const LOAD: u32 = 16;
 /// A step of a handshake: keys are exchanged and something is signed.
 pub(super) const HANDSHAKE: u32 = 8;
 /// Any other: accepting a socket, reading CONNECT, closing.

@@ -476,6 +476,12 @@ impl Core {
         self.wires.take_dirty(into);
     }
 
+    /// How many bytes this shard ever had to send, to all connections together.
+    #[inline]
+    pub fn appended(&self) -> u64 {
+        self.wires.appended
+    }
+
     /// True if [`Core::take_dirty`] would give any.
     #[inline]
     pub fn has_dirty(&self) -> bool {

@@ -31,6 +31,8 @@ pub(super) struct Wires {
     connections: Slab<Connection>,
     serial: u32,
     dirty: Vec<ConnectionId>,
+    /// How many bytes were ever put into buffers.
+    pub(super) appended: u64,
     /// Buffers that nobody uses: who has nothing to send has none, and who has takes the one that was used last.
     buffers: Vec<Vec<u8>>,
     buffers_bytes: usize,
@@ -43,6 +45,7 @@ impl Wires {
             connections: Slab::new(),
             serial: 0,
             dirty: Vec::new(),
+            appended: 0,
             buffers: Vec::new(),
             buffers_bytes: 0,
             effects: VecDeque::new(),
@@ -102,7 +105,9 @@ impl Wires {
         }
         let before = connection.out.open.len();
         write(connection);
-        let is_more = connection.out.open.len() > before;
+        let more = connection.out.open.len() - before;
+        let is_more = more > 0;
+        self.appended += more as u64;
         connection.out.seal();
         if is_more && !connection.is_dirty {
             connection.is_dirty = true;

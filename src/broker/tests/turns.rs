@@ -13,6 +13,8 @@ use super::*;
 const BETWEEN: usize = 96;
 /// The same for handshakes, a step each.
 const HANDSHAKES_BETWEEN: usize = 12;
+/// The same for large messages for many, and the first of all, which nobody saw coming.
+const LOADS_BETWEEN: u64 = 6;
 
 fn open(broker: &Broker, name: &str, first: &[u8]) -> std::net::TcpStream {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port(broker, name))).expect("it listens");
@@ -52,6 +54,34 @@ fn who_is_here_does_not_wait_for_all_who_come_or_go() {
         assert!(gone <= BETWEEN, "{gone} of 500 went first");
         while broker.levels().connections > 1 {
             tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_all_who_bring_much_for_many() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        let mut readers = Vec::new();
+        for n in 0..20 {
+            let mut reader = Client::connect(&broker, &format!("r{n}")).await;
+            reader.subscribe("much", QoS::AtMostOnce).await;
+            readers.push(reader);
+        }
+        let mut message = Vec::new();
+        publish("much", QoS::AtMostOnce, &[b'x'; 60_000]).encode(Version::V5, &mut message);
+        let mut crowd: Vec<_> = (0..20).map(|n| open(&broker, "mqtt", &hello(&format!("c{n}")))).collect();
+        while broker.levels().sessions < 41 {
+            tokio::task::yield_now().await;
+        }
+        crowd.iter_mut().for_each(|stream| stream.write_all(&message).expect("it is open"));
+        let mut before = 0;
+        while before < 20 {
+            ping(&mut bystander).await;
+            let now = broker.counters().received;
+            assert!(now - before <= LOADS_BETWEEN, "{} of 20 came first", now - before);
+            before = now;
         }
     });
 }
