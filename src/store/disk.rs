@@ -390,3 +390,13 @@ fn from_fjall(verb: &'static str, dir: &Path, error: fjall::Error) -> StoreError
         error => StoreError::Damaged { verb, dir: owned, cause: error.to_string() },
     }
 }
+
+/// True if a syncer that was asked has failed by its end.
+#[cfg(test)]
+pub(super) fn fails_to_sync(dir: &Path) -> bool {
+    let syncer = Syncer::start(dir).expect("there are threads");
+    syncer.ask();
+    let shared = Arc::clone(&syncer.shared);
+    drop(syncer);
+    shared.has_failed.load(Ordering::Acquire)
+}

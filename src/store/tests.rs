@@ -170,6 +170,13 @@ fn always_means_the_disk_and_interval_means_soon() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_synced_is_a_failure_of_the_store() {
+    let root = tempfile::tempdir().expect("a folder");
+    assert!(!disk::fails_to_sync(root.path()), "there is nothing to sync");
+    assert!(disk::fails_to_sync(&root.path().join("gone")));
+}
+
+#[test]
 fn what_was_promised_under_always_survives_the_loss_of_power() {
     for (durability, kept) in [(Durability::Always, vec![0, 1, 2]), (Durability::Interval, vec![])] {
         let twin = Twin::default();
