@@ -87,10 +87,21 @@ impl Wire {
         qos: QoS,
         payload: &str,
     ) -> bool {
+        self.publish_kept(topic, packet_id, qos, payload, false)
+    }
+
+    fn publish_kept(
+        &mut self,
+        topic: &str,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        payload: &str,
+        retain: bool,
+    ) -> bool {
         self.send(&Packet::Publish(Publish {
             dup: false,
             qos,
-            retain: false,
+            retain,
             topic,
             packet_id,
             properties: Properties::EMPTY,
@@ -189,6 +200,43 @@ impl Publisher {
     }
 }
 
+/// Retains one number after the other under one topic, and removes it in between.
+#[derive(Default)]
+struct Keeper {
+    sent: u32,
+    acknowledged: u32,
+}
+
+impl Keeper {
+    fn payload(number: u32) -> String {
+        if number.is_multiple_of(3) { String::new() } else { number.to_string() }
+    }
+
+    /// Goes on until the broker is gone.
+    fn run(&mut self, wire: &mut Wire) {
+        loop {
+            self.sent += 1;
+            let payload = Keeper::payload(self.sent);
+            wire.publish_kept("number", Some(PacketId::MIN), QoS::AtLeastOnce, &payload, true);
+            match wire.next() {
+                None => return,
+                Some(Heard::Ack(_)) => self.acknowledged = self.sent,
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What is retained is what was acknowledged last, or what was sent after it.
+    fn check(&self, wire: &mut Wire) {
+        wire.subscribe("number");
+        wire.publish_to("number", None, QoS::AtMostOnce, "end");
+        let Some(Heard::Message { payload, .. }) = wire.next() else { panic!("the broker is gone") };
+        let found = if payload == "end" { String::new() } else { payload };
+        let numbers = self.acknowledged..=self.sent;
+        assert!(numbers.clone().any(|number| Keeper::payload(number) == found), "{found:?} of {numbers:?}");
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Subscriber {
     held: BTreeSet<PacketId>,
@@ -254,7 +302,7 @@ fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
     };
     let (mut publisher, mut present, mut absent) =
         (Publisher::default(), Subscriber::default(), Subscriber::default());
-    let mut node = start(3);
+    let (mut keeper, mut node) = (Keeper::default(), start(3));
     for name in ["present", "absent"] {
         Wire::connect(port, name).subscribe("kept/#");
     }
@@ -262,14 +310,18 @@ fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
         let mut sends = Wire::connect(port, "publisher");
         let mut hears = Wire::connect(port, "present");
         assert!(hears.is_present && (round == 0 || sends.is_present), "round {round}: a session is gone");
+        let mut keeps = Wire::connect_clean(port, "keeper");
         std::thread::scope(|scope| {
             scope.spawn(|| present.run(&mut hears, None));
+            scope.spawn(|| keeper.run(&mut keeps));
             // Another number each time: it dies in another moment.
             publisher.run(&mut sends, 37 * (round + 1));
             node.kill();
         });
         node = start(1 + round as u8 % 4);
+        keeper.check(&mut Wire::connect_clean(port, "looker"));
     }
+    assert!(keeper.acknowledged > 12);
     let mut wire = Wire::connect(port, "publisher");
     publisher.run(&mut wire, usize::from(WINDOW) * 4);
     for (name, subscriber) in [("present", &mut present), ("absent", &mut absent)] {
