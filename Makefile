@@ -43,7 +43,7 @@ counts: ## instructions of codec, routing, sessions and fan-out, against the com
 test: setup check counts ## all tests that need no pods; those of the operator with a real API server
 	@$(STAGE) apiserver e2e/cluster/tools.sh api
 	@$(STAGE) build $(CARGO) test --locked --no-run --quiet
-	@export KUBEBUILDER_ASSETS=$$(e2e/cluster/tools.sh api); $(STAGE) tests $(CARGO) test --locked --tests
+	@CARGO=$(CARGO) .ci/tests
 	@$(STAGE) doctest $(CARGO) test --locked --doc
 	@$(STAGE) doc env RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 
@@ -88,4 +88,4 @@ cluster-down: ## ends it, and leaves nothing
 
 .PHONY: cluster-test
 cluster-test: image ## proves the clusters and the image (2 minutes)
-	@e2e/cluster/selftest.sh $(TARGET)/mqlink-image.tar
+	@$(STAGE) selftest e2e/cluster/selftest.sh $(TARGET)/mqlink-image.tar

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # selftest.sh IMAGE.tar: proves what docs/e2e.md promises of the clusters and of the image, in about two minutes:
-# restricted pods run the image; they find a Service by name; a node can die and return; two clusters are joined, cut
-# and mended; nothing has a way out; and afterwards the machine is as it was, also where a cluster was killed.
+# an API server alone; restricted pods run the image; they find a Service by name; a node can die and return; two clusters
+# are joined, cut and mended; nothing has a way out; and afterwards the machine is as it was, also where a cluster was killed.
 # The image is the one of `make image`, localhost/mqlink:dev.
 unset KUBECONFIG
 . "$(dirname "$0")/lib.sh"
@@ -59,6 +59,13 @@ node_becomes() { # CLUSTER NODE STATUS
 
 before=$(machine)
 trap './down.sh $one; ./down.sh $two' EXIT
+
+step "an API server alone"
+LEVEL=api ./up.sh $one
+says ok kubectl_in $one kubectl get --raw /readyz
+says "" kubectl_in $one kubectl get nodes --no-headers
+! ./up.sh $one 2>/dev/null || fail "another level of the same cluster is not refused"
+./down.sh $one
 
 step "three nodes"
 NODES=3 ./up.sh $one

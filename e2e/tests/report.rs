@@ -1,9 +1,12 @@
 //! What a failed test leaves behind: everything that tells why, in a folder that is named on standard error.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::process::run;
-use crate::scene::{HOME, OPERATOR, Scene};
+use crate::regions::two_regions;
+use crate::scene::{HOME, OPERATOR, Scene, play};
 
 /// What is asked of a namespace, and the file for the answer. Secrets by name only.
 const QUESTIONS: [(&str, &[&str]); 5] = [
@@ -62,4 +65,33 @@ async fn leave_namespace(namespace: &str, folder: &Path) {
 fn write(folder: &Path, name: &str, text: String) {
     std::fs::create_dir_all(folder).expect("the folder for reports can be made");
     std::fs::write(folder.join(name), text).expect("the folder for reports can be written");
+}
+
+#[test]
+fn a_scene_that_fails_leaves_its_report() {
+    let namespace = Mutex::new(String::new());
+    let fails = || {
+        play("fails", async |scene| {
+            namespace.lock().expect("no panic").clone_from(&scene.namespace);
+            two_regions(scene).await;
+            panic!("on purpose");
+        });
+    };
+    std::panic::catch_unwind(AssertUnwindSafe(fails)).expect_err("it fails");
+    let namespace = namespace.into_inner().expect("no panic");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("e2e").join(&namespace);
+    for (file, word) in [
+        ("mqtt.yaml", "us-eu"),
+        ("objects.yaml", "kind: StatefulSet"),
+        ("names.txt", "secret/mqlink-us-eu-link"),
+        ("events.txt", "us-east"),
+        ("pods.txt", "us-east-0"),
+        ("us-east-0.log", "INFO"),
+        ("../operator.log", "INFO"),
+    ] {
+        let path = folder.join(&namespace).join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(text.contains(word), "{file} has no {word}: {text}");
+    }
+    std::fs::remove_dir_all(folder).expect("it was ours");
 }

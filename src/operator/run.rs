@@ -401,3 +401,41 @@ pub(super) fn random(bytes: &mut [u8]) {
         .fill(bytes)
         .expect("the system gives random numbers");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::build::ObjectId;
+
+    fn deletes(count: usize) -> impl Iterator<Item = Write> {
+        (0..count).map(|number| {
+            let id = ObjectId { kind: Kind::Service, namespace: "a".to_owned(), name: number.to_string() };
+            Write::Delete { id, uid: String::new() }
+        })
+    }
+
+    /// Writes begin when somebody looks at them, which nobody does here: no server is asked.
+    #[tokio::test]
+    async fn so_many_writes_are_under_way_at_a_time_and_none_where_another_operator_may_lead() {
+        let config = kube::Config::new("http://localhost:1".parse().expect("a URL"));
+        let client = Client::try_from(config).expect("a client");
+        let (fence, vitals) = (Fence::closed(), Vitals::default());
+        let mut operator = Operator {
+            client: client.clone(),
+            decider: Decider::new(Picture::new(&[]), String::new()),
+            nodes: Nodes::new(fence.clone()).0,
+            fence: fence.clone(),
+            teller: Teller::new(client, "test".to_owned(), vitals.events()),
+            vitals,
+            reads: FuturesUnordered::new(),
+            open: deletes(40).collect(),
+            under_way: FuturesUnordered::new(),
+        };
+        operator.begin_writes();
+        assert_eq!((operator.under_way.len(), operator.open.len()), (0, 40));
+        fence.open_until(Instant::now() + Duration::from_secs(600));
+        operator.begin_writes();
+        operator.begin_writes();
+        assert_eq!((operator.under_way.len(), operator.open.len()), (WRITES_MAX, 40 - WRITES_MAX));
+    }
+}

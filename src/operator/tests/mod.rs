@@ -11,6 +11,7 @@ mod pushes;
 mod scene;
 mod real;
 mod deaths;
+mod rest;
 mod rights;
 mod edges;
 mod lease;

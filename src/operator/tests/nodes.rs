@@ -161,7 +161,7 @@ impl Scene {
         (Pod { end: Some(end), thread: Some(thread), _folder: folder }, port)
     }
 
-    async fn create_two(&self) {
+    pub(super) async fn create_two(&self) {
         self.create(Kind::MqttCluster, cluster("us")).await;
         self.create(Kind::MqttCluster, cluster("eu")).await;
         self.create(Kind::ClusterLink, link(&["a/#"])).await;
@@ -420,29 +420,6 @@ fn a_node_that_hangs_is_unknown_after_fifteen_seconds() {
     });
 }
 
-#[test]
-fn an_operator_of_idle_nodes_writes_nothing() {
-    play(async |scene| {
-        scene.create_two().await;
-        let mut operator = scene.operator();
-        let _nodes = (scene.start("us").await, scene.start("eu").await);
-        scene.link_is("Ready", ("True", "Ready")).await;
-        scene.until(Kind::MqttCluster, "us", has_links(1, 1)).await;
-        scene.until(Kind::MqttCluster, "eu", has_links(1, 1)).await;
-        // Reports, beats, and a report that would have been too old meanwhile. Statuses of the last second are looked at again
-        // first, each when its time has come.
-        let time = Duration::from_secs(17);
-        let mut tries = 0;
-        while !operator.is_quiet(time).await {
-            tries += 1;
-            assert!(tries < 12, "it decides again and again");
-        }
-        let before = scene.versions().await;
-        assert!(operator.is_quiet(time).await, "beats are no reason to decide");
-        assert_eq!(scene.versions().await, before);
-    });
-}
-
 /// Whether a client may come in: a CONNECT of MQTT 3.1.1, and the return code of its CONNACK.
 pub(super) async fn connects(port: u16, user: &str, password: &str) -> bool {
     let text = |text: &str| [&[0, u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
@@ -487,7 +464,7 @@ pub(super) fn external(name: &str, cluster: &str, external: Value) -> Value {
     })
 }
 
-fn has_links(total: i64, ready: i64) -> impl Fn(Option<&Value>) -> bool + Send {
+pub(super) fn has_links(total: i64, ready: i64) -> impl Fn(Option<&Value>) -> bool + Send {
     move |object: Option<&Value>| {
         object.is_some_and(|it| it["status"]["links"] == json!({"total": total, "ready": ready}))
     }
