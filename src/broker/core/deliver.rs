@@ -39,7 +39,7 @@ impl Core {
         let mut count = 0;
         // 3.1.1 has no options, so those of a session that 5.0 made rest meanwhile. [MQTT-4.5.0-1] v3
         let publisher = publisher.filter(|&it| self.sessions[it as usize].version == Version::V5);
-        self.encoder.begin();
+        self.encoder.begin(recipients.sessions.len() == 1 && recipients.groups.is_empty());
         for recipient in &recipients.sessions {
             let Some(grant) = recipient.grant(publisher) else { continue };
             // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
@@ -168,6 +168,7 @@ impl Core {
     }
 
     /// Sends a message at once if the session can take it, else puts it into its queue, if that has room.
+    #[inline]
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
         let is_ready = self.can_send(to, delivery.frame.qos());
         if !is_ready && let Some(refusal) = self.refusal(to, &delivery) {
@@ -207,6 +208,7 @@ impl Core {
         (!session.has_room(delivery, max, bytes_max)).then_some(Refusal::Full)
     }
 
+    #[inline]
     fn take(&mut self, to: SessionId, delivery: Delivery, is_ready: bool) {
         let qos = delivery.frame.qos();
         if qos != QoS::AtMostOnce {
@@ -239,6 +241,7 @@ impl Core {
     }
 
     /// Sends a message to a connected session and, if its QoS wants that, keeps it until it is answered.
+    #[inline]
     fn send(&mut self, to: SessionId, delivery: Delivery) {
         let session = &mut self.sessions[to as usize];
         let Some(id) = session.connection else { return };

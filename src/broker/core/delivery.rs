@@ -58,13 +58,16 @@ pub(super) struct Encoder {
     is_encoded: [bool; CLASSES],
     /// By QoS and class; few are, and nearly always one.
     frames: Vec<((QoS, usize), Frame)>,
+    /// The message is for one recipient: nobody asks for its frame again.
+    is_for_one: bool,
     blocks: Blocks,
 }
 
 impl Encoder {
     /// Forgets the last message.
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, is_for_one: bool) {
+        self.is_for_one = is_for_one;
         self.is_encoded = [false; CLASSES];
         while let Some((_, frame)) = self.frames.pop() {
             self.blocks.take_back(frame);
@@ -100,6 +103,7 @@ impl Encoder {
     }
 
     /// The message as a frame that can be kept.
+    #[inline]
     pub(super) fn frame(
         &mut self,
         outgoing: &Outgoing,
@@ -119,7 +123,9 @@ impl Encoder {
             Some(packet) => self.blocks.copy(packet, outgoing.topic_end(version, packet), retain),
             None => self.blocks.encode(&at(&outgoing.publish, qos, retain), version),
         };
-        self.frames.push((name, frame.clone()));
+        if !self.is_for_one {
+            self.frames.push((name, frame.clone()));
+        }
         frame
     }
 }

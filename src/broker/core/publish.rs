@@ -564,13 +564,17 @@ impl Core {
         bytes: &[u8],
         now: Instant,
     ) -> Result<usize, Fault> {
-        let (mut next, mut used) = (Some(first), 0);
-        while let Some(packet_id) = next {
-            self.handle_puback(session, packet_id, now)?;
+        let (mut next, mut used, mut is_news) = (Some(first), 0, false);
+        let mut outcome = Ok(());
+        while let Some(packet_id) = next.filter(|_| outcome.is_ok()) {
+            outcome = self.take_puback(session, packet_id).map(|is_one| is_news |= is_one);
             used += mqtt::PLAIN_ACK_BYTES;
             next = mqtt::plain_puback(&bytes[used..]);
         }
-        Ok(used)
+        if is_news {
+            self.has_acknowledged(session, now);
+        }
+        outcome.map(|()| used)
     }
 
     pub(super) fn handle_puback(
@@ -579,22 +583,33 @@ impl Core {
         packet_id: PacketId,
         now: Instant,
     ) -> Result<(), Fault> {
-        let state = &mut self.sessions[session as usize];
+        if self.take_puback(session, packet_id)? {
+            self.has_acknowledged(session, now);
+        }
+        Ok(())
+    }
+
+    /// True if a message is acknowledged that was not before.
+    #[inline]
+    fn take_puback(&mut self, session: SessionId, packet_id: PacketId) -> Result<bool, Fault> {
+        let ring = &mut self.sessions[session as usize].ring;
         // An unknown id is an echo of an earlier connection: nothing to do.
         // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        if let Some(delivery) = state.ring.acknowledge(packet_id) {
-            let has_backlog = state.has_backlog();
+        if let Some(delivery) = ring.acknowledge(packet_id) {
             self.encoder.take_back(delivery);
-            self.touch(session);
-            match has_backlog {
-                true => self.pump(session, now),
-                false => self.look_at(session),
-            }
-            return Ok(());
+            return Ok(true);
         }
-        match state.ring.get(packet_id) {
+        match ring.get(packet_id) {
             Some(_) => Err(Violation::UnexpectedPacket.into()), // what is in flight with this id is of QoS 2
-            None => Ok(()),
+            None => Ok(false),
+        }
+    }
+
+    fn has_acknowledged(&mut self, session: SessionId, now: Instant) {
+        self.touch(session);
+        match self.sessions[session as usize].has_backlog() {
+            true => self.pump(session, now),
+            false => self.look_at(session),
         }
     }
 

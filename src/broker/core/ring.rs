@@ -193,6 +193,7 @@ impl Ring {
         self.bytes = bytes;
     }
 
+    #[inline]
     fn push_slot(&mut self, slot: Slot) {
         self.bytes += slot.bytes();
         self.slots.push_back(slot);
@@ -221,6 +222,7 @@ impl Ring {
         self.trim();
     }
 
+    #[inline]
     fn trim(&mut self) {
         while let Some(Slot::Done) = self.slots.front() {
             self.slots.pop_front();

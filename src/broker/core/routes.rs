@@ -29,10 +29,44 @@ struct Route {
     subscribers: Subscribers,
     /// Since the first subscriber came there was one for whom messages may have to be stored.
     is_kept: bool,
+    /// What most routes have none of.
+    others: Option<Box<Others>>,
+}
+
+/// Who wants a filter besides sessions here by themselves.
+#[derive(Default)]
+struct Others {
     groups: SmallVec<[GroupId; 1]>,
     peers: SmallVec<[PeerId; 1]>,
     /// What other shards want, if any does.
-    marks: Option<Box<Marks>>,
+    marks: Option<Marks>,
+}
+
+impl Route {
+    fn groups(&self) -> &[GroupId] {
+        self.others.as_ref().map_or(&[], |others| &others.groups)
+    }
+
+    fn peers(&self) -> &[PeerId] {
+        self.others.as_ref().map_or(&[], |others| &others.peers)
+    }
+
+    fn marks(&self) -> Option<&Marks> {
+        self.others.as_ref()?.marks.as_ref()
+    }
+
+    fn others_mut(&mut self) -> &mut Others {
+        self.others.get_or_insert_default()
+    }
+
+    /// True if nobody wants its filter.
+    fn is_unused(&mut self) -> bool {
+        let is_vacant = |others: &mut Box<Others>| {
+            others.groups.is_empty() && others.peers.is_empty() && others.marks.is_none()
+        };
+        self.others.take_if(is_vacant);
+        self.subscribers.is_empty() && self.others.is_none()
+    }
 }
 
 /// Which other shards want a filter.
@@ -138,7 +172,7 @@ impl Routes {
     pub(super) fn mark_kept(&mut self, filter: &Filter, shard: ShardNumber) {
         self.generation += 1;
         let route = self.find(filter.as_str()).map(|route| &mut self.routes[route as usize]);
-        if let Some(marks) = route.and_then(|route| route.marks.as_mut()) {
+        if let Some(marks) = route.and_then(|route| route.others.as_mut()?.marks.as_mut()) {
             marks.kept |= 1 << shard;
         }
     }
@@ -201,12 +235,14 @@ impl Routes {
             None => return false,
         };
         let here = &mut self.routes[route as usize];
-        let marks = here.marks.get_or_insert_default();
+        let has_subscribers = !here.subscribers.is_empty();
+        let others = here.others_mut();
+        let marks = others.marks.get_or_insert_default();
         let is_change = match group {
             None => {
                 let before = marks.plain;
                 marks.plain = if wanted { before | 1 << shard } else { before & !(1 << shard) };
-                here.subscribers.is_empty() && (before == 0) != (marks.plain == 0)
+                !has_subscribers && (before == 0) != (marks.plain == 0)
             }
             Some(name) => {
                 match wanted {
@@ -219,7 +255,7 @@ impl Routes {
         };
         marks.kept &= marks.mask();
         if marks.mask() == 0 {
-            here.marks = None;
+            others.marks = None;
         }
         self.drop_if_unused(route);
         is_change
@@ -228,7 +264,7 @@ impl Routes {
     /// True if another shard wants this.
     pub(super) fn is_marked(&self, filter: &Filter, group: Option<&Arc<str>>) -> bool {
         let route = self.find(filter.as_str()).map(|route| &self.routes[route as usize]);
-        let Some(marks) = route.and_then(|route| route.marks.as_ref()) else { return false };
+        let Some(marks) = route.and_then(Route::marks) else { return false };
         match group {
             None => marks.plain != 0,
             Some(name) => marks.groups.contains(name),
@@ -237,7 +273,7 @@ impl Routes {
 
     /// True if a peer wants this filter.
     pub(super) fn has_peers(&self, filter: &Filter) -> bool {
-        self.find(filter.as_str()).is_some_and(|route| !self.routes[route as usize].peers.is_empty())
+        self.find(filter.as_str()).is_some_and(|route| !self.routes[route as usize].peers().is_empty())
     }
 
     /// True if sessions here want this filter, by themselves.
@@ -260,7 +296,7 @@ impl Routes {
     pub(super) fn add_peer(&mut self, filter: &Filter, peer: PeerId) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(filter);
-        let peers = &mut self.routes[route as usize].peers;
+        let peers = &mut self.routes[route as usize].others_mut().peers;
         if !peers.contains(&peer) {
             peers.push(peer);
         }
@@ -271,7 +307,7 @@ impl Routes {
     pub(super) fn remove_peer(&mut self, filter: &str, peer: PeerId) -> bool {
         self.generation += 1;
         let Some(route) = self.find(filter) else { return false };
-        let peers = &mut self.routes[route as usize].peers;
+        let peers = &mut self.routes[route as usize].others_mut().peers;
         let before = peers.len();
         peers.retain(|&mut other| other != peer);
         let was_last = before > 0 && peers.is_empty();
@@ -281,7 +317,7 @@ impl Routes {
 
     /// The filters that a peer wants.
     pub(super) fn filters_of(&self, peer: PeerId) -> Vec<Filter> {
-        let of_peer = |(_, route): &(usize, &Route)| route.peers.contains(&peer);
+        let of_peer = |(_, route): &(usize, &Route)| route.peers().contains(&peer);
         self.routes.iter().filter(of_peer).map(|(_, route)| route.filter.clone()).collect()
     }
 
@@ -299,12 +335,12 @@ impl Routes {
     /// Every filter and group that subscribers want, those of other shards included.
     pub(super) fn interests(&self) -> impl Iterator<Item = (&Filter, Option<&Arc<str>>)> {
         self.routes.iter().flat_map(|(_, route)| {
-            let is_marked = route.marks.as_ref().is_some_and(|marks| marks.plain != 0);
+            let is_marked = route.marks().is_some_and(|marks| marks.plain != 0);
             let plain = (is_marked || !route.subscribers.is_empty()).then_some((&route.filter, None));
             let named = |id: &GroupId| (&route.filter, Some(&self.groups[id.slot as usize].shared.group));
-            let marks = route.marks.iter().flat_map(|marks| &marks.groups);
+            let marks = route.marks().into_iter().flat_map(|marks| &marks.groups);
             let others = marks.map(|name| (&route.filter, Some(name)));
-            plain.into_iter().chain(route.groups.iter().map(named)).chain(others)
+            plain.into_iter().chain(route.groups().iter().map(named)).chain(others)
         })
     }
 
@@ -318,12 +354,12 @@ impl Routes {
         let mut recipients = Recipients::default();
         for &hit in &hits {
             let route = &self.routes[hit as usize];
-            recipients.add(&route.subscribers, &route.peers);
-            if let Some(marks) = &route.marks {
+            recipients.add(&route.subscribers, route.peers());
+            if let Some(marks) = route.marks() {
                 recipients.shards |= marks.mask();
                 recipients.keepers |= marks.kept;
             }
-            recipients.groups.extend_from_slice(&route.groups);
+            recipients.groups.extend_from_slice(route.groups());
         }
         recipients.merge();
         recipients
@@ -365,9 +401,7 @@ impl Routes {
             filter: filter.clone(),
             subscribers: Subscribers::default(),
             is_kept: false,
-            groups: SmallVec::new(),
-            peers: SmallVec::new(),
-            marks: None,
+            others: None,
         }) as u32;
         let (routes, hasher) = (&self.routes, &self.hasher);
         let rehash = |&id: &u32| hasher.hash_one(routes[id as usize].filter.as_str());
@@ -382,10 +416,7 @@ impl Routes {
     }
 
     fn drop_if_unused(&mut self, route: u32) {
-        let here = &self.routes[route as usize];
-        if !(here.subscribers.is_empty() && here.groups.is_empty() && here.peers.is_empty())
-            || here.marks.is_some()
-        {
+        if !self.routes[route as usize].is_unused() {
             return;
         }
         let filter = self.routes.remove(route as usize).filter;
@@ -408,11 +439,11 @@ impl Routes {
         let serial = self.serial;
         let filter = self.routes[route as usize].filter.clone();
         let shared = Arc::new(SharedFilter { group: Arc::clone(&shared.group), filter });
-        let place = self.routes[route as usize].groups.len();
+        let place = self.routes[route as usize].groups().len();
         let group =
             Group { shared: Arc::clone(&shared), serial, place, is_kept: false, members: Members::default() };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
-        self.routes[route as usize].groups.push(id);
+        self.routes[route as usize].others_mut().groups.push(id);
         self.by_share.insert(SharedFilter::clone(&shared), id);
         id
     }
@@ -421,7 +452,7 @@ impl Routes {
         let place = self.groups.remove(id.slot as usize).place;
         self.by_share.remove(shared);
         let route = self.find(shared.filter.as_str()).expect("a group has a route");
-        let groups = &mut self.routes[route as usize].groups;
+        let groups = &mut self.routes[route as usize].others_mut().groups;
         groups.swap_remove(place);
         if let Some(moved) = groups.get(place) {
             self.groups[moved.slot as usize].place = place;

@@ -8,6 +8,7 @@
 use std::ops::Deref;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::SessionId;
 use super::recipients::Subscriber;
@@ -18,7 +19,8 @@ const SEARCHED_MAX: usize = 64;
 /// A filter's subscribers.
 #[derive(Default)]
 pub(super) struct Subscribers {
-    list: Vec<Subscriber>,
+    /// Most filters have one, which needs no memory of its own.
+    list: SmallVec<[Subscriber; 1]>,
     places: Option<Box<HashMap<SessionId, u32, foldhash::fast::RandomState>>>,
 }
 

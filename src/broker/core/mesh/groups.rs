@@ -171,7 +171,7 @@ impl Core {
         let is_taken = match self.grant_of(to, &shared) {
             _ if attempt == Try::Back => self.take_back(to, outgoing, &shared),
             Some(grant) => {
-                self.encoder.begin();
+                self.encoder.begin(true);
                 let retain = outgoing.publish.retain && grant.retain_as_published;
                 let taken = self.deliver(to.session, &grant, outgoing, retain, Some(&shared));
                 match taken {
@@ -240,7 +240,7 @@ impl Core {
         tried: u8,
         outgoing: &Outgoing,
     ) -> bool {
-        self.encoder.begin();
+        self.encoder.begin(true);
         let group = self.routes.find_group(shared);
         group.and_then(|group| self.offer(group, tried, outgoing)) == Some(true)
     }

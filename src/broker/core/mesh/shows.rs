@@ -381,7 +381,7 @@ impl Core {
         }
         let ((session, serial), grant, awaited) = (asked.asker, asked.grant.clone(), asked.awaited);
         let is_here = self.sessions.get(session as usize).is_some_and(|session| session.serial == serial);
-        self.encoder.begin();
+        self.encoder.begin(true);
         if is_here && self.deliver_patiently(session, &grant, outgoing) {
             return true;
         }
