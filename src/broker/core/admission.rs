@@ -125,7 +125,7 @@ impl Core {
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         let username = connection.username.clone();
         let origin = connection.origin.take().map_or_else(Origin::default, |origin| *origin);
-        if let Some(&session) = self.by_client.get(&opening.client_id)
+        if let Some(session) = self.session_of(&opening.client_id)
             && let Some(owner) = &self.sessions[session as usize].owner
             && username.as_ref() != Some(owner)
         {

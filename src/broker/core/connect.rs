@@ -150,7 +150,7 @@ impl Core {
             self.serial = self.serial.wrapping_add(1);
             let id: Arc<str> = format!("mqlink-{:016x}-{}", self.seed, self.serial).into();
             // One that is at home here, so that the client need not move.
-            if self.mesh.elsewhere(&id).is_none() && !self.by_client.contains_key(&id) {
+            if self.mesh.elsewhere(&id).is_none() && self.session_of(&id).is_none() {
                 return id;
             }
         }
@@ -164,7 +164,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         // Who has a session here takes away what fills memory, or more than that.
-        if self.pressure == Pressure::Closed && !self.by_client.contains_key(&opening.client_id) {
+        if self.pressure == Pressure::Closed && self.session_of(&opening.client_id).is_none() {
             return Err(Fault::MemoryShort);
         }
         if opening.expiry_s > 0 && self.ledger.is_flooded() {
@@ -185,7 +185,7 @@ impl Core {
             return Ok(());
         }
         let Entering { opening, who, connack } = entering;
-        let is_new = !self.by_client.contains_key(&opening.client_id);
+        let is_new = self.session_of(&opening.client_id).is_none();
         if is_new && self.room.sessions.get() >= self.limits.sessions_max {
             return Err(Fault::QuotaExceeded);
         }
@@ -206,7 +206,8 @@ impl Core {
         // [MQTT-3.2.0-1] [MQTT-3.1.4-5]
         self.send_connack(id, &connack, is_present)?;
         let state = &mut self.sessions[session as usize];
-        state.unsent = state.ring.unanswered(); // [MQTT-4.4.0-1]
+        let unsent = state.ring.unanswered(); // [MQTT-4.4.0-1]
+        state.unsent = Some(unsent).filter(|unsent| !unsent.is_empty()).map(Box::new);
         self.pump(session, now);
         Ok(())
     }
@@ -226,14 +227,14 @@ impl Core {
 
     /// Ends the session that a client leaves behind. True if the store has yet to hear so.
     fn end_former(&mut self, id: ConnectionId, client_id: &str, now: Instant) -> bool {
-        let Some(&known) = self.by_client.get(client_id) else { return false };
+        let Some(known) = self.session_of(client_id) else { return false };
         let session = &mut self.sessions[known as usize];
         let is_stored = session.number.is_some();
         if let Some(other) = session.connection.filter(|&other| other != id) {
             session.expiry_s = 0; // its will goes out with it, and so does the session
             self.close(other, Fault::SessionTakenOver, now); // [MQTT-3.1.4-3]
         }
-        if let Some(&session) = self.by_client.get(client_id) {
+        if let Some(session) = self.session_of(client_id) {
             // [MQTT-3.2.2-2] [MQTT-3.1.2-6] v3
             self.end_session(session, now); // [MQTT-3.1.2-4]
         }
@@ -243,13 +244,13 @@ impl Core {
     /// The session for a client id, and whether it was there before.
     // [MQTT-3.1.4-4] [MQTT-3.1.3-2]
     fn session_for(&mut self, id: ConnectionId, client_id: &Arc<str>, now: Instant) -> (SessionId, bool) {
-        if let Some(&known) = self.by_client.get(client_id)
+        if let Some(known) = self.session_of(client_id)
             && let Some(other) = self.sessions[known as usize].connection.filter(|&other| other != id)
         {
             self.close(other, Fault::SessionTakenOver, now); // [MQTT-3.1.4-3]
         }
         // It may have ended with the connection that it was taken from.
-        match self.by_client.get(client_id).copied() {
+        match self.session_of(client_id) {
             // [MQTT-3.2.2-3] [MQTT-3.1.2-4] v3
             Some(session) => (session, true), // [MQTT-3.1.2-5]
             // [MQTT-3.2.2-3] [MQTT-3.1.2-6]
@@ -262,7 +263,7 @@ impl Core {
         let session = Session::new(self.serial, Arc::clone(client_id), version);
         let id = self.sessions.insert(session) as SessionId;
         self.room.sessions.add(1);
-        self.by_client.insert(Arc::clone(client_id), id);
+        self.by_client.insert(id, &self.sessions);
         id
     }
 

@@ -135,15 +135,15 @@ pub(super) struct Connection {
     /// by no more than this.
     pub(super) owed: usize,
     /// Acknowledgements that wait for the store or other shards.
-    pub(super) unanswered: usize,
+    pub(super) unanswered: u32,
     /// How many of these are SUBACKs that wait for other shards.
     pub(super) subscribing: u32,
     /// Something else came behind one.
     pub(super) is_held_back: bool,
     /// PUBREL and PUBCOMP that wait for it; they go with the connection.
-    pub(super) uncompleted: VecDeque<Uncompleted>,
+    pub(super) uncompleted: Option<Box<VecDeque<Uncompleted>>>,
     /// QoS 1 and 2 messages of this connection that its Receive Maximum counts.
-    pub(super) receiving: usize,
+    pub(super) receiving: u32,
     pub(super) terms: Terms,
     /// The largest packet that the client takes.
     pub(super) packet_bytes_max: usize,
@@ -190,7 +190,7 @@ impl Connection {
             unanswered: 0,
             subscribing: 0,
             is_held_back: false,
-            uncompleted: VecDeque::new(),
+            uncompleted: None,
             receiving: 0,
             terms,
             packet_bytes_max: usize::MAX,
@@ -246,7 +246,7 @@ impl Connection {
 
     /// True if something of it waits for the store or other shards, and whether that is as much as may.
     pub(super) fn waits(&self) -> (bool, bool) {
-        let count = self.unanswered + self.uncompleted.len();
+        let count = self.unanswered as usize + self.uncompleted.as_ref().map_or(0, |queue| queue.len());
         (count > 0, count >= UNANSWERED_MAX)
     }
 

@@ -274,10 +274,10 @@ impl Core {
             if connection.is_none_or(|connection| connection.waiting() > OUT_BYTES_MAX / 2) {
                 return;
             }
-            if !session.unsent.is_empty() {
-                let next = session.unsent.front().and_then(|&next| session.ring.get(next));
+            if let Some(unsent) = &session.unsent {
+                let next = unsent.front().and_then(|&next| session.ring.get(next));
                 let is_release = matches!(next, Some(Slot::Released));
-                let has_room = session.ring.open().saturating_sub(session.unsent.len()) < session.window;
+                let has_room = session.ring.open().saturating_sub(unsent.len()) < session.window;
                 if !is_release && !has_room {
                     return;
                 }
@@ -305,7 +305,7 @@ impl Core {
     // [MQTT-4.6.0-1] [MQTT-4.3.3-7] [MQTT-4.8.2-4]
     fn repeat_next(&mut self, id: SessionId) {
         let session = &mut self.sessions[id as usize];
-        let (Some(packet_id), Some(connection)) = (session.unsent.pop_front(), session.connection) else {
+        let (Some(packet_id), Some(connection)) = (session.next_unsent(), session.connection) else {
             return;
         };
         let limit = self.wires.get(connection).map_or(0, |connection| connection.packet_bytes_max);

@@ -112,7 +112,7 @@ impl Core {
 
     /// Copies a session out.
     pub fn export_session(&self, client_id: &str, now: Instant) -> Option<ExportedSession> {
-        let session = &self.sessions[*self.by_client.get(client_id)? as usize];
+        let session = &self.sessions[self.session_of(client_id)? as usize];
         let version = session.version;
         let in_flight = session.ring.iter().map(|(packet_id, slot)| ExportedInFlight {
             packet_id,
@@ -141,7 +141,7 @@ impl Core {
     /// # Errors
     /// If there is one for the client id, or if anything in it is not valid; then nothing has changed.
     pub fn import_session(&mut self, exported: &ExportedSession, now: Instant) -> Result<(), ImportError> {
-        if self.by_client.contains_key(exported.client_id.as_str()) {
+        if self.session_of(&exported.client_id).is_some() {
             return Err(ImportError::Exists);
         }
         let id = self.import_session_at(exported, (0, 0), now)?;
@@ -158,7 +158,7 @@ impl Core {
         now: Instant,
     ) -> Result<SessionId, ImportError> {
         let parsed = Parsed::of(exported, now).ok_or(ImportError::Invalid)?;
-        if let Some(&older) = self.by_client.get(exported.client_id.as_str()) {
+        if let Some(older) = self.session_of(&exported.client_id) {
             self.remove_session(older);
         }
         let id = self.new_session(&exported.client_id.as_str().into(), Version::V5);

@@ -36,7 +36,7 @@ impl Core {
         now: Instant,
     ) -> (Vec<SessionEntry>, Option<usize>) {
         if let Some(client_id) = &query.client_id {
-            let found = self.by_client.get(client_id.as_str()).map(|&id| &self.sessions[id as usize]);
+            let found = self.session_of(client_id).map(|id| &self.sessions[id as usize]);
             let wanted = found.filter(|session| session.connection.is_some() || !query.connected);
             return (wanted.map(|session| self.show_session(session, now)).into_iter().collect(), None);
         }
@@ -118,7 +118,7 @@ impl Core {
 
     /// Ends a client's connection, and its session if that is to be forgotten.
     pub fn kick(&mut self, client_id: &str, forget: bool, now: Instant) -> Kicked {
-        let Some(&id) = self.by_client.get(client_id) else { return Kicked::Unknown };
+        let Some(id) = self.session_of(client_id) else { return Kicked::Unknown };
         let session = &mut self.sessions[id as usize];
         if forget {
             session.expiry_s = 0;

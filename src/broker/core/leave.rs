@@ -100,7 +100,7 @@ impl Core {
     fn detach(&mut self, id: SessionId, now: Instant) {
         let session = &mut self.sessions[id as usize];
         session.connection = None;
-        session.unsent.clear();
+        session.unsent = None;
         if session.expiry_s == 0 {
             return self.end_session(id, now); // [MQTT-3.1.2-23]
         }
@@ -150,12 +150,12 @@ impl Core {
             self.drop_subscription(id, key);
         }
         // [MQTT-3.1.2-7] v3 [MQTT-3.1.2-6] v3
+        self.by_client.remove(&self.sessions[id as usize].client_id, id);
         let session = self.sessions.remove(id as usize);
         self.room.sessions.remove(1);
         if let Some(key) = session.key() {
             self.note_gone(key);
         }
-        self.by_client.remove(&session.client_id);
         session
     }
 

@@ -27,6 +27,7 @@ mod aliases;
 mod delivery;
 mod ring;
 mod session;
+mod clients;
 mod outbox;
 mod connection;
 mod wires;
@@ -52,12 +53,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use slab::Slab;
 
 use self::access::Access;
 pub use self::access::{Grants, Origin, Proof};
 use self::admission::Review;
+use self::clients::Clients;
 use self::connection::{Connection, State, Terms};
 use self::delivery::Encoder;
 use self::durable::Ledger;
@@ -267,7 +268,7 @@ pub struct Core {
     redirect: Option<Redirect>,
     wires: Wires,
     sessions: Slab<Session>,
-    by_client: HashMap<Arc<str>, SessionId, foldhash::fast::RandomState>,
+    by_client: Clients,
     subscriptions: usize,
     routes: Routes,
     retained: Retained,
@@ -306,7 +307,7 @@ impl Core {
             redirect: None,
             wires: Wires::new(),
             sessions: Slab::new(),
-            by_client: HashMap::default(),
+            by_client: Clients::default(),
             subscriptions: 0,
             routes: Routes::new(),
             retained: Retained::new(Arc::clone(&room)),
@@ -331,6 +332,11 @@ impl Core {
     pub fn share_room(&mut self, room: Arc<Room>) {
         self.retained = Retained::new(Arc::clone(&room));
         self.room = room;
+    }
+
+    /// Where the session of a client is, if it has one.
+    fn session_of(&self, client_id: &str) -> Option<SessionId> {
+        self.by_client.get(client_id, &self.sessions)
     }
 
     /// Changes what clients may cost and whether they need a name. What is open stays open.

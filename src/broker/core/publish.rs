@@ -273,7 +273,7 @@ impl Core {
     fn check_receive_maximum(&mut self, id: ConnectionId) -> Result<(), Fault> {
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         let is_told = connection.version == Version::V5;
-        if is_told && connection.receiving >= usize::from(connection.terms.receive_max) {
+        if is_told && connection.receiving >= u32::from(connection.terms.receive_max) {
             // [MQTT-3.3.4-7]
             return Err(Violation::ReceiveMaximumExceeded.into());
         }
@@ -503,10 +503,11 @@ impl Core {
             return self.complete_now(id, &one);
         }
         let Some(connection) = self.wires.get_mut(id) else { return };
-        if connection.uncompleted.back().is_none_or(|last| last.token != token) && !self.ledger.refuses() {
+        let queue = connection.uncompleted.get_or_insert_default();
+        if queue.back().is_none_or(|last| last.token != token) && !self.ledger.refuses() {
             self.uncompleted.push_back((token, id));
         }
-        connection.uncompleted.push_back(one);
+        queue.push_back(one);
     }
 
     /// Everything up to this token is safe: goes on with QoS 2 where that was waited for.
@@ -520,7 +521,7 @@ impl Core {
     }
 
     fn next_completed(&mut self, id: ConnectionId, token: Token) -> Option<Uncompleted> {
-        let queue = &mut self.wires.get_mut(id)?.uncompleted;
+        let queue = self.wires.get_mut(id)?.uncompleted.as_mut()?;
         queue.front().is_some_and(|one| one.token <= token).then(|| queue.pop_front()).flatten()
     }
 

@@ -94,7 +94,7 @@ pub(super) struct Session {
     pub(super) presence: Presence,
     pub(super) ring: Ring,
     /// What is in the ring and was not sent on this connection yet.
-    pub(super) unsent: VecDeque<PacketId>,
+    pub(super) unsent: Option<Box<VecDeque<PacketId>>>,
     /// When its timer fires, if one is set.
     pub(super) armed: Option<Instant>,
     /// How many unacknowledged messages its client takes.
@@ -138,7 +138,7 @@ impl Session {
             shares: None,
             presence: Presence::Gone,
             ring: Ring::new(),
-            unsent: VecDeque::new(),
+            unsent: None,
             armed: None,
             window: 1,
             queue: VecDeque::new(),
@@ -175,10 +175,20 @@ impl Session {
         Seat { session: id, serial: self.serial }
     }
 
+    /// What the ring has and this connection has not been sent yet.
+    pub(super) fn next_unsent(&mut self) -> Option<PacketId> {
+        let unsent = self.unsent.as_mut()?;
+        let next = unsent.pop_front();
+        if unsent.is_empty() {
+            self.unsent = None;
+        }
+        next
+    }
+
     /// True if something waits for room in flight or in the connection's buffer.
     #[inline]
     pub(super) fn has_backlog(&self) -> bool {
-        !self.queue.is_empty() || !self.unsent.is_empty()
+        !self.queue.is_empty() || self.unsent.is_some()
     }
 
     /// Encodes everything again if the client came back with another version.

@@ -142,8 +142,9 @@ impl Core {
     fn uncompleted_wait_for(&mut self, token: Token) {
         self.uncompleted.clear();
         for (id, connection) in self.wires.iter_mut() {
-            connection.uncompleted.iter_mut().for_each(|one| one.token = token);
-            if token != NEVER && !connection.uncompleted.is_empty() {
+            let Some(queue) = connection.uncompleted.as_mut() else { continue };
+            queue.iter_mut().for_each(|one| one.token = token);
+            if token != NEVER && !queue.is_empty() {
                 self.uncompleted.push_back((token, id));
             }
         }
