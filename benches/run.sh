@@ -7,9 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tests/setup.sh broker
+# All that is built is built before anything is measured.
 cargo build --release --locked
 mqlink=${CARGO_TARGET_DIR:-target}/release/mqlink
-counts=${CARGO_TARGET_DIR:-$PWD/target}/counts
+counts=${CARGO_TARGET_DIR:-target}/counts
+CARGO_TARGET_DIR=$counts cargo build --release --locked --manifest-path benches/counts/Cargo.toml
 RUMQTTD=0.20.0
 root=${XDG_CACHE_HOME:-$HOME/.cache}/mqlink/tools
 if ! grep -q "^\"rumqttd $RUMQTTD " "$root/.crates.toml" 2>/dev/null; then
@@ -118,7 +120,6 @@ model=$(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
     echo
     echo 'No socket, no task, one thread; CPU time, both acknowledgements included:'
     echo
-    CARGO_TARGET_DIR=$counts cargo build --release --locked --quiet --manifest-path benches/counts/Cargo.toml --bin core
     $BROKERS "$counts/release/core" >"$work/core.txt"
     sed 's/^/    /' "$work/core.txt"
     echo

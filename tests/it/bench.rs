@@ -9,6 +9,7 @@ use mqlink::settings::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 
 use crate::harness::{Certificates, MQLINK, Node, SettingsExt, free_port, settings, until};
 use crate::relay::Relay;
@@ -20,16 +21,20 @@ struct Stutter {
 }
 
 impl Stutter {
-    fn to(target: u16, passes: Duration, stalls: Duration) -> Stutter {
+    /// In tenths of a second.
+    fn to(target: u16, passes: usize, stalls: usize) -> Stutter {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let relay = runtime.block_on(Relay::to(target));
         let (port, (_end, ended)) = (relay.port(), oneshot::channel());
         let stutter = async move {
-            loop {
-                tokio::time::sleep(passes).await;
-                relay.cut();
-                tokio::time::sleep(stalls).await;
-                relay.mend();
+            let mut beat = tokio::time::interval(Duration::from_millis(100));
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            for at in (0..passes + stalls).cycle() {
+                beat.tick().await;
+                match at < passes {
+                    true => relay.mend(),
+                    false => relay.cut(),
+                }
             }
         };
         thread::spawn(move || {
@@ -66,10 +71,6 @@ fn ms(run: &Value, figure: &str) -> f64 {
     run[figure].as_f64().expect("a number") / 1e3
 }
 
-fn millis(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
 #[test]
 fn who_had_to_wait_to_be_sent_counts_from_when_it_was_due() {
     // The broker takes ten messages at once: in a stall the other hundreds cannot even be sent.
@@ -77,7 +78,7 @@ fn who_had_to_wait_to_be_sent_counts_from_when_it_was_due() {
     settings.limits.inflight_max = 10;
     let port = settings.listeners[0].port;
     let _node = Node::start(settings);
-    let stutter = Stutter::to(port, millis(200), millis(300));
+    let stutter = Stutter::to(port, 2, 3);
     let target = format!("it=127.0.0.1:{}", stutter.port);
     let runs = bench(&["pairs=1,qos=1,rate=1000"], &["--target", &target, "--seconds", "2"]);
     let run = &runs[0];
@@ -92,7 +93,7 @@ fn what_comes_late_is_not_lost() {
     let settings = settings();
     let port = settings.listeners[0].port;
     let _node = Node::start(settings);
-    let stutter = Stutter::to(port, millis(200), millis(1_100));
+    let stutter = Stutter::to(port, 2, 11);
     let target = format!("it=127.0.0.1:{}", stutter.port);
     let scenarios = ["pairs=2,qos=1,window=10", "pairs=1,window=10", "offline=1,qos=1,window=10"];
     for run in bench(&scenarios, &["--target", &target, "--seconds", "3"]) {
