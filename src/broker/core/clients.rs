@@ -37,3 +37,16 @@ impl Clients {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::Connection;
+    use super::super::routes::ROUTE_BYTES;
+    use super::*;
+
+    #[test]
+    fn who_is_there_and_does_nothing_costs_little() {
+        let sizes = [size_of::<Session>(), size_of::<Connection>(), ROUTE_BYTES];
+        assert!(sizes.iter().zip([336, 328, 72]).all(|(size, most)| *size <= most), "{sizes:?}");
+    }
+}

@@ -584,7 +584,7 @@ impl Core {
         now: Instant,
     ) -> Result<(), Fault> {
         match packet {
-            Packet::PubAck(ack) => self.handle_puback(session, ack.packet_id, now),
+            Packet::PubAck(ack) => self.handle_pubacks(session, ack.packet_id, &[], now).map(drop),
             Packet::PubRec(ack) => self.handle_pubrec(id, session, &ack, now),
             Packet::PubRel(ack) => self.handle_pubrel(id, session, &ack),
             Packet::PubComp(ack) => self.handle_pubcomp(session, &ack, now),

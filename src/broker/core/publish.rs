@@ -556,8 +556,8 @@ impl Core {
         }
     }
 
-    /// Handles the PUBACKs without a reason at the start of `bytes`, of which `first` is the first. Returns how many bytes
-    /// they are. They come in numbers, and bring nothing that would keep the next from being read.
+    /// Handles a PUBACK and, if `bytes` begin with it and without a reason, those that follow. Returns how many bytes they are.
+    /// They come in numbers, and bring nothing that would keep the next from being read.
     pub(super) fn handle_pubacks(
         &mut self,
         session: SessionId,
@@ -570,24 +570,16 @@ impl Core {
         while let Some(packet_id) = next.filter(|_| outcome.is_ok()) {
             outcome = self.take_puback(session, packet_id).map(|is_one| is_news |= is_one);
             used += mqtt::PLAIN_ACK_BYTES;
-            next = mqtt::plain_puback(&bytes[used..]);
+            next = bytes.get(used..).and_then(mqtt::plain_puback);
         }
         if is_news {
-            self.has_acknowledged(session, now);
+            self.touch(session);
+            match self.sessions[session as usize].has_backlog() {
+                true => self.pump(session, now),
+                false => self.look_at(session),
+            }
         }
         outcome.map(|()| used)
-    }
-
-    pub(super) fn handle_puback(
-        &mut self,
-        session: SessionId,
-        packet_id: PacketId,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        if self.take_puback(session, packet_id)? {
-            self.has_acknowledged(session, now);
-        }
-        Ok(())
     }
 
     /// True if a message is acknowledged that was not before.
@@ -603,14 +595,6 @@ impl Core {
         match ring.get(packet_id) {
             Some(_) => Err(Violation::UnexpectedPacket.into()), // what is in flight with this id is of QoS 2
             None => Ok(false),
-        }
-    }
-
-    fn has_acknowledged(&mut self, session: SessionId, now: Instant) {
-        self.touch(session);
-        match self.sessions[session as usize].has_backlog() {
-            true => self.pump(session, now),
-            false => self.look_at(session),
         }
     }
 

@@ -33,6 +33,10 @@ struct Route {
     others: Option<Box<Others>>,
 }
 
+/// What each filter that somebody wants takes here.
+#[cfg(test)]
+pub(super) const ROUTE_BYTES: usize = size_of::<Route>();
+
 /// Who wants a filter besides sessions here by themselves.
 #[derive(Default)]
 struct Others {
