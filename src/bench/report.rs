@@ -132,7 +132,7 @@ fn speed(runs: &[&Run]) -> String {
     let quantiles =
         [of(|run| run.latency_p50_us), of(|run| run.latency_p99_us), of(|run| run.latency_p999_us)];
     let latency = quantiles.map(ms).join(" / ");
-    let of = |what: fn(&&Run) -> u64| runs.iter().map(|run| what(&run)).sum::<u64>();
+    let of = |what: fn(&&Run) -> u64| runs.iter().map(what).sum::<u64>();
     let told = |count, what| if count > 0 { format!(" ({count} {what})") } else { String::new() };
     let lost = told(of(|run| run.stalls), "stalls") + &told(of(|run| run.lost), "lost");
     let is_load = runs.iter().any(|run| run.generator_cpu_us_per_unit.is_some());
