@@ -63,8 +63,15 @@ fn two_regions_exchange_messages() {
         assert_eq!(row.matches("True").count(), 3, "{table}");
         // Who may `exec` may ask a node, and somebody is here.
         let _here = us.listen(&["here"]).await;
-        let ask =
-            ["exec", "us-east-0", "--", "/usr/bin/mqlink", "admin", "--socket=/run/mqlink/admin.sock", "clients"];
+        let ask = [
+            "exec",
+            "us-east-0",
+            "--",
+            "/usr/bin/mqlink",
+            "admin",
+            "--socket=/run/mqlink/admin.sock",
+            "clients",
+        ];
         let clients = scene.kubectl(&ask).await;
         assert!(clients.starts_with("CLIENT ") && clients.lines().count() > 1, "{clients}");
     });

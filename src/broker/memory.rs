@@ -6,6 +6,14 @@ use std::path::Path;
 /// Where control groups of version 2 are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
+/// Has the system give memory by small pages. To make a large one ready takes up to milliseconds in which a shard serves nobody,
+/// and what connections hold is small.
+pub(super) fn take_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::info!(%error, "the system goes on giving large pages");
+    }
+}
+
 /// Bytes that are in memory now, as the system counts them; nothing where it does not tell.
 pub(super) fn resident_bytes() -> Option<usize> {
     bytes_in("/proc/self/status", "VmRSS:")

@@ -121,6 +121,7 @@ impl Broker {
     /// # Panics
     /// Outside of a `LocalSet`.
     pub fn start(settings: &Settings) -> Broker {
+        memory::take_small_pages();
         let common = Common::default();
         let (mesh, siblings) = siblings::start(shard_count(settings), settings, &common)
             .unwrap_or_else(|error| {

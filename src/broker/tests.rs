@@ -146,6 +146,15 @@ fn messages_cross_from_socket_to_socket() {
 }
 
 #[test]
+fn a_broker_waits_for_no_large_page() {
+    run(|| async {
+        let _broker = Broker::start(&plain_settings());
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+        assert!(status.contains("THP_enabled:\t0\n"), "{status}");
+    });
+}
+
+#[test]
 fn a_large_message_crosses_whole_and_small_ones_after_it() {
     run(|| async {
         let broker = Broker::start(&plain_settings());

@@ -6,6 +6,7 @@ use std::process::{Child, Command};
 use jiff::Timestamp;
 use mqlink::admin::{Client, ClientError, NodeName, Pass};
 use mqlink::pki::{Authority, LeafRequest, Role, Usage};
+use mqlink::settings::inventory::SessionQuery;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -113,6 +114,11 @@ fn a_pod_serves_its_operator_and_its_kubelet() {
     let mut listens = Paho.listen(&who, "any");
     Rumqttc.publish(&who, &[Post::new("any", "through", 1)]);
     assert_eq!(listens.next().payload, "through");
+    let query = || SessionQuery { connected: true, ..SessionQuery::default() };
+    let listed = runtime.block_on(pod.client(Role::Operator).sessions(query())).expect("the operator");
+    assert!(!listed.items.is_empty());
+    let refused = runtime.block_on(pod.client(node_role()).sessions(query())).expect_err("no operator");
+    assert!(matches!(refused, ClientError::Forbidden(_)), "{refused}");
 
     signal(pod.child.id(), Signal::SIGTERM);
     assert_eq!(pod.child.wait().expect("our child").code(), Some(0));
