@@ -141,6 +141,7 @@ pub(super) struct Connection {
     /// Something else came behind one.
     pub(super) is_held_back: bool,
     /// PUBREL and PUBCOMP that wait for it; they go with the connection.
+    #[expect(clippy::box_collection, reason = "most have none, and one is four words")]
     pub(super) uncompleted: Option<Box<VecDeque<Uncompleted>>>,
     /// QoS 1 and 2 messages of this connection that its Receive Maximum counts.
     pub(super) receiving: u32,

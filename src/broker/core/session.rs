@@ -94,6 +94,7 @@ pub(super) struct Session {
     pub(super) presence: Presence,
     pub(super) ring: Ring,
     /// What is in the ring and was not sent on this connection yet.
+    #[expect(clippy::box_collection, reason = "most have none, and one is four words")]
     pub(super) unsent: Option<Box<VecDeque<PacketId>>>,
     /// When its timer fires, if one is set.
     pub(super) armed: Option<Instant>,
