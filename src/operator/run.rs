@@ -404,8 +404,20 @@ pub(super) fn random(bytes: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::operator::build::ObjectId;
+    use std::time::{Duration, Instant};
+
+    use futures::stream::FuturesUnordered;
+    use kube::Client;
+
+    use super::{Operator, WRITES_MAX};
+    use crate::operator::Vitals;
+    use crate::operator::build::{Kind, ObjectId};
+    use crate::operator::decide::Decider;
+    use crate::operator::events::Teller;
+    use crate::operator::lease::Fence;
+    use crate::operator::nodes::Nodes;
+    use crate::operator::picture::Picture;
+    use crate::operator::write::Write;
 
     fn deletes(count: usize) -> impl Iterator<Item = Write> {
         (0..count).map(|number| {
