@@ -7,6 +7,7 @@ A client is a program of its own, in the folder of its name. It is called with j
 3.1.1), does them one after the other, and says of each on a line of standard output:
 
     qos1/5 ok
+    alias/5 ok partly the library shows ...     what of the scenario cannot be seen with this client
     shared/4 cannot the library has no ...      what the client cannot do, and why
     will/5 failed ...                           anything else; details go to standard error
 
@@ -142,7 +143,7 @@ class Broker:
 
 
 def run_client(client, jobs, env, verbose):
-    """What each job came to: (`ok` | `cannot` | `failed`, why)."""
+    """What each job came to: (`ok` | `cannot` | `failed`, why); `ok` has a reason if it is a part only."""
     name, _, _, command = client
     results = {}
     process = subprocess.Popen([*command, *jobs], env=env, stdout=subprocess.PIPE,
@@ -151,7 +152,7 @@ def run_client(client, jobs, env, verbose):
     too_long.start()
     for line in process.stdout:
         job, result, why = (line.strip() + "  ").split(" ", 2)
-        results[job] = (result, why.strip())
+        results[job] = (result, why.strip().removeprefix("partly "))
         print(f"{name:10} {line.strip()}", flush=True)
     process.wait()
     too_long.cancel()
@@ -167,17 +168,20 @@ def document(binary, results):
     version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     # Cargo's folders are called by the profile.
     build = "release" if binary.resolve().parent.name == "release" else "debug"
+    shown = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    commit = f"of {shown.stdout.strip()}, " if shown.returncode == 0 else ""
     reasons = []
 
     def cell(name, scenario, protocol):
         if protocol not in scenario["versions"]:
             return ""
         result, why = results[name][f"{scenario['id']}/{protocol}"]
-        if result == "ok":
+        if (result, why) == ("ok", ""):
             return "✓"
         if why not in reasons:
             reasons.append(why)
-        return f"{'–' if result == 'cannot' else '**✗**'} [{reasons.index(why) + 1}]"
+        mark = {"ok": "◐", "cannot": "–"}.get(result, "**✗**")
+        return f"{mark} [{reasons.index(why) + 1}]"
 
     table = []
     for scenario in SCENARIOS:
@@ -185,13 +189,14 @@ def document(binary, results):
             cells = [cell(name, scenario, protocol) for name, *_ in CLIENTS]
             table.append(f"| {scenario['title']} | {PROTOCOL[protocol]} | {' | '.join(cells)} |")
     names = [name for name, *_ in CLIENTS]
-    counts = [result for found in results.values() for result, _ in found.values()]
+    counts = ["partly" if result == "ok" and why else result for found in results.values() for result, why in found.values()]
     lines = [
         "# Clients of others",
         "",
         "<!-- Written by `make clients`; scenarios are in e2e/clients/scenarios.json. -->",
         "",
-        f"What MQTT clients that people have do with {version} ({build} build): {counts.count('ok')} of {len(counts)} scenarios work, "
+        f"What MQTT clients that people have do with {version} ({commit}{build} build): {counts.count('ok')} of {len(counts)} scenarios work, "
+        f"{counts.count('partly')} as far as the client shows it, "
         f"{counts.count('cannot')} a client cannot do by itself, {counts.count('failed')} fail.",
         "",
         "| | from | version |", "|---|---|---|",
@@ -200,7 +205,7 @@ def document(binary, results):
         f"| | MQTT | {' | '.join(names)} |", "|---|---|" + ":-:|" * len(names),
         *table,
         "",
-        "✓ works; – the client cannot do it; **✗** fails.",
+        "✓ works; ◐ works, and a part cannot be seen with this client; – the client cannot do it; **✗** fails.",
         "",
         *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)),
         "",

@@ -175,16 +175,16 @@ class Run:
         equal([bool(share) for share in shares], [True, True], "each member gets some")
 
     async def alias(self):
-        # Only towards the broker: a message without a topic is an error for this library.
         sub, pub = await self.client("sub"), await self.client("pub")
         await sub.subscribe(f"{self.prefix}/#")
         for i in range(3):
             await pub.publish("" if i else self.topic, f"m{i}", TopicAlias=1)
         got = [await sub.next() for _ in range(3)]
         equal([(m.topic.value, m.payload) for m in got], [(self.topic, f"m{i}".encode()) for i in range(3)], "messages")
+        # A message without a topic is an error for this library.
+        return "takes no aliases of the broker's"
 
     async def receive_maximum(self):
-        # The library acknowledges by itself: only that nothing stalls can be seen.
         away = {"clean": False, "expiry_s": 60, "connect": {"ReceiveMaximum": 2}}
         async with Client(self, "slow", **away).mqtt as first:
             await first.subscribe(self.topic, 1)
@@ -195,6 +195,7 @@ class Run:
         async with slow.mqtt:
             equal(await slow.texts(10), [f"m{i}" for i in range(10)], "payloads")
         await self.client("slow")
+        return "acknowledges by itself: only that nothing stalls can be seen"
 
     async def properties(self):
         client = await self.client("client")
@@ -220,9 +221,9 @@ class Run:
     async def refused_topic(self):
         client = await self.client("client")
         equal(await client.subscribe("forbidden/t"), 135 if self.version == 5 else 128, "granted")
-        # The library does not show the answer to a publish.
         await client.publish("forbidden/t", "x")
         await self.echo()
+        return "does not show the answer to a publish" if self.version == 5 else None
 
 
 def equal(got, wanted, what):
@@ -234,14 +235,14 @@ async def do(job):
     scenario, version = job.split("/")
     async with AsyncExitStack() as stack:
         run = Run(scenario, int(version), stack)
-        await getattr(run, scenario.replace("-", "_"))()
+        return await getattr(run, scenario.replace("-", "_"))()
 
 
 def main():
     for job in sys.argv[1:]:
         try:
-            asyncio.run(asyncio.wait_for(do(job), 2 * WAIT_S))
-            print(job, "ok", flush=True)
+            unseen = asyncio.run(asyncio.wait_for(do(job), 2 * WAIT_S))
+            print(job, f"ok partly {unseen}" if unseen else "ok", flush=True)
         except Cannot as why:
             print(job, "cannot", why, flush=True)
         except Exception as error:

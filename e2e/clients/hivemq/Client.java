@@ -223,7 +223,7 @@ public final class Client {
             String result;
             try {
                 SCENARIOS.get(scenario).run(client);
-                result = "ok";
+                result = scenario.equals("alias") ? "ok partly resolves aliases by itself: which are used cannot be seen" : "ok";
             } catch (Throwable why) {
                 why.printStackTrace();
                 result = "failed " + String.valueOf(why).replace('\n', ' ');

@@ -147,6 +147,7 @@ class Run:
         sub = Sub(self, "sub", "-t", self.all, "-q", "1")
         self.send(self.topic, "m0", "m1", "m2", args=["-D", "publish", "topic-alias", "1"])
         equal([sub.next() for _ in range(3)], [f"1 0 {self.topic} m{i}" for i in range(3)], "messages")
+        return "takes no aliases of the broker's"
 
     def receive_maximum(self):
         # mosquitto_sub acknowledges by itself: only that nothing stalls can be seen.
@@ -154,6 +155,7 @@ class Run:
         Sub(self, "slow", *away).leave()
         self.send(self.topic, *(f"m{i}" for i in range(10)))
         equal(Sub(self, "slow", *away).texts(10), [f"m{i}" for i in range(10)], "payloads")
+        return "acknowledges by itself: only that nothing stalls can be seen"
 
     def properties(self):
         sub = Sub(self, "sub", "-t", self.topic, "-q", "1", form="%P|%C|%R|%D|%p")
@@ -201,8 +203,8 @@ def main():
         scenario, version = job.split("/")
         run = Run(scenario, int(version))
         try:
-            getattr(run, scenario.replace("-", "_"))()
-            print(job, "ok", flush=True)
+            unseen = getattr(run, scenario.replace("-", "_"))()
+            print(job, f"ok partly {unseen}" if unseen else "ok", flush=True)
         except Cannot as why:
             print(job, "cannot", why, flush=True)
         except Exception as error:

@@ -22,7 +22,7 @@ const options = (run, more) => (run.version === 5 ? more : {});
 
 /** One connection. */
 class Client {
-  static async open(run, role, { clean = true, expiry = 0, via = "tcp", will, password, connect } = {}) {
+  static async open(run, role, { clean = true, expiry = 0, via = "tcp", will, password, connect, returns } = {}) {
     const client = new Client();
     client.version = run.version;
     client.messages = [];
@@ -35,7 +35,7 @@ class Client {
       password: password ?? env.MQ_PASSWORD,
       clean,
       will,
-      reconnectPeriod: 0,
+      reconnectPeriod: returns ? 100 : 0,
       ca: via === "tls" || via === "wss" ? readFileSync(env.MQ_CA) : undefined,
       ...properties,
     });
@@ -123,9 +123,13 @@ const scenarios = {
     await first.leave();
     const pub = await run.client("pub");
     for (const text of numbered(10)) await pub.publish(run.topic, text);
-    const again = await run.client("away", { clean: false, expiry: 60 });
+    const again = await run.client("away", { clean: false, expiry: 60, returns: true });
     equal(again.present, true, "session present");
     equal(await again.texts(10), numbered(10), "payloads");
+    again.drop();
+    await pub.publish(run.topic, "after");
+    // It returns by itself.
+    for (let message; (message = await again.next()).payload.toString() !== "after"; ) equal(message.dup, true, "what comes again is marked");
     await again.leave();
     equal((await run.client("away")).present, false, "session present after a clean start");
   },
@@ -174,6 +178,7 @@ const scenarios = {
     const got = [await sub.next(), await sub.next(), await sub.next()];
     equal(got.map((m) => m.payload.toString()), numbered(3), "payloads");
     equal(got.map((m) => m.topic), [run.topic, run.topic, run.topic], "topics");
+    equal(got.map((m) => m.properties?.topicAlias > 0), [true, true, true], "aliases");
   },
 
   async "receive-maximum"(run) {
@@ -183,11 +188,11 @@ const scenarios = {
     await first.leave();
     const pub = await run.client("pub");
     for (const text of numbered(10)) await pub.publish(run.topic, text);
-    // The library handles one message after the other, so it cannot hold two: that nothing stalls can be seen.
     const slow = await run.client("slow", away);
     equal(await slow.texts(10), numbered(10), "payloads");
     await slow.leave();
     await run.client("slow");
+    return "acknowledges by itself: only that nothing stalls can be seen";
   },
 
   async properties(run) {
@@ -232,8 +237,8 @@ for (const job of process.argv.slice(2)) {
   const run = { version: Number(version), prefix, topic: `${prefix}/t`, open: [] };
   run.client = (role, more) => Client.open(run, role, more);
   try {
-    await scenarios[scenario](run);
-    console.log(`${job} ok`);
+    const unseen = await scenarios[scenario](run);
+    console.log(unseen ? `${job} ok partly ${unseen}` : `${job} ok`);
   } catch (error) {
     console.error(error);
     console.log(`${job} failed ${String(error.message).replaceAll("\n", " ")}`);

@@ -22,7 +22,7 @@ class Cannot(Exception):
 class Client:
     """One connection; everything waits at most WAIT_S."""
 
-    def __init__(self, run, role, clean=True, expiry_s=0, will=None, via="tcp", password=None, connect=None, manual=False):
+    def __init__(self, run, role, clean=True, expiry_s=0, will=None, via="tcp", password=None, connect=None, manual=False, returns=False):
         self.v5 = run.version == 5
         self.messages, self.events = queue.Queue(), queue.Queue()
         options = {} if self.v5 else {"clean_session": clean}
@@ -32,7 +32,7 @@ class Client:
             client_id=f"{run.prefix}-{role}".replace("/", "-"),
             protocol=mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311,
             transport=transport,
-            reconnect_on_failure=False,
+            reconnect_on_failure=returns,
             manual_ack=manual,
             **options,
         )
@@ -78,9 +78,12 @@ class Client:
         self.mqtt.disconnect()
         self.mqtt.loop_stop()
 
-    def drop(self):
+    def cut(self):
         """As a cable that is cut."""
         self.mqtt.socket().shutdown(2)
+
+    def drop(self):
+        self.cut()
         self.mqtt.loop_stop()
 
 
@@ -145,9 +148,13 @@ class Run:
         pub = self.client("pub")
         for i in range(10):
             pub.publish(f"{self.prefix}/t", f"m{i}")
-        again = self.client("away", clean=False, expiry_s=60)
+        again = self.client("away", clean=False, expiry_s=60, returns=True)
         equal(again.present, True, "session present")
         equal([again.next().payload.decode() for _ in range(10)], [f"m{i}" for i in range(10)], "payloads")
+        again.cut()
+        pub.publish(f"{self.prefix}/t", "after")
+        while (message := again.next()).payload != b"after":  # it returns by itself
+            equal(message.dup, True, "what comes again is marked")
         again.leave()
         fresh = self.client("away", clean=True)
         equal(fresh.present, False, "session present after a clean start")
@@ -206,6 +213,7 @@ class Run:
             topics.append(message.topic or known.get(alias))
             known[alias] = topics[-1]
         equal(topics, [f"{self.prefix}/t"] * 3, "topics")
+        equal([message.topic for message in got[1:]], ["", ""], "topics beside an alias")
         sub.leave(), pub.leave()
 
     def receive_maximum(self):

@@ -46,7 +46,7 @@ func open(options scenarios.Options) (scenarios.Client, error) {
 		ConnectUsername:               env("MQ_USER"),
 		ConnectPassword:               []byte(options.Password),
 		OnConnectionUp:                func(_ *autopaho.ConnectionManager, connack *paho.Connack) { up <- connack.SessionPresent },
-		OnConnectionDown:              func() bool { return false },
+		OnConnectionDown:              func() bool { return options.Keep },
 		OnConnectError:                func(err error) { refused <- err },
 		ConnectPacketBuilder: func(packet *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 			if packet.Properties == nil {

@@ -212,6 +212,12 @@ var scenarios = map[string]func(*run){
 		again := r.client("away", Options{Keep: true})
 		equal(again.Present(), true, "session present")
 		equal(again.texts(10), numbered(10), "payloads")
+		if r.version == 5 { // autopaho returns by itself
+			again.Drop()
+			pub.send(r.topic, "after")
+			for string(again.next().Payload) != "after" {
+			}
+		}
 		again.Leave()
 		equal(r.client("away", Options{}).Present(), false, "session present after a clean start")
 	},
@@ -270,9 +276,10 @@ var scenarios = map[string]func(*run){
 		}
 		// The library hands over what the packet holds: a topic with its alias once, then the alias alone.
 		known := map[uint16]string{}
-		for _, text := range numbered(3) {
+		for i, text := range numbered(3) {
 			message := sub.next()
 			equal(string(message.Payload), text, "payload")
+			equal(message.Topic == "", i > 0, "an alias alone")
 			if message.Topic == "" {
 				message.Topic = known[message.Properties.Alias]
 			}

@@ -157,8 +157,9 @@ impl Run {
         }
         // The library hands over what the packet holds: a topic with its alias once, then the alias alone.
         let mut known = HashMap::new();
-        for text in numbered(3) {
+        for (i, text) in numbered(3).into_iter().enumerate() {
             let message = next(&mut sub).await?;
+            equal(message.topic.is_empty(), i > 0, "an alias alone")?;
             if !message.topic.is_empty() {
                 known.insert(message.properties.alias, message.topic.clone());
             }
