@@ -85,11 +85,6 @@ impl Filter {
         &self.0
     }
 
-    /// The filter as shared text.
-    pub fn to_arc(&self) -> Arc<str> {
-        Arc::clone(&self.0)
-    }
-
     /// Tells whether the topic matches.
     pub fn matches(&self, topic: &str) -> bool {
         filter_matches(&self.0, topic)

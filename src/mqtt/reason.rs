@@ -1,6 +1,6 @@
 //! Reason codes: one list for all packets, and which packet may carry which.
 
-use super::{PacketType, Version};
+use super::PacketType;
 
 macro_rules! reason_codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal in $($packet:ident)|+;)*) => {
@@ -126,14 +126,6 @@ impl ReasonCode {
     /// Tells whether something was refused.
     pub const fn is_error(self) -> bool {
         self as u8 >= 0x80
-    }
-
-    /// The SUBACK byte of this code: 3.1.1 knows one failure only.
-    pub const fn suback_byte(self, version: Version) -> u8 {
-        match version {
-            Version::V3 if self.is_error() => 0x80,
-            _ => self as u8,
-        }
     }
 
     /// The CONNACK return code of 3.1.1, if it has one for this; close without a CONNACK otherwise. [MQTT-3.2.2-6]
