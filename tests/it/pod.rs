@@ -116,7 +116,7 @@ fn a_pod_serves_its_operator_and_its_kubelet() {
     assert_eq!(listens.next().payload, "through");
     let query = || SessionQuery { connected: true, ..SessionQuery::default() };
     let listed = runtime.block_on(pod.client(Role::Operator).sessions(query())).expect("the operator");
-    assert!(!listed.items.is_empty());
+    assert!(!listed.items.is_empty() || listed.next.is_some(), "a page of one shard may be empty");
     let refused = runtime.block_on(pod.client(node_role()).sessions(query())).expect_err("no operator");
     assert!(matches!(refused, ClientError::Forbidden(_)), "{refused}");
 
