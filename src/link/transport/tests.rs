@@ -44,7 +44,9 @@ fn free_port() -> u16 {
 }
 
 impl Node {
+    /// A node of one shard, which reads at once what its client says; several hold back what comes behind a SUBSCRIBE.
     fn start(settings: Settings, incarnation: u64) -> Node {
+        let settings = Settings { shards: Some(1), ..settings };
         let broker = Broker::start(&settings);
         let own = Identity {
             cluster: settings.cluster.clone(),
@@ -327,8 +329,7 @@ async fn a_node_of_small_packets_takes_the_frames_that_everybody_takes() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_client_that_changes_its_mind_is_heard_once_a_pump() {
     run(async {
-        let (us, mut eu) = pair();
-        eu.shards = Some(1); // Of several, what comes behind a SUBSCRIBE waits for them all.
+        let (us, eu) = pair();
         let (us, eu) = (Node::start(us, 1), Node::start(eu, 2));
         for _ in 0..1_000 {
             eu.subscribe("#");
@@ -353,7 +354,6 @@ async fn interest_that_is_not_told_yet_is_told_when_its_time_comes() {
     run(async {
         let (mut us, _) = pair();
         us.links[0].dial = Dial::In;
-        us.shards = Some(1);
         let us = Node::start(us, 1);
         let mut hub = us.links.inner.hub.borrow_mut();
         let now = Instant::now();
