@@ -53,6 +53,15 @@ says() {
     [ "$got" = "$wanted" ] || fail "$*: $got, not $wanted"
 }
 
+# says_soon WANTED CLIENT…: as `says`, within a minute: a node hears of names and of Services' pods a moment after they are there.
+says_soon() {
+    local wanted=$1 got end=$((SECONDS + 60))
+    shift
+    until got=$("$@") && [ "$got" = "$wanted" ]; do
+        [ $SECONDS -lt $end ] || fail "$*: $got, not $wanted"
+    done
+}
+
 node_becomes() { # CLUSTER NODE STATUS
     kubectl_in "$1" kubectl wait node "$2" --timeout=90s "--for=condition=Ready=$3"
 }
@@ -79,8 +88,8 @@ step "the image, as restricted pods, over names"
 kubectl_in $one kubectl apply -f "$cluster_folder/selftest.yaml"
 kubectl_in $one kubectl -n selftest rollout status deployment/broker --timeout=60s
 greet=(pub -h broker.selftest.svc.cluster.local -t greeting -m hello --retain)
-says "" client $one by-name "${greet[@]}"
-says "greeting hello" client $one by-short-name sub -h broker -t greeting -C 1 -W 10s
+says_soon "" client $one by-name "${greet[@]}"
+says_soon "greeting hello" client $one by-short-name sub -h broker -t greeting -C 1 -W 10s
 ! client $one no-such-name pub -h broker.elsewhere.svc.cluster.local -t greeting -m hello ||
     fail "a name that does not exist was found"
 
@@ -91,7 +100,7 @@ node_becomes $one node3 Unknown
 node_becomes $one node3 True
 ./load.sh $one "$image" # Its disk is empty, and the broker may have been there, with what it kept in memory.
 kubectl_in $one kubectl -n selftest rollout status deployment/broker --timeout=120s
-says "" client $one again "${greet[@]}"
+says_soon "" client $one again "${greet[@]}"
 
 step "two clusters, joined"
 ./up.sh $two
@@ -102,11 +111,11 @@ far=$(node_ip 1)
 listen=(sub -h "$far" -p 31883 -t greeting -C 1 -W 5s --connect-timeout 2)
 ! client $two apart "${listen[@]}" || fail "the clusters are joined before they were"
 ./wire.sh join $one $two
-says "greeting hello" client $two joined "${listen[@]}"
+says_soon "greeting hello" client $two joined "${listen[@]}"
 ./wire.sh cut $one $two
 ! client $two cut "${listen[@]}" || fail "a cut wire still carries"
 ./wire.sh mend $one $two
-says "greeting hello" client $two mended "${listen[@]}"
+says_soon "greeting hello" client $two mended "${listen[@]}"
 
 step "nothing is left"
 kill -9 "$(cat "$base/$two/pid")" # its keeper cleans up
