@@ -39,10 +39,10 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
         "aliases (`publish.rs`) | 1 MiB |",
     ),
     (
-        "broker/core/publish.rs",
+        "broker/core/answers.rs",
         "AWAITED_BYTES_MAX: usize = 4 << 20;",
         LIMITS,
-        "(`publish.rs`), of a shard | 4 MiB,",
+        "(`answers.rs`), of a shard | 4 MiB,",
     ),
     ("broker/core/mesh/shows.rs", "STEP_BYTES: usize = 256 * 1024;", LIMITS, "| 1,000 levels, 256 KiB |"),
     ("broker/core/mesh/shows.rs", "UNDER_WAY_MAX: usize = 4;", LIMITS, "waiting for that | 4; 10,000 |"),

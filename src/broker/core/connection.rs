@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::SessionId;
 use super::access::{Origin, Principal, Proof, Rules};
+use super::acks::Uncompleted;
 use super::aliases::Aliases;
 use super::exchange::Exchange;
 use super::outbox::Outbox;
-use super::publish::Uncompleted;
 use super::recipients::Recipients;
 use super::session::Will;
 use crate::mqtt::{self, ALIAS_BYTES_MAX, PropertiesBuf, TopicAlias, Version};

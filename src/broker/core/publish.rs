@@ -1,28 +1,16 @@
-//! PUBLISH from a client, and the acknowledgements of both directions.
-//!
-//! A QoS 1 or 2 message is acknowledged once whatever must survive has it: at once when no stored session and no
-//! retained message is concerned, else when the store says `Persisted`. The acknowledgements of a connection leave in the
-//! order in which the messages came [MQTT-4.6.0-2], so one that need not wait for the store waits for those before it.
-//!
-//! The second half of QoS 2 waits as well, in both directions. A PUBREL that left before it is safe that PUBREC came would let
-//! the client forget the packet id, and after a restart the message would come again as a new one; a PUBCOMP that left
-//! before it is safe that PUBREL came would let the client use the packet id again, and the next message would pass for the
-//! last one.
+//! PUBLISH from a client: who may, what is told of it, and who gets it.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::LastTopic;
 use super::delivery::{Outgoing, pass_on};
-use super::mesh::Need;
 use super::pressure::Pressure;
 use super::recipients::Recipients;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
-    self, Ack, Message, Packet, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode,
-    Version, Violation,
+    Message, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
 };
 use crate::store::Token;
 
@@ -33,73 +21,8 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 /// many publishers would hold all of many subscribers.
 const REMEMBERED_MAX: usize = 256;
 
-/// How many bytes of messages may wait for other shards before publishers that wait are no longer read. Mail has bounds of
-/// its own, but not where it goes on: a shard takes what it is sent even if it cannot get rid of it.
-const AWAITED_BYTES_MAX: usize = 4 << 20;
-
 /// What a message costs there besides its bytes, about: its answer here and its places in mail.
 const AWAITED_BYTES: usize = 256;
-
-/// An answer that waits for the store, for other shards, or for those before it.
-pub(super) struct Unanswered {
-    token: Token,
-    need: Need,
-    connection: ConnectionId,
-    answer: Answer,
-    /// What waits with it on its way through other shards.
-    bytes: usize,
-}
-
-/// The answers that wait, oldest first.
-#[derive(Default)]
-pub(super) struct Waiting {
-    queue: VecDeque<Unanswered>,
-    /// The sum over the queue.
-    bytes: usize,
-}
-
-impl Waiting {
-    /// True if so much waits for other shards that who waits must not bring more.
-    #[inline]
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes > AWAITED_BYTES_MAX
-    }
-
-    fn push(&mut self, one: Unanswered) {
-        self.bytes += one.bytes;
-        self.queue.push_back(one);
-    }
-
-    fn pop(&mut self) -> Option<Unanswered> {
-        let one = self.queue.pop_front()?;
-        self.bytes -= one.bytes;
-        Some(one)
-    }
-}
-
-enum Answer {
-    /// PUBACK or PUBREC.
-    Acknowledge(PacketId, QoS, ReasonCode),
-    /// SUBACK or UNSUBACK, encoded.
-    Packet(Vec<u8>),
-    /// Whatever comes of a CONNECT.
-    Enter,
-}
-
-/// A PUBREL or PUBCOMP that waits for the store; and a PUBREC, of a message that came again while there is none.
-pub(super) struct Uncompleted {
-    pub(super) token: Token,
-    packet: PacketType,
-    packet_id: PacketId,
-    reason: ReasonCode,
-}
-
-/// A QoS 2 message that the store failed with. It is with its recipients, so to refuse it would make it two.
-pub(super) struct Unsafe {
-    pub(super) connection: ConnectionId,
-    packet_id: PacketId,
-    reason: ReasonCode,
-}
 
 impl Core {
     pub(super) fn handle_publish(
@@ -282,7 +205,7 @@ impl Core {
     }
 
     /// A message no longer counts against our Receive Maximum.
-    fn make_room(&mut self, id: ConnectionId) {
+    pub(super) fn make_room(&mut self, id: ConnectionId) {
         if let Some(connection) = self.wires.get_mut(id) {
             // What an earlier connection left half way in was not counted here.
             connection.receiving = connection.receiving.saturating_sub(1);
@@ -367,305 +290,6 @@ impl Core {
     pub(super) fn recipients_of(&mut self, topic: &str) -> Rc<Recipients> {
         self.topics.recipients(topic, &self.routes)
     }
-
-    /// Acknowledges a QoS 1 or 2 message, once it may be.
-    fn answer(
-        &mut self,
-        id: ConnectionId,
-        packet_id: PacketId,
-        qos: QoS,
-        reason: ReasonCode,
-        token: Token,
-        bytes: usize,
-    ) {
-        let need = self.mesh.take_need();
-        if token <= self.safe && need.is_empty() && !self.has_unanswered(id) {
-            self.acknowledge(id, packet_id, qos, reason);
-        } else {
-            let bytes = if need.is_empty() { 0 } else { bytes };
-            self.answer_later(id, token, need, Answer::Acknowledge(packet_id, qos, reason), bytes);
-        }
-    }
-
-    /// Sends an answer, once what was changed since `before` is safe.
-    pub(super) fn reply_once_safe(
-        &mut self,
-        id: ConnectionId,
-        packet: &Packet,
-        before: u64,
-    ) -> Result<(), Fault> {
-        let token = self.token_if(self.ledger.changes() != before);
-        if token == Token(0) && !self.has_unanswered(id) {
-            return self.reply(id, packet);
-        }
-        let connection = self.wires.get(id).ok_or(Fault::ClientLeft)?;
-        let mut bytes = Vec::new();
-        packet.encode(connection.version, &mut bytes);
-        if bytes.len() > connection.packet_bytes_max {
-            return Err(Fault::AnswerTooLarge); // [MQTT-3.1.2-24]
-        }
-        self.answer_later(id, token, Need::new(), Answer::Packet(bytes), 0);
-        Ok(())
-    }
-
-    /// What has to be waited for after a change that the store has to hear of; 0 for none.
-    pub(super) fn token_if(&self, must_wait: bool) -> Token {
-        let waits = must_wait && self.ledger.is_on() && !self.ledger.refuses();
-        if waits { self.ledger.token() } else { Token(0) }
-    }
-
-    /// True if answers to this client wait: the next one leaves behind them.
-    fn has_unanswered(&self, id: ConnectionId) -> bool {
-        self.wires.get(id).is_some_and(|connection| connection.unanswered > 0)
-    }
-
-    /// Lets a client in once all that came so far is safe.
-    pub(super) fn enter_once_safe(&mut self, id: ConnectionId) {
-        self.answer_later(id, self.ledger.token(), Need::new(), Answer::Enter, 0);
-    }
-
-    fn answer_later(&mut self, id: ConnectionId, token: Token, need: Need, answer: Answer, bytes: usize) {
-        let Some(connection) = self.wires.get_mut(id) else { return };
-        connection.unanswered += 1;
-        self.unanswered.push(Unanswered { token, need, connection: id, answer, bytes });
-    }
-
-    /// Answers whom nothing keeps waiting any more.
-    pub(super) fn settle_answers(&mut self, now: Instant) {
-        while let Some(one) = self.unanswered.queue.front()
-            && one.token <= self.safe
-            && self.mesh.is_met(&one.need)
-            && let Some(one) = self.unanswered.pop()
-        {
-            self.answer_now(one.connection, one.answer, now);
-        }
-    }
-
-    // [MQTT-3.3.4-1] [MQTT-2.2.1-5] [MQTT-4.6.0-3]
-    fn answer_now(&mut self, id: ConnectionId, answer: Answer, now: Instant) {
-        if let Some(connection) = self.wires.get_mut(id) {
-            connection.unanswered -= 1;
-        }
-        match answer {
-            Answer::Acknowledge(packet_id, qos, reason) => self.acknowledge(id, packet_id, qos, reason),
-            Answer::Packet(bytes) => {
-                // Its length was looked at when it was encoded.
-                let _ = self.wires.answer(id, |out| out.extend_from_slice(&bytes));
-            }
-            Answer::Enter => self.enter_at_last(id, now),
-        }
-    }
-
-    /// Refuses the messages whose answer waits for a store that failed: at QoS 1 one may come twice. At QoS 2 it may not, so
-    /// the answer waits until the store is back; refusals of what comes later overtake it. A subscription holds: it is in
-    /// memory, and is stored when the store is back.
-    pub(super) fn refuse_unanswered(&mut self, now: Instant) {
-        for one in std::mem::take(&mut self.unanswered).queue {
-            let id = one.connection;
-            let Some(connection) = self.wires.get_mut(id) else { continue };
-            match one.answer {
-                Answer::Acknowledge(packet_id, QoS::ExactlyOnce, reason) if !reason.is_error() => {
-                    connection.unanswered -= 1;
-                    let token = if one.token > self.safe { self.ledger.token() } else { one.token };
-                    self.mesh.hold(token, one.need, Unsafe { connection: id, packet_id, reason });
-                }
-                Answer::Acknowledge(_, _, reason)
-                    if !reason.is_error() && connection.version == Version::V3 =>
-                {
-                    self.close(id, Fault::QuotaExceeded, now);
-                }
-                Answer::Acknowledge(packet_id, qos, reason) if !reason.is_error() => {
-                    self.answer_now(id, Answer::Acknowledge(packet_id, qos, ReasonCode::QuotaExceeded), now);
-                }
-                other => self.answer_now(id, other, now),
-            }
-        }
-    }
-
-    /// Acknowledges a message that the store failed with and now has.
-    pub(super) fn acknowledge_at_last(&mut self, one: &Unsafe) {
-        self.acknowledge(one.connection, one.packet_id, QoS::ExactlyOnce, one.reason);
-    }
-
-    /// Sends PUBREL or PUBCOMP; to the client of a stored session once all is safe that it hangs on.
-    fn complete(
-        &mut self,
-        id: ConnectionId,
-        session: SessionId,
-        packet: PacketType,
-        packet_id: PacketId,
-        reason: ReasonCode,
-    ) {
-        let is_stored = self.sessions[session as usize].number.is_some();
-        let token = if is_stored { self.ledger.token_so_far() } else { Token(0) };
-        let one = Uncompleted { token, packet, packet_id, reason };
-        if token <= self.safe {
-            return self.complete_now(id, &one);
-        }
-        let Some(connection) = self.wires.get_mut(id) else { return };
-        let queue = connection.uncompleted.get_or_insert_default();
-        if queue.back().is_none_or(|last| last.token != token) && !self.ledger.refuses() {
-            self.uncompleted.push_back((token, id));
-        }
-        queue.push_back(one);
-    }
-
-    /// Everything up to this token is safe: goes on with QoS 2 where that was waited for.
-    pub(super) fn complete_up_to(&mut self, token: Token) {
-        while let Some(&(_, id)) = self.uncompleted.front().filter(|(waits, _)| *waits <= token) {
-            self.uncompleted.pop_front();
-            while let Some(one) = self.next_completed(id, token) {
-                self.complete_now(id, &one);
-            }
-        }
-    }
-
-    fn next_completed(&mut self, id: ConnectionId, token: Token) -> Option<Uncompleted> {
-        let queue = self.wires.get_mut(id)?.uncompleted.as_mut()?;
-        queue.front().is_some_and(|one| one.token <= token).then(|| queue.pop_front()).flatten()
-    }
-
-    fn complete_now(&mut self, id: ConnectionId, one: &Uncompleted) {
-        let ack = Ack { packet_id: one.packet_id, reason: one.reason, properties: Properties::EMPTY };
-        // A few bytes: who takes fewer got no PUBLISH.
-        let _ = match one.packet {
-            PacketType::PubRec => self.reply(id, &Packet::PubRec(ack)),
-            PacketType::PubRel => self.reply(id, &Packet::PubRel(ack)), // [MQTT-4.3.3-4]
-            _ => self.reply(id, &Packet::PubComp(ack)),                 // [MQTT-4.3.3-11]
-        };
-    }
-
-    fn acknowledge(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS, reason: ReasonCode) {
-        let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
-        if qos == QoS::AtLeastOnce || reason.is_error() {
-            self.make_room(id);
-        }
-        if reason.is_error() {
-            return self.reply_refusal(id, ack, qos);
-        }
-        // Four or five bytes: who takes fewer gets none.
-        let (plain, packet) = match qos {
-            QoS::ExactlyOnce => (PacketType::PubRec, Packet::PubRec(ack)), // [MQTT-4.3.3-8]
-            _ => (PacketType::PubAck, Packet::PubAck(ack)),                // [MQTT-4.3.2-4]
-        };
-        if reason == ReasonCode::Success {
-            let bytes = mqtt::plain_ack(plain, packet_id);
-            let _ = self.wires.answer(id, |out| out.extend_from_slice(&bytes));
-        } else {
-            let _ = self.reply(id, &packet);
-        }
-    }
-
-    /// Handles a PUBACK and, if `bytes` begin with it and without a reason, those that follow. Returns how many bytes they are.
-    /// They come in numbers, and bring nothing that would keep the next from being read.
-    pub(super) fn handle_pubacks(
-        &mut self,
-        session: SessionId,
-        first: PacketId,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<usize, Fault> {
-        let (mut next, mut used, mut is_news) = (Some(first), 0, false);
-        let mut outcome = Ok(());
-        while let Some(packet_id) = next.filter(|_| outcome.is_ok()) {
-            outcome = self.take_puback(session, packet_id).map(|is_one| is_news |= is_one);
-            used += mqtt::PLAIN_ACK_BYTES;
-            next = bytes.get(used..).and_then(mqtt::plain_puback);
-        }
-        if is_news {
-            self.touch(session);
-            match self.sessions[session as usize].has_backlog() {
-                true => self.pump(session, now),
-                false => self.look_at(session),
-            }
-        }
-        outcome.map(|()| used)
-    }
-
-    /// True if a message is acknowledged that was not before.
-    #[inline]
-    fn take_puback(&mut self, session: SessionId, packet_id: PacketId) -> Result<bool, Fault> {
-        let ring = &mut self.sessions[session as usize].ring;
-        // An unknown id is an echo of an earlier connection: nothing to do.
-        // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        if let Some(delivery) = ring.acknowledge(packet_id) {
-            self.encoder.take_back(delivery);
-            return Ok(true);
-        }
-        match ring.get(packet_id) {
-            Some(_) => Err(Violation::UnexpectedPacket.into()), // what is in flight with this id is of QoS 2
-            None => Ok(false),
-        }
-    }
-
-    pub(super) fn handle_pubrec(
-        &mut self,
-        id: ConnectionId,
-        session: SessionId,
-        ack: &Ack,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let ring = &mut self.sessions[session as usize].ring;
-        if ring.awaits(ack.packet_id, Some(QoS::AtLeastOnce)) {
-            return Err(Violation::UnexpectedPacket.into());
-        }
-        if ack.reason.is_error() {
-            // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            if ring.refuse(ack.packet_id) {
-                self.touch(session);
-            }
-            self.pump(session, now);
-            return Ok(());
-        }
-        // [MQTT-4.3.3-6] [MQTT-4.6.0-4]
-        match ring.receive(ack.packet_id) {
-            None => return self.reply(id, &Packet::PubRel(unknown(ack))),
-            Some(false) => {} // it said so before
-            Some(true) => {
-                self.touch(session);
-                self.note_release(session);
-            }
-        }
-        self.complete(id, session, PacketType::PubRel, ack.packet_id, ReasonCode::Success); // [MQTT-4.3.3-4]
-        Ok(())
-    }
-
-    pub(super) fn handle_pubrel(
-        &mut self,
-        id: ConnectionId,
-        session: SessionId,
-        ack: &Ack,
-    ) -> Result<(), Fault> {
-        // [MQTT-4.3.3-12] [MQTT-4.3.3-13]
-        let reason = match self.sessions[session as usize].release(ack.packet_id) {
-            true => {
-                self.make_room(id);
-                self.touch(session);
-                ReasonCode::Success
-            }
-            // That it was released before may not be safe yet, and then it must not be said.
-            false => ReasonCode::PacketIdentifierNotFound,
-        };
-        self.complete(id, session, PacketType::PubComp, ack.packet_id, reason); // [MQTT-4.3.3-11]
-        Ok(())
-    }
-
-    pub(super) fn handle_pubcomp(
-        &mut self,
-        session: SessionId,
-        ack: &Ack,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let ring = &mut self.sessions[session as usize].ring;
-        // [MQTT-4.3.3-5]
-        if ring.complete(ack.packet_id) {
-            self.touch(session);
-            self.pump(session, now);
-        } else if ring.get(ack.packet_id).is_some() {
-            return Err(Violation::UnexpectedPacket.into());
-        }
-        Ok(())
-    }
 }
 
 /// Topics of the broker's own, and those that nobody can subscribe to: clients do not publish there.
@@ -683,9 +307,4 @@ pub(super) fn keeps_its_format(properties: Properties, payload: &[u8]) -> bool {
 pub(super) fn to_message(outgoing: &Outgoing, now: Instant) -> Message {
     let message = Message::from_publish(&outgoing.publish, outgoing.publish.topic.into(), now);
     Message { expires_at: outgoing.expires_at, ..message }
-}
-
-fn unknown(ack: &Ack) -> Ack<'static> {
-    let reason = ReasonCode::PacketIdentifierNotFound;
-    Ack { packet_id: ack.packet_id, reason, properties: Properties::EMPTY }
 }

@@ -305,15 +305,8 @@ impl World {
         properties: &[Property],
     ) {
         let properties: PropertiesBuf = properties.iter().copied().collect();
-        let publish = Publish {
-            dup: false,
-            qos: QoS::from_u8(qos).expect("0 to 2"),
-            retain,
-            topic,
-            packet_id: (qos > 0).then_some(PacketId::MIN),
-            properties: properties.as_properties(),
-            payload: payload.as_bytes(),
-        };
+        let properties = properties.as_properties();
+        let publish = Publish { retain, properties, ..message(topic, qos, payload) };
         self.send(id, &Packet::Publish(publish));
     }
 
@@ -338,15 +331,8 @@ impl World {
         payload: &str,
         retain: bool,
     ) {
-        let publish = Publish {
-            dup: false,
-            qos: QoS::from_u8(qos).expect("0 to 2"),
-            retain,
-            topic,
-            packet_id: Some(packet(packet_id)),
-            properties: Properties::EMPTY,
-            payload: payload.as_bytes(),
-        };
+        let packet_id = Some(packet(packet_id));
+        let publish = Publish { packet_id, retain, ..message(topic, qos, payload) };
         self.send(id, &Packet::Publish(publish));
     }
 
@@ -454,6 +440,19 @@ impl World {
                 },
             }
         }
+    }
+}
+
+/// With packet id 1, if it has one.
+fn message<'a>(topic: &'a str, qos: u8, payload: &'a str) -> Publish<'a> {
+    Publish {
+        dup: false,
+        qos: QoS::from_u8(qos).expect("0 to 2"),
+        retain: false,
+        topic,
+        packet_id: (qos > 0).then_some(PacketId::MIN),
+        properties: Properties::EMPTY,
+        payload: payload.as_bytes(),
     }
 }
 
