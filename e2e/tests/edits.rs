@@ -29,9 +29,14 @@ fn topics_change_under_a_running_link() {
 }
 
 #[test]
-fn a_link_is_disabled_enabled_deleted_and_made_again() {
+fn a_link_is_resynced_disabled_enabled_deleted_and_made_again() {
     play("switch", async |scene| {
         two_regions(scene).await;
+        scene.kubectl(&["annotate", "clusterlink", "us-eu", "mqlink.dev/resync=now"]).await;
+        let is_done =
+            |link: Option<&Value>| link.is_some_and(|it| it["status"]["lastHandledResync"] == "now");
+        scene.until(Kind::Link, "us-eu", "resynced", is_done).await;
+        scene.ready(Kind::Link, "us-eu").await;
         scene.edit("clusterlink/us-eu", r#"{"spec": {"enabled": false}}"#).await;
         scene.says(Kind::Link, "us-eu", "Ready", "False", "Disabled").await;
         scene.condition(Kind::Link, "us-eu", "Suspended", "True").await;

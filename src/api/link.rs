@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::bounds::TOKEN_BYTES_MAX;
 use super::refs::{ClusterRef, LocalClusterRef, SecretRef};
 use super::schema;
 
@@ -274,6 +275,27 @@ pub struct ClusterLinkStatus {
     /// What to copy to the other side, for an external Native peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invitation: Option<Invitation>,
+    /// Token of the last resync, asked for by the annotation mqlink.dev/resync, that is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_resync: Option<String>,
+}
+
+/// The annotation that asks for a resync: another token than before, and both sides tell each other all their routes anew.
+pub const RESYNC: &str = "mqlink.dev/resync";
+
+impl ClusterLink {
+    /// The token of the resync that is asked for.
+    ///
+    /// # Errors
+    /// Why the annotation is of no use: the API server takes any.
+    pub fn resync(&self) -> Result<Option<&str>, &'static str> {
+        let annotations = self.metadata.annotations.as_ref();
+        match annotations.and_then(|annotations| annotations.get(RESYNC)) {
+            Some(token) if token.is_empty() => Err("it is empty"),
+            Some(token) if token.len() > TOKEN_BYTES_MAX => Err("it has more than 128 bytes"),
+            token => Ok(token.map(String::as_str)),
+        }
+    }
 }
 
 /// This side of a link.

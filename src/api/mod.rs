@@ -72,6 +72,8 @@ pub mod bounds {
     pub const MAP_ENTRIES_MAX: usize = 64;
     /// Characters of a label's value.
     pub const LABEL_CHARS_MAX: usize = 63;
+    /// Bytes of the token of a request in an annotation.
+    pub const TOKEN_BYTES_MAX: usize = 128;
     /// Connections of a forwarding pool.
     pub const POOL_SIZE_MAX: i32 = 64;
     /// Largest value of any packet window: packet ids have 16 bits.

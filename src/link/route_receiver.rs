@@ -135,6 +135,8 @@ struct Actor {
     fresh: Option<HashSet<Filter>>,
     /// Whether a bootstrap of this incarnation ended.
     complete: bool,
+    /// Whether one that begins from now on is asked for: what came so far stands, and goes on, until it does.
+    asked: bool,
     /// Of what the actor told since its last `begin`.
     told: Digest,
 }
@@ -221,9 +223,14 @@ impl RouteReceiver {
         self.actors.get(node).map(Actor::answer)
     }
 
-    /// Whether an actor's bootstrap has ended.
+    /// Whether an actor's bootstrap has ended, and no other is asked for.
     pub fn is_complete(&self, node: &str) -> bool {
-        self.actors.get(node).is_some_and(|actor| actor.complete)
+        self.actors.get(node).is_some_and(|actor| actor.complete && !actor.asked)
+    }
+
+    /// Somebody wants everything told again: the next answer to each actor asks for it.
+    pub fn handle_resync(&mut self) {
+        self.actors.values_mut().for_each(|actor| actor.asked = true);
     }
 
     /// What may be used changed; None: nothing at all.
@@ -311,12 +318,13 @@ impl Actor {
             filters: HashSet::new(),
             fresh: None,
             complete: false,
+            asked: false,
             told: Digest::default(),
         }
     }
 
     fn answer(&self) -> RouteAnswer {
-        let need_bootstrap = !self.complete && self.fresh.is_none();
+        let need_bootstrap = self.asked || !self.complete && self.fresh.is_none();
         RouteAnswer { number: self.number, digest: self.told, need_bootstrap }
     }
 
@@ -341,6 +349,7 @@ impl Actor {
     fn begin(&mut self) {
         self.fresh = Some(HashSet::new());
         self.complete = false;
+        self.asked = false;
         self.told = Digest::default();
     }
 
@@ -471,6 +480,24 @@ mod tests {
         ["b", "c"].iter().for_each(|filter| digest.add(filter));
         let answer = receiver.answer("eu-0").expect("it is held");
         assert_eq!((answer.number, answer.digest, answer.need_bootstrap), (2, digest, false));
+    }
+
+    #[test]
+    fn a_resync_is_asked_for_until_it_begins_and_what_comes_meanwhile_is_in_order() {
+        let mut receiver = receiver();
+        bootstrap(&mut receiver, "eu-0", 1, &["a", "b"]);
+        receiver.handle_resync();
+        let needs = |receiver: &RouteReceiver| receiver.answer("eu-0").expect("it is held").need_bootstrap;
+        assert!(needs(&receiver) && !receiver.is_complete("eu-0"));
+        let delta = ReceivedBatch { number: 2, add: filters(&["c"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", delta), Ok(vec!["+c".to_owned()]), "it left before");
+        assert!(needs(&receiver) && !receiver.is_complete("eu-0"));
+        let first = ReceivedBatch { number: 3, begin: true, add: filters(&["a"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", first), Ok(vec![]));
+        assert!(!needs(&receiver) && !receiver.is_complete("eu-0"));
+        let last = ReceivedBatch { number: 4, end: true, add: filters(&["c"]), ..Default::default() };
+        assert_eq!(apply(&mut receiver, "eu-0", last), Ok(vec!["-b".to_owned()]));
+        assert!(receiver.is_complete("eu-0"));
     }
 
     #[test]

@@ -153,6 +153,15 @@ impl RouteSender {
         self.confirmed = false;
     }
 
+    /// Somebody wants everything told again.
+    pub fn handle_resync(&mut self, now: Instant) {
+        match &self.phase {
+            // The peer's first word does not count as an answer to what was told before.
+            Phase::Disconnected | Phase::Handshaking => self.told_all = false,
+            Phase::Bootstrapping { .. } | Phase::Online => self.begin_bootstrap(now),
+        }
+    }
+
     /// The peer says what it holds: first of all, and after each batch.
     ///
     /// # Errors
@@ -421,6 +430,33 @@ mod tests {
             None,
             "an answer to what was before the bootstrap starts no other"
         );
+    }
+
+    #[test]
+    fn a_resync_begins_anew_wherever_it_stands() {
+        let (mut sender, now) = online(&["a", "b"]);
+        sender.handle_resync(now);
+        assert_eq!(sender.synced(now), Synced::Bootstrapping);
+        let batch = sender.poll_batch(now).expect("a bootstrap");
+        assert!(batch.begin && batch.end && batch.add == [filter("a"), filter("b")]);
+        // In the midst of one, and the answer to that one comes.
+        let stale = answer(&sender, batch.number);
+        sender.handle_resync(now);
+        sender.handle_answer(stale, now).expect("it was sent");
+        assert_eq!(sender.synced(now), Synced::Bootstrapping);
+        assert!(sender.poll_batch(now).expect("another").begin);
+        // Without a connection, and before the peer's first word: what that one holds is not asked any more.
+        for connects_first in [false, true] {
+            let held = answer(&sender, sender.number);
+            sender.handle_disconnected();
+            if connects_first {
+                sender.handle_connected();
+            }
+            sender.handle_resync(now);
+            sender.handle_connected();
+            sender.handle_answer(held, now).expect("the first answer");
+            assert!(sender.poll_batch(now).expect("a bootstrap").begin);
+        }
     }
 
     #[test]

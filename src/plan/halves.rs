@@ -76,6 +76,8 @@ fn render_managed(
     let outward = mint.credential(&mut minted.outward, &local.name, remote);
     let inward = mint.credential(&mut minted.inward, &remote.name, local);
     let mut near = half(object, mint.key.to_string(), &remote.name);
+    // One side is enough: it tells, and asks.
+    near.resync = resync(object);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
     let mut far = half(object, remote_id(mint.key), &local.name);
@@ -112,6 +114,7 @@ fn render_external(
 ) -> Result<Rendered, Finding> {
     let secrets = Secrets::of(world, &mint.key.namespace);
     let mut near = half(object, mint.key.to_string(), &external.cluster_name);
+    near.resync = resync(object);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
     near.dial = dial(external, local.endpoint.listens);
@@ -283,6 +286,11 @@ fn half(object: &ClusterLink, id: String, peer: &str) -> Link {
             .map_or(default.queue_age_s_max, |age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX).max(1)),
     };
     half
+}
+
+/// The token that nodes are to answer; of one that is of no use there is a note.
+fn resync(object: &ClusterLink) -> Option<String> {
+    object.resync().ok().flatten().map(str::to_owned)
 }
 
 fn acl(object: &ClusterLink) -> Acl {

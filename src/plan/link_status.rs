@@ -89,7 +89,21 @@ pub(super) fn status(
             .invitation
             .as_ref()
             .map(|_| Invitation { secret_name: halves::invitation_name(&link.key.name) }),
+        last_handled_resync: last_handled_resync(&seen),
     }
+}
+
+/// The token that all ready nodes of the local side answer; else that of before.
+fn last_handled_resync(seen: &Seen<'_>) -> Option<String> {
+    let is_done = |side: &&Side<'_>| {
+        let half = &side.half.settings;
+        let answers = |node: &&Node<'_>| node.link(&half.id).is_ok_and(|report| report.resync == half.resync);
+        let nodes = side.counting();
+        !nodes.is_empty() && nodes.iter().all(answers)
+    };
+    let done = seen.sides.first().filter(is_done).and_then(|side| side.half.settings.resync.clone());
+    let before = || seen.link.object.status.as_ref()?.last_handled_resync.clone();
+    done.or_else(before)
 }
 
 fn conditions_of(seen: &Seen<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {

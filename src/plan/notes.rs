@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::half;
-use crate::api::link::{Compression, External};
+use crate::api::link::{Compression, External, RESYNC};
 use crate::api::{ClusterLink, MqttCluster, check};
 use crate::settings::Dial;
 
@@ -59,6 +59,9 @@ pub(super) fn link(object: &ClusterLink, listens: bool) -> String {
     }
     if forwarding.compression == Some(Compression::Auto) {
         notes.push("spec.forwarding.compression Auto has no effect yet: nothing is compressed.".to_owned());
+    }
+    if let Err(why) = object.resync() {
+        notes.push(format!("The annotation {RESYNC} has no effect: {why}."));
     }
     if spec.client_id_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
         notes.push("spec.clientIdPrefix has no effect with the Native dialect.".to_owned());

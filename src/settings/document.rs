@@ -211,6 +211,10 @@ pub struct Link {
     /// What may cross at all, whatever is wanted.
     #[serde(default)]
     pub acl: Acl,
+    /// Another one than before: both sides are to tell each other all their routes anew. Reported back once they have.
+    // Written only where it is: links without it keep their hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<String>,
 }
 
 impl Link {
@@ -229,6 +233,7 @@ impl Link {
             inbound: Inbound::default(),
             forwarding: Forwarding::default(),
             acl: Acl::default(),
+            resync: None,
         }
     }
 }

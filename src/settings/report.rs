@@ -59,6 +59,8 @@ pub struct LinkReport {
     pub id: String,
     /// The revision that the node runs.
     pub revision: String,
+    /// The half's `resync`, where routes are synced since it was asked for.
+    pub resync: Option<String>,
     /// Probes cross in both directions.
     pub connected: Verdict,
     /// The peer has an enabled half for us under the right names.

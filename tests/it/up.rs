@@ -337,6 +337,22 @@ fn users_and_links_change_without_a_restart() {
 }
 
 #[test]
+fn a_resync_is_asked_for_in_the_manifest_and_told_in_the_status() {
+    let mut manifest = Manifest::new();
+    let data = manifest.data().display().to_string();
+    let up = manifest.up(&["--data", &data]);
+    let pids = up.pids();
+    manifest.edit("{name: us-eu}", "{name: us-eu, annotations: {mqlink.dev/resync: monday}}");
+    let done = || {
+        let asked = Command::new(MQLINK).args(["status", "-o", "json", "--data", &data]).output();
+        let status: Value = serde_json::from_slice(&asked.expect("the binary is built").stdout).ok()?;
+        (status["links"][0]["status"]["lastHandledResync"] == "monday").then_some(())
+    };
+    until("a resync that is done", done);
+    assert_eq!(up.pids(), pids);
+}
+
+#[test]
 fn a_deleted_cluster_ends_its_node_and_no_other() {
     let mut manifest = Manifest::new();
     let data = manifest.data();

@@ -44,12 +44,15 @@ impl Link {
     /// What status says now.
     pub fn report(&self, now: Instant) -> LinkReport {
         let wanted = u32::from(self.half.enabled && self.half.dial != Dial::In);
+        let routes_synced = self.routes_synced(now);
         LinkReport {
             id: self.half.id.clone(),
             revision: self.half.revision.clone(),
+            // A new one begins a bootstrap each way, so synced is synced since.
+            resync: self.half.resync.clone().filter(|_| routes_synced.status == Status::True),
             connected: self.connected(now),
             peer_agrees: self.peer_agrees(),
-            routes_synced: self.routes_synced(now),
+            routes_synced,
             peer: self.peer.clone(),
             connections: LinkConnections {
                 wanted: wanted.max(u32::from(self.open().is_some())),

@@ -22,6 +22,9 @@ impl Link {
             return;
         }
         self.apply_half(now);
+        if self.half.resync.is_some() && before.resync != self.half.resync {
+            self.resync(now);
+        }
         if before.enabled != self.half.enabled || before.topics != self.half.topics {
             let open = self.open().map(|(connection, _)| connection.id);
             open.into_iter().for_each(|conn| self.send_half(conn));
@@ -53,6 +56,15 @@ impl Link {
         let mut changes = Vec::new();
         self.receiver.handle_allowed(allowed, &mut changes);
         self.apply_routes(changes);
+    }
+
+    /// Tells the peer all routes anew, and asks it for all of its. What is in force stays so until they are there.
+    fn resync(&mut self, now: Instant) {
+        self.sender.handle_resync(now);
+        self.receiver.handle_resync();
+        if let Some(open) = self.connections.iter_mut().find_map(Connection::open_mut) {
+            open.routes_ack_due = true;
+        }
     }
 
     pub(super) fn send_half(&mut self, conn: ConnId) {

@@ -117,6 +117,56 @@ fn a_large_set_of_routes_is_bootstrapped_in_batches() {
 }
 
 #[test]
+fn a_resync_tells_everything_both_ways_and_is_reported_when_that_is_done() {
+    let mut net = World::two(32);
+    for i in 0..5_000 {
+        net.subscribe("us", &format!("us/{i}"));
+        net.subscribe("eu", &format!("eu/{i}"));
+    }
+    net.settle();
+    let reported = |net: &World| net.the_link("us", "eu").report(net.now).resync;
+    let ask =
+        |net: &mut World, token: &str| net.configure("us", "eu", |half| half.resync = Some(token.into()));
+    // Under a connection, and without one.
+    for (token, path) in [("1", Path::Open), ("2", Path::Cut)] {
+        net.set_path("us", "eu", path);
+        let bytes = net.bytes;
+        ask(&mut net, token);
+        assert_eq!(reported(&net), None, "it is not done yet");
+        if path == Path::Open {
+            net.subscribe("eu", "eu/meanwhile");
+            net.subscribe("us", "us/meanwhile");
+        }
+        net.publish("us", "eu/7", token, QoS::AtLeastOnce);
+        net.publish("eu", "us/7", token, QoS::AtLeastOnce);
+        net.set_path("us", "eu", Path::Open);
+        net.settle();
+        assert_eq!(reported(&net).as_deref(), Some(token));
+        let told = net.bytes - bytes;
+        assert!(told >= 2 * 5_000 * 3, "{told} bytes are not all routes of both sides");
+        assert_eq!(net.at("eu").got.last().map(String::as_str), Some(token), "routes stay in force");
+        assert_eq!(net.at("us").got.last().map(String::as_str), Some(token));
+    }
+    for (at, peer, mine) in [("us", "eu", "eu/meanwhile"), ("eu", "us", "us/meanwhile")] {
+        assert_eq!(served(&net, at, peer).len(), 5_001);
+        assert!(served(&net, at, peer).contains(&mine.to_owned()));
+    }
+    // The same token again, another field, and none any more: nothing is told.
+    let bytes = net.bytes;
+    ask(&mut net, "2");
+    net.configure("us", "eu", |half| half.forwarding.max_inflight = 7);
+    assert_eq!(reported(&net).as_deref(), Some("2"));
+    net.configure("us", "eu", |half| half.resync = None);
+    net.settle();
+    assert!(net.bytes - bytes < 5_000, "{} bytes", net.bytes - bytes);
+    // A node that starts with a token has told everything anyway.
+    ask(&mut net, "3");
+    net.restart("us");
+    net.settle();
+    assert_eq!(reported(&net).as_deref(), Some("3"));
+}
+
+#[test]
 fn lag_shows_after_two_seconds_and_a_slow_line_is_no_lag() {
     let mut net = World::two(31);
     net.latency = SECOND / 4;

@@ -246,6 +246,14 @@ fn check_metadata(value: &Value) -> Vec<Finding> {
                 .push(Finding::invalid(format!("metadata.{field}"), "must be a string (put it in quotes)"));
         }
     }
+    for field in ["labels", "annotations"] {
+        for (name, value) in metadata.get(field).and_then(Value::as_object).into_iter().flatten() {
+            if !value.is_string() {
+                let path = format!("metadata.{field}.{name}");
+                findings.push(Finding::invalid(path, "must be a string (put it in quotes)"));
+            }
+        }
+    }
     findings
 }
 

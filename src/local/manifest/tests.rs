@@ -92,6 +92,10 @@ fn every_mistake_names_its_place() {
         &["x.yaml:3:12: MqttCluster mqtt/ metadata.name must be a string"],
     );
     check(
+        &change(LINK, "  name: us-eu", "  name: us-eu\n  annotations: {mqlink.dev/resync: 5}"),
+        &["metadata.annotations.mqlink.dev/resync must be a string (put it in quotes)"],
+    );
+    check(
         &change(CLUSTER, "namespace: mqtt", "namespace: ../mqtt"),
         &["x.yaml:3:22: MqttCluster ../mqtt/us metadata.namespace must be the name of a namespace"],
     );

@@ -201,6 +201,43 @@ fn a_link_between_two_nodes_turns_ready() {
 }
 
 #[test]
+fn a_resync_is_done_once_and_told() {
+    play(async |scene| {
+        scene.create_two().await;
+        let mut operator = scene.operator();
+        let _nodes = (scene.start("us").await, scene.start("eu").await);
+        scene.link_is("Ready", ("True", "Ready")).await;
+        let ask = async |token: &str| {
+            let annotations = json!({"metadata": {"annotations": {"mqlink.dev/resync": token}}});
+            scene.merge(Kind::ClusterLink, "us-eu", annotations).await;
+        };
+        let is_done = |token: &'static str| {
+            move |object: Option<&Value>| object.is_some_and(|it| it["status"]["lastHandledResync"] == token)
+        };
+        ask("first").await;
+        scene.until(Kind::ClusterLink, "us-eu", is_done("first")).await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+        // While no operator runs, it waits for one.
+        drop(operator);
+        ask("second").await;
+        operator = scene.operator();
+        scene.until(Kind::ClusterLink, "us-eu", is_done("second")).await;
+        scene.link_is("Ready", ("True", "Ready")).await;
+        let link = scene.get(Kind::ClusterLink, "us-eu").await;
+        assert!(message(&link, "Accepted").ends_with("is valid."), "{link}");
+        // A disabled link has nobody to tell: it is done once it is enabled.
+        scene.merge(Kind::ClusterLink, "us-eu", json!({"spec": {"enabled": false}})).await;
+        scene.link_is("Ready", ("False", "Disabled")).await;
+        ask("third").await;
+        scene.link_is("Programmed", ("True", "Programmed")).await;
+        operator.rests(&scene).await;
+        assert!(is_done("second")(Some(&scene.get(Kind::ClusterLink, "us-eu").await)));
+        scene.merge(Kind::ClusterLink, "us-eu", json!({"spec": {"enabled": true}})).await;
+        scene.until(Kind::ClusterLink, "us-eu", is_done("third")).await;
+    });
+}
+
+#[test]
 fn a_secret_reaches_the_running_node() {
     play(async |scene| {
         let mut us = cluster("us");

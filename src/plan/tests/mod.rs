@@ -8,6 +8,7 @@ mod conditions;
 mod credentials;
 mod links;
 mod random;
+mod requests;
 mod samples;
 
 use std::sync::Arc;
@@ -119,6 +120,7 @@ fn later(mut world: World) -> World {
         let links = settings.links.iter().map(|link| LinkReport {
             id: link.id.clone(),
             revision: link.revision.clone(),
+            resync: link.resync.clone(),
             connected: verdict("Connected"),
             peer_agrees: verdict("Agreed"),
             routes_synced: verdict("Synced"),
