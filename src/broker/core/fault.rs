@@ -102,8 +102,23 @@ const ENDINGS: [&str; 22] = [
     "shutting_down",
     "lost",
 ];
-/// The place of what ends without a word.
-const LOST: usize = 21;
+
+/// The place of a word; where there is none, nothing compiles.
+const fn at(word: &str) -> usize {
+    let mut place = 0;
+    while !is_same(ENDINGS[place].as_bytes(), word.as_bytes()) {
+        place += 1;
+    }
+    place
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    match (one.split_first(), other.split_first()) {
+        (Some((a, one)), Some((b, other))) => *a == *b && is_same(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
 
 /// How many connections ended, by the reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +131,7 @@ impl Endings {
 
     /// The socket went, and nobody said why.
     pub(super) fn count_lost(&mut self) {
-        self.0[LOST] += 1;
+        self.0[const { at("lost") }] += 1;
     }
 
     /// All of them, by a word.
@@ -138,27 +153,27 @@ impl Add for Endings {
 impl Fault {
     fn ending(self) -> usize {
         match self {
-            Fault::ClientLeft => 0,
-            Fault::Violation(Violation::PacketTooLarge) => 2,
-            Fault::Violation(Violation::ReceiveMaximumExceeded) => 3,
-            Fault::Violation(_) => 1,
-            Fault::ConnectTimeout => 4,
-            Fault::KeepAliveTimeout => 5,
-            Fault::BadUserNameOrPassword => 6,
-            Fault::NotAuthorized => 7,
-            Fault::ClientIdTaken => 8,
-            Fault::TokenExpired => 9,
-            Fault::BadAuthenticationMethod => 10,
-            Fault::SessionTakenOver => 11,
-            Fault::QuotaExceeded => 12,
-            Fault::ServerBusy => 13,
-            Fault::MemoryShort => 14,
-            Fault::Kicked => 15,
-            Fault::AnswerTooLarge => 16,
-            Fault::PayloadFormatInvalid => 17,
-            Fault::UseAnotherServer => 18,
-            Fault::ServerMoved => 19,
-            Fault::ServerShuttingDown => 20,
+            Fault::ClientLeft => const { at("client_left") },
+            Fault::Violation(Violation::PacketTooLarge) => const { at("packet_too_large") },
+            Fault::Violation(Violation::ReceiveMaximumExceeded) => const { at("receive_maximum") },
+            Fault::Violation(_) => const { at("protocol_error") },
+            Fault::ConnectTimeout => const { at("connect_timeout") },
+            Fault::KeepAliveTimeout => const { at("keep_alive") },
+            Fault::BadUserNameOrPassword => const { at("bad_credentials") },
+            Fault::NotAuthorized => const { at("not_authorized") },
+            Fault::ClientIdTaken => const { at("client_id_taken") },
+            Fault::TokenExpired => const { at("token_expired") },
+            Fault::BadAuthenticationMethod => const { at("bad_authentication_method") },
+            Fault::SessionTakenOver => const { at("taken_over") },
+            Fault::QuotaExceeded => const { at("quota") },
+            Fault::ServerBusy => const { at("busy") },
+            Fault::MemoryShort => const { at("memory") },
+            Fault::Kicked => const { at("kicked") },
+            Fault::AnswerTooLarge => const { at("answer_too_large") },
+            Fault::PayloadFormatInvalid => const { at("payload_format") },
+            Fault::UseAnotherServer => const { at("use_another_server") },
+            Fault::ServerMoved => const { at("server_moved") },
+            Fault::ServerShuttingDown => const { at("shutting_down") },
         }
     }
 

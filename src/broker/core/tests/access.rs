@@ -1,8 +1,9 @@
 //! Rules: who may do what, and what happens to those who did what they no longer may.
 
+use super::node::Node;
 use super::world::{World, v3, v5};
 use crate::broker::core::access::{Access, Principal, Rules};
-use crate::broker::core::{Fault, Grants, Origin, Verdict};
+use crate::broker::core::{Effect as CoreEffect, Fault, Grants, Origin, Verdict};
 use crate::mqtt::{Filter, ReasonCode};
 use crate::settings::{AccessRule, Action, Authorization, Effect, Principals};
 
@@ -450,6 +451,26 @@ fn changed_rules_are_applied_a_part_at_a_time_and_hold_at_once_for_what_is_new()
     assert_eq!(w.core.levels().subscriptions, all.len());
     w.settle();
     assert!(all.iter().all(|&id| w.closed(id) == Some(Fault::NotAuthorized)));
+}
+
+/// The SUBACK waits for other shards: it may be long in coming, and would say what is not so any more.
+#[test]
+fn who_is_in_the_midst_of_a_subscribe_that_new_rules_forbid_is_closed_without_an_answer() {
+    let mut node = Node::new(2, 1);
+    let client = node.connect_on(0, "client-");
+    node.settle();
+    let id = node.clients[client].id;
+    node.subscribe(client, "t", 0);
+    node.turn(0);
+    node.cores[0].set_access(Some(&rules(vec![deny(Action::Subscribe, &["t"])])), false);
+    let now = node.now;
+    while node.cores[0].has_work() {
+        node.cores[0].handle_work(now);
+    }
+    let ends = CoreEffect::Close { connection: id, fault: Fault::NotAuthorized };
+    assert!(std::iter::from_fn(|| node.cores[0].poll_effect()).any(|effect| effect == ends));
+    node.settle();
+    assert!(node.clients[client].answers.is_empty(), "{:?}", node.clients[client].answers);
 }
 
 #[test]
