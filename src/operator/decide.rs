@@ -242,10 +242,15 @@ impl Decider {
 
     /// The upgrades that have to wait.
     fn waits(&self) -> BTreeMap<Key, String> {
-        let sets = self.wanted.objects.iter().filter(|(id, _)| id.kind == Kind::StatefulSet);
-        rollout::waits(sets.filter_map(|(id, object)| {
-            Some((&object.owner.key, &*object.body, self.picture.children.get(id)?))
-        }))
+        let wanted = |key: &Key| {
+            let Key { namespace, name } = key.clone();
+            let id = ObjectId { kind: Kind::StatefulSet, namespace, name };
+            self.wanted.objects.get(&id).map(|object| &*object.body)
+        };
+        let clusters = self.picture.clusters();
+        rollout::waits(
+            clusters.filter_map(|(key, _)| Some((key, wanted(key), self.picture.stateful_set(key)?))),
+        )
     }
 
     /// What should be there; the large objects are those of the last decision where nothing in them has changed.

@@ -58,9 +58,10 @@ fn annotated<'a>(body: &'a Value, annotation: &str) -> &'a str {
     body["metadata"]["annotations"][annotation].as_str().unwrap_or_default()
 }
 
-/// Which upgrades wait, and in which words.
+/// Which upgrades wait, and in which words. What is wanted of a cluster is not known while its spec is of no use; it may be
+/// restarting all the same.
 pub(super) fn waits<'a>(
-    sets: impl Iterator<Item = (&'a Key, &'a Value, &'a Found)>,
+    sets: impl Iterator<Item = (&'a Key, Option<&'a Value>, &'a Found)>,
 ) -> BTreeMap<Key, String> {
     let mut blocker = None;
     let mut upgrades = Vec::new();
@@ -68,7 +69,7 @@ pub(super) fn waits<'a>(
         if is_under_way(found) {
             blocker.get_or_insert(key);
         }
-        if step(wanted, Some(found)) == Step::Upgrade {
+        if let Some(wanted) = wanted.filter(|wanted| step(wanted, Some(found)) == Step::Upgrade) {
             upgrades.push((!serves(found), key, wanted));
         }
     }
@@ -175,7 +176,7 @@ mod tests {
         let wanted = set("2").0;
         let keys: Vec<Key> = ('a'..).take(N).map(|name| Key::new("mqtt", name)).collect();
         let found: Vec<Found> = sets.into_iter().map(Set::found).collect();
-        let waits = waits(keys.iter().zip(&found).map(|(key, found)| (key, &wanted, found)));
+        let waits = waits(keys.iter().zip(&found).map(|(key, found)| (key, Some(&wanted), found)));
         let told: Vec<(&str, &str)> = waits
             .iter()
             .map(|(key, message)| {

@@ -289,6 +289,30 @@ fn a_new_version_restarts_one_cluster_at_a_time() {
     assert_eq!(world.settle(), 0);
 }
 
+/// Its Secret is gone, or was not read yet by an operator that starts, or its spec is refused: it restarts all the same.
+#[test]
+fn a_cluster_that_restarts_holds_up_the_others_though_its_spec_is_of_no_use_meanwhile() {
+    for spec in [json!({"replicas": 3}), json!({"authentication": {"usersSecretRef": {"name": "nowhere"}}})] {
+        let mut world = World::new();
+        ["a", "b"].iter().for_each(|name| world.cluster(name));
+        world.settle();
+        ["a", "b"].iter().for_each(|name| world.roll(name, true));
+        world.settle();
+        world.upgrade("example.org/mqlink:2");
+        world.settle();
+        world.roll("a", false);
+        world.own(Kind::MqttCluster, "a", spec);
+        world.settle();
+        assert_eq!(world.image_of("b"), "example.org/mqlink:1");
+        world.restart();
+        world.settle();
+        assert_eq!(world.image_of("b"), "example.org/mqlink:1");
+        world.roll("a", true);
+        world.settle();
+        assert_eq!(world.image_of("b"), "example.org/mqlink:2");
+    }
+}
+
 #[test]
 fn what_happened_is_told_once() {
     let mut world = World::new();

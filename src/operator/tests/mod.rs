@@ -12,6 +12,7 @@ mod scene;
 mod real;
 mod deaths;
 mod rest;
+mod upgrades;
 mod rights;
 mod edges;
 mod lease;
