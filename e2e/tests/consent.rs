@@ -1,5 +1,7 @@
 //! Links between namespaces: the other cluster has to allow them.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::clients::{Door, crosses};
@@ -18,6 +20,12 @@ fn link(there: &Scene) -> String {
         "{{apiVersion: mqlink.dev/v1alpha1, kind: ClusterLink, metadata: {{name: across}}, spec: {{clusterRef: {{name: here}}, \
          topics: ['#'], remote: {{clusterRef: {{name: there, namespace: {namespace}}}, topics: ['#']}}}}}}"
     )
+}
+
+/// The settings of a cluster's links, as its Secret has them.
+fn links_in(secret: &Value) -> String {
+    let text = secret["data"]["links.json"].as_str().unwrap_or_default();
+    String::from_utf8(STANDARD.decode(text).expect("a Secret is base64")).expect("settings are text")
 }
 
 #[test]
@@ -54,15 +62,20 @@ fn a_link_into_another_namespace_needs_consent() {
         assert!(to.publish("marker", "end").await.is_ok());
         assert_eq!(listener.line().await, "marker end");
 
-        // What was made elsewhere for a link goes with its namespace.
+        // What was made elsewhere for a link, its half in the settings there, goes with its namespace.
         there.apply(&cluster("there", consent)).await;
         scene.ready(Kind::Link, "across").await;
         let has_links = |count: u64| {
             move |cluster: Option<&Value>| cluster.is_some_and(|it| it["status"]["links"]["total"] == count)
         };
+        let has_half = |has: bool| {
+            move |secret: Option<&Value>| secret.is_some_and(|it| links_in(it).contains("/across") == has)
+        };
         there.until(Kind::Cluster, "there", "linked", has_links(1)).await;
+        there.until(Kind::Secret, "mqlink-there-links", "linked", has_half(true)).await;
         scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"]).await;
         there.until(Kind::Cluster, "there", "without a link", has_links(0)).await;
+        there.until(Kind::Secret, "mqlink-there-links", "without a link", has_half(false)).await;
         there.ready(Kind::Cluster, "there").await;
     });
 }

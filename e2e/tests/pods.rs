@@ -3,8 +3,11 @@
 use serde_json::Value;
 
 use crate::clients::crosses;
+use crate::process::Running;
 use crate::regions::{doors, two_regions};
-use crate::scene::{Kind, condition, play, play_alone, start_operator, stop_operator};
+use crate::scene::{Kind, condition, own_cluster, play, play_alone, start_operator, stop_operator};
+
+const MQLINK: &str = env!("CARGO_BIN_EXE_mqlink");
 
 /// Whether this is another pod than before, and it is ready.
 fn is_ready_again(before: &Value, pod: Option<&Value>) -> bool {
@@ -93,5 +96,39 @@ fn messages_cross_without_the_operator_and_it_takes_up_where_it_left() {
                 "{name} was restarted"
             );
         }
+    });
+}
+
+/// A version that no node can get, and the one after it: of both operators this process has the network.
+#[test]
+fn a_version_that_does_not_come_up_costs_one_cluster_and_the_next_one_mends_it() {
+    play_alone("upgrade", async |scene| {
+        let Some(_) = own_cluster() else { return };
+        two_regions(scene).await;
+        let (us, eu) = (scene.pod("us-east").await, scene.pod("eu-west").await);
+        stop_operator(scene).await;
+        let operator = |image: &str| {
+            let namespace = &*scene.namespace;
+            let arguments =
+                ["--log", "error", "operator", "--no-lease", "--namespace", namespace, "--image", image];
+            Running::start(MQLINK, &arguments)
+        };
+        let first = operator("localhost/mqlink:no-such");
+        let is_gone =
+            |pod: Option<&Value>| pod.is_some_and(|it| it["metadata"]["uid"] != eu["metadata"]["uid"]);
+        scene.until(Kind::Pod, "eu-west-0", "replaced", is_gone).await;
+        let waits = scene.says(Kind::Cluster, "us-east", "Progressing", "True", "UpdateWaiting").await;
+        assert!(waits["message"].as_str().is_some_and(|it| it.contains("/eu-west ")), "{waits}");
+        drop(first);
+        // The same image under another name, which every node has: its id.
+        let image = us["status"]["containerStatuses"][0]["imageID"].as_str().expect("it runs");
+        let _second = operator(image);
+        scene.until(Kind::Pod, "us-east-0", "replaced", |pod| is_ready_again(&us, pod)).await;
+        let eu_now = scene.pod("eu-west").await;
+        assert_eq!(eu_now["spec"]["containers"][0]["image"], image);
+        let ready_at = condition(Some(&eu_now), "Ready").and_then(|it| it["lastTransitionTime"].as_str());
+        let us_began = scene.pod("us-east").await["status"]["startTime"].clone();
+        assert!(ready_at <= us_began.as_str(), "both were away at a time: {ready_at:?}, {us_began}");
+        scene.ready(Kind::Link, "us-eu").await;
     });
 }
