@@ -231,7 +231,10 @@ const RUMQTTC: Other = Other {
     fails_at: |packet, version| match packet {
         Packet::Auth(_) => true,
         Packet::Connect(connect) => {
-            connect.username.is_some() || connect.password.is_some() || connect.will.is_some()
+            connect.username == Some("")
+                || connect
+                    .password
+                    .is_some_and(|bytes| bytes.is_empty() || std::str::from_utf8(bytes).is_err())
         }
         Packet::Publish(publish) => {
             let is_id = |property: &Property| matches!(property, Property::SubscriptionIdentifier(_));
@@ -246,7 +249,7 @@ const RUMQTTC: Other = Other {
     fails: &[
         ("reads no AUTH", "3.15; it is a client's, without enhanced authentication"),
         (
-            "refuses CONNECT whose password is not UTF-8, loses an empty user name",
+            "refuses CONNECT whose password is not UTF-8, loses an empty user name or password",
             "3.1.3.6: a password is binary data",
         ),
         ("keeps one of several subscription identifiers", "3.3.2.3.8: all of them are delivered"),
@@ -277,6 +280,8 @@ fn damaged() -> impl Strategy<Value = (Version, Vec<u8>)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_048))]
+
     #[test]
     fn protocol_core_understands_what_we_send((version, bytes) in packet()) {
         PROTOCOL_CORE.compare(&bytes, version)?;
@@ -336,7 +341,8 @@ fn table() -> String {
         "# Where other codecs judge otherwise\n\n\
          The same bytes, valid, damaged and wrong on purpose, in both versions, for ours and for codecs that others wrote; made by\n\
          `UPDATE_CODECS=1 cargo test --lib differential`, and a test fails when one of them changes its mind. Beyond these lists all\n\
-         agree on thousands of generated packets and their mutations in each run.\n\n\
+         agree on two thousand generated packets in each run, and all but rumqttc on two thousand damaged ones: where the lengths of\n\
+         properties do not add up, rumqttc reads on.\n\n\
          ## Malformed packets that others accept\n\n\
          Ours refuses each, by the statement or section of the specification in the second column.\n\n| packet | by |",
     );
