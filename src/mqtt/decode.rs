@@ -71,8 +71,8 @@ pub fn plain_puback(input: &[u8]) -> Option<PacketId> {
 /// How long a [`plain_puback`] is.
 pub const PLAIN_ACK_BYTES: usize = 4;
 
-/// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed. None if it is no
-/// CONNECT: who sends something else is not a client.
+/// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed. None if it does not
+/// get as far as a protocol that we know: who sends that is not a client of ours, or takes any CONNACK for malformed.
 ///
 /// A level below 5, and the name of 3.1, get the two-byte CONNACK of 3.1.1, everything else that of 5.0. Bit 7 of the level, with which
 /// bridges present themselves, does not count.
@@ -80,15 +80,14 @@ pub fn connack_version(input: &[u8]) -> Option<Version> {
     if input.first().map(|first| first >> 4) != Some(PacketType::Connect as u8) {
         return None;
     }
-    let named = || {
-        let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
-        let mut reader = Reader::new(input.get(1 + len..)?);
-        Some((reader.data().ok()?, reader.byte().ok()?))
-    };
-    Some(match named() {
-        Some((name, level)) if name == MQISDP || level & 0x7f < 5 => Version::V3,
-        _ => Version::V5,
-    })
+    let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
+    let mut reader = Reader::new(input.get(1 + len..)?);
+    match (reader.data().ok()?, reader.byte().ok()?) {
+        (MQISDP, _) => Some(Version::V3),
+        (MQTT, level) if level & 0x7f < 5 => Some(Version::V3),
+        (MQTT, _) => Some(Version::V5),
+        _ => None, // [MQTT-3.1.2-1] [MQTT-3.1.4-1] v3
+    }
 }
 
 /// Checks the type and the flags of the fixed header. [MQTT-2.1.3-1]
@@ -190,17 +189,18 @@ fn reason(code: u8, packet_type: PacketType) -> Result<ReasonCode, Violation> {
 
 /// The name of MQTT 3.1.
 const MQISDP: &[u8] = b"MQIsdp";
+const MQTT: &[u8] = b"MQTT";
 
 fn connect(first: u8, mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     let name = body.data()?;
     let level = body.byte()?;
     let is_mqisdp = (name, level) == (MQISDP, 3);
     let version = match (name, level) {
-        (b"MQTT", 4) => Version::V3,
-        (b"MQTT", 5) => Version::V5,
+        (MQTT, 4) => Version::V3,
+        (MQTT, 5) => Version::V5,
         _ if is_mqisdp => Version::V3,
         // [MQTT-3.1.2-2] [MQTT-3.1.2-2] v3
-        (b"MQTT" | MQISDP, level) => return Err(Violation::UnsupportedProtocolVersion(level)),
+        (MQTT | MQISDP, level) => return Err(Violation::UnsupportedProtocolVersion(level)),
         _ => return Err(Violation::ProtocolNameInvalid), // [MQTT-3.1.2-1]
     };
     // 3.1 does not use them.

@@ -437,7 +437,14 @@ fn a_refused_connect_is_answered_in_its_own_version() {
     }
     assert_eq!(connack_version(&packet(0x10, &[&data("MQIsdp"), &[5, 2, 0, 60]])), Some(V3));
     for len in 1..8 {
-        assert_eq!(connack_version(&connect(4)[..len]), Some(V5), "as good as any: the level is not there");
+        assert_eq!(connack_version(&connect(4)[..len]), None, "the level is not there");
+    }
+    for name in ["", "mqtt", "XQTT", "MQTTT"] {
+        assert_eq!(connack_version(&packet(0x10, &[&data(name), &[5, 2, 0, 60]])), None, "{name}");
+    }
+    let level_5 = *b"\x04MQTT\x05\x02\0\x3c";
+    for start in [&b"\x10\xff\xff\xff\xff\x7f\0"[..], b"\x10\x8d\0\0"] {
+        assert_eq!(connack_version(&[start, &level_5].concat()), None, "a length that is none");
     }
     for other in [&b""[..], b"GET / HTTP/1.1", b"\xf0", b"\x30\x03"] {
         assert_eq!(connack_version(other), None, "{other:?} is no CONNECT");

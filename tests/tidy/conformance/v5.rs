@@ -22,7 +22,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     ("2.2.2-1", Broker, "no properties are told by a length of 0"),
     ("3.1.0-1", Broker, "the first packet is CONNECT"),
     ("3.1.0-2", Broker, "a second CONNECT is an error and ends the connection"),
-    ("3.1.2-1", Broker, "the protocol name is MQTT; who says otherwise may hear 0x84 and is closed"),
+    ("3.1.2-1", Broker, "the protocol name is MQTT; who says otherwise is closed without a word"),
     ("3.1.2-2", Broker, "a version that is not served may be answered by 0x84 and is closed"),
     ("3.1.2-3", Broker, "the reserved connect flag is checked"),
     ("3.1.2-4", Broker, "a clean start discards the session that was"),
