@@ -75,7 +75,7 @@ impl Core {
             return 1;
         };
         review.session = Some((id as SessionId, session.serial));
-        review.keys = session.subscriptions.keys().cloned().collect();
+        review.keys = self.subscriptions_of(id as SessionId).map(|(key, _)| key).collect();
         1 + review.keys.len()
     }
 
@@ -92,7 +92,7 @@ impl Core {
             return 1;
         };
         let cost = self.access.weight(&who);
-        if !session.subscriptions.contains_key(&key) || self.access.may_subscribe(&who, &key.filter) {
+        if self.subscription(id, &key).is_none() || self.access.may_subscribe(&who, &key.filter) {
             return cost;
         }
         let connection = session.connection;
@@ -112,9 +112,8 @@ impl Core {
         if is_checked || self.access.is_open() {
             return;
         }
-        let access = &self.access;
-        let all = self.sessions[id as usize].subscriptions.keys();
-        let denied: Vec<_> = all.filter(|key| !access.may_subscribe(who, &key.filter)).cloned().collect();
+        let all = self.subscriptions_of(id).map(|(key, _)| key);
+        let denied: Vec<_> = all.filter(|key| !self.access.may_subscribe(who, &key.filter)).collect();
         for key in &denied {
             self.remove_subscription(id, key);
         }

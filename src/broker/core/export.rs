@@ -112,7 +112,8 @@ impl Core {
 
     /// Copies a session out.
     pub fn export_session(&self, client_id: &str, now: Instant) -> Option<ExportedSession> {
-        let session = &self.sessions[self.session_of(client_id)? as usize];
+        let id = self.session_of(client_id)?;
+        let session = &self.sessions[id as usize];
         let version = session.version;
         let in_flight = session.ring.iter().map(|(packet_id, slot)| ExportedInFlight {
             packet_id,
@@ -123,12 +124,14 @@ impl Core {
         });
         let mut received: Vec<_> = session.received.iter().flat_map(|all| all.iter().copied()).collect();
         received.sort_unstable();
+        let mut subscriptions: Vec<_> = self.subscriptions_of(id).map(export_subscription).collect();
+        subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
         Some(ExportedSession {
             client_id: session.client_id.to_string(),
             owner: session.owner.as_deref().map(str::to_owned),
             expiry_s: session.expiry_s,
             ends_in_ms: session.ends_at.map(|at| left_ms(at, now)),
-            subscriptions: export_subscriptions(session),
+            subscriptions,
             in_flight: in_flight.collect(),
             queue: session.queue.iter().map(|delivery| export_message(delivery, version, now)).collect(),
             received,
@@ -176,7 +179,8 @@ impl Core {
     ) {
         self.sessions[id as usize].expiry_s = exported.expiry_s;
         for (key, subscription) in parsed.subscriptions {
-            self.put_subscription(id, key, subscription);
+            let is_new = self.subscription(id, &key).is_none();
+            self.put_subscription(id, key, subscription, is_new);
         }
         let session = &mut self.sessions[id as usize];
         session.owner = exported.owner.as_deref().map(Into::into);
@@ -237,20 +241,17 @@ impl Parsed {
     }
 }
 
-fn export_subscriptions(session: &Session) -> Vec<ExportedSubscription> {
-    let export = |(key, subscription): (&SubscriptionKey, &Subscription)| ExportedSubscription {
-        filter: match &key.group {
-            Some(group) => SharedFilter { group: group.clone(), filter: key.filter.clone() }.to_string(),
+fn export_subscription((key, how): (SubscriptionKey, Subscription)) -> ExportedSubscription {
+    ExportedSubscription {
+        filter: match key.shared() {
+            Some(shared) => shared.to_string(),
             None => key.filter.as_str().to_owned(),
         },
-        qos: subscription.qos as u8,
-        no_local: subscription.no_local,
-        retain_as_published: subscription.retain_as_published,
-        identifier: subscription.identifier,
-    };
-    let mut all: Vec<_> = session.subscriptions.iter().map(export).collect();
-    all.sort_by(|a, b| a.filter.cmp(&b.filter));
-    all
+        qos: how.qos as u8,
+        no_local: how.no_local,
+        retain_as_published: how.retain_as_published,
+        identifier: how.identifier,
+    }
 }
 
 fn export_message(delivery: &Delivery, version: Version, now: Instant) -> ExportedMessage {

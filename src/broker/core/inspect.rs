@@ -70,7 +70,7 @@ impl Core {
             idle_s: connection.map(|connection| since(connection.last_seen)),
             expiry_s: session.expiry_s,
             ends_in_s: session.ends_at.map(|at| at.saturating_duration_since(now).as_secs()),
-            subscriptions: session.subscriptions.len(),
+            subscriptions: session.subscription_count(),
             queued: session.queue.len(),
             queued_bytes: session.queue_bytes,
             in_flight: session.ring.open(),

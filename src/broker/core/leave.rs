@@ -145,7 +145,7 @@ impl Core {
 
     /// Takes a session that nobody is connected to out of everything.
     pub(super) fn remove_session(&mut self, id: SessionId) -> Session {
-        let keys: Vec<_> = self.sessions[id as usize].subscriptions.keys().cloned().collect();
+        let keys: Vec<_> = self.subscriptions_of(id).map(|(key, _)| key).collect();
         for key in &keys {
             self.drop_subscription(id, key);
         }

@@ -11,10 +11,12 @@
 //! makes the core panic or take memory beyond the settings' limits; between two events, every session with a backlog is
 //! waiting for its client (to acknowledge, to read or to come back), never for the core.
 
+mod blocks;
 mod tree;
 mod recipients;
 mod members;
 mod subscribers;
+mod takers;
 mod routes;
 mod topics;
 mod pressure;

@@ -11,85 +11,31 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::blocks::Blocks;
 use super::members::{Member, Members, Presence};
-use super::mesh::{ShardMask, ShardNumber};
+use super::mesh::ShardNumber;
 use super::recipients::{Recipients, Subscriber};
-use super::subscribers::Subscribers;
+use super::takers::Takers;
 use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
 use crate::mqtt::{Filter, QoS, SharedFilter};
 
+/// A route's place, for as long as anybody wants its filter.
+pub(super) type RouteId = u32;
+
 /// The route of one filter.
 struct Route {
     filter: Filter,
-    subscribers: Subscribers,
-    /// Since the first subscriber came there was one for whom messages may have to be stored.
-    is_kept: bool,
-    /// What most routes have none of.
-    others: Option<Box<Others>>,
+    takers: Takers,
 }
 
 /// What each filter that somebody wants takes here.
 #[cfg(test)]
-pub(super) const ROUTE_BYTES: usize = size_of::<Route>();
-
-/// Who wants a filter besides sessions here by themselves.
-#[derive(Default)]
-struct Others {
-    groups: SmallVec<[GroupId; 1]>,
-    peers: SmallVec<[PeerId; 1]>,
-    /// What other shards want, if any does.
-    marks: Option<Marks>,
-}
-
-impl Route {
-    fn groups(&self) -> &[GroupId] {
-        self.others.as_ref().map_or(&[], |others| &others.groups)
-    }
-
-    fn peers(&self) -> &[PeerId] {
-        self.others.as_ref().map_or(&[], |others| &others.peers)
-    }
-
-    fn marks(&self) -> Option<&Marks> {
-        self.others.as_ref()?.marks.as_ref()
-    }
-
-    fn others_mut(&mut self) -> &mut Others {
-        self.others.get_or_insert_default()
-    }
-
-    /// True if nobody wants its filter.
-    fn is_unused(&mut self) -> bool {
-        let is_vacant = |others: &mut Box<Others>| {
-            others.groups.is_empty() && others.peers.is_empty() && others.marks.is_none()
-        };
-        self.others.take_if(is_vacant);
-        self.subscribers.is_empty() && self.others.is_none()
-    }
-}
-
-/// Which other shards want a filter.
-#[derive(Default)]
-struct Marks {
-    plain: ShardMask,
-    /// Those of all that want it which may have to store what they get.
-    kept: ShardMask,
-    /// The names of shared groups that another shard owns.
-    groups: HashSet<Arc<str>, RandomState>,
-    /// Which: all groups of a filter have the same home.
-    owner: ShardNumber,
-}
-
-impl Marks {
-    fn mask(&self) -> ShardMask {
-        if self.groups.is_empty() { self.plain } else { self.plain | 1 << self.owner }
-    }
-}
+pub(super) const ROUTE_BYTES: usize = size_of::<super::blocks::Slot<Route>>();
 
 /// Names a shared group. The serial tells it from a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,16 +56,24 @@ struct Group {
 }
 
 /// What hangs at a node of the tree: the route of the filter that ends here, and of the one that ends in `/#` here.
-#[derive(Default)]
 struct Ends {
-    here: Option<u32>,
-    tail: Option<u32>,
+    here: RouteId,
+    tail: RouteId,
+}
+
+/// Where no route ends.
+const NONE: RouteId = RouteId::MAX;
+
+impl Default for Ends {
+    fn default() -> Ends {
+        Ends { here: NONE, tail: NONE }
+    }
 }
 
 /// The table of routes.
 pub(super) struct Routes {
-    routes: Slab<Route>,
-    by_filter: HashTable<u32>,
+    routes: Blocks<Route>,
+    by_filter: HashTable<RouteId>,
     wild: Tree<Ends>,
     /// How many routes hang in the tree.
     wild_count: usize,
@@ -133,7 +87,7 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new() -> Routes {
         Routes {
-            routes: Slab::new(),
+            routes: Blocks::default(),
             by_filter: HashTable::new(),
             wild: Tree::new(),
             wild_count: 0,
@@ -150,20 +104,27 @@ impl Routes {
         self.generation
     }
 
-    /// Adds or replaces a session's own subscription. True if it is the first of its filter.
-    pub(super) fn subscribe(&mut self, filter: &Filter, who: Subscriber) -> bool {
+    /// Adds or replaces a session's own subscription. Gives the route, and whether it is the first of its filter.
+    pub(super) fn subscribe(&mut self, filter: &Filter, who: Subscriber) -> (RouteId, bool) {
         self.generation += 1;
         let route = self.route_or_insert(filter);
-        let subscribers = &mut self.routes[route as usize].subscribers;
-        let is_first = subscribers.is_empty();
-        subscribers.put(who);
-        is_first
+        (route, self.routes[route].takers.put(who))
     }
 
-    /// Notes that what a session gets by a filter may have to be stored. True if that is news.
-    pub(super) fn note_kept(&mut self, filter: &Filter) -> bool {
-        let route = self.find(filter.as_str()).map(|route| &mut self.routes[route as usize]);
-        route.is_some_and(|route| !std::mem::replace(&mut route.is_kept, true))
+    /// How a session subscribed to a filter by itself.
+    pub(super) fn subscriber(&self, filter: &str, session: SessionId) -> Option<&Subscriber> {
+        self.routes[self.find(filter)?].takers.subscriber(session)
+    }
+
+    /// The filter of a route that a session has, and how it subscribed.
+    pub(super) fn subscribed(&self, route: RouteId, session: SessionId) -> (&Filter, &Subscriber) {
+        let Route { filter, takers } = &self.routes[route];
+        (filter, takers.subscriber(session).expect("a session's routes have it"))
+    }
+
+    /// Notes that what a session gets by a route may have to be stored. True if that is news.
+    pub(super) fn note_kept(&mut self, route: RouteId) -> bool {
+        self.routes[route].takers.note_kept()
     }
 
     /// The same of a group.
@@ -175,9 +136,8 @@ impl Routes {
     /// The same of another shard that wants a filter, until it does no more.
     pub(super) fn mark_kept(&mut self, filter: &Filter, shard: ShardNumber) {
         self.generation += 1;
-        let route = self.find(filter.as_str()).map(|route| &mut self.routes[route as usize]);
-        if let Some(marks) = route.and_then(|route| route.others.as_mut()?.marks.as_mut()) {
-            marks.kept |= 1 << shard;
+        if let Some(route) = self.find(filter.as_str()) {
+            self.routes[route].takers.mark_kept(shard);
         }
     }
 
@@ -238,10 +198,13 @@ impl Routes {
             None if wanted => self.route_or_insert(filter),
             None => return false,
         };
-        let here = &mut self.routes[route as usize];
-        let has_subscribers = !here.subscribers.is_empty();
-        let others = here.others_mut();
-        let marks = others.marks.get_or_insert_default();
+        let takers = &mut self.routes[route].takers;
+        if takers.is_nobody() && group.is_none() {
+            *takers = Takers::Shard { number: shard, is_kept: false };
+            return true;
+        }
+        let has_subscribers = !takers.subscribers().is_empty();
+        let marks = &mut takers.others_mut().marks;
         let is_change = match group {
             None => {
                 let before = marks.plain;
@@ -258,71 +221,73 @@ impl Routes {
             }
         };
         marks.kept &= marks.mask();
-        if marks.mask() == 0 {
-            others.marks = None;
-        }
-        self.drop_if_unused(route);
+        self.shrink(route);
         is_change
     }
 
     /// True if another shard wants this.
     pub(super) fn is_marked(&self, filter: &Filter, group: Option<&Arc<str>>) -> bool {
-        let route = self.find(filter.as_str()).map(|route| &self.routes[route as usize]);
-        let Some(marks) = route.and_then(Route::marks) else { return false };
+        let Some(route) = self.find(filter.as_str()) else { return false };
+        let takers = &self.routes[route].takers;
         match group {
-            None => marks.plain != 0,
-            Some(name) => marks.groups.contains(name),
+            None => takers.is_marked(),
+            Some(name) => takers.groups_elsewhere().is_some_and(|groups| groups.contains(name)),
         }
     }
 
     /// True if a peer wants this filter.
     pub(super) fn has_peers(&self, filter: &Filter) -> bool {
-        self.find(filter.as_str()).is_some_and(|route| !self.routes[route as usize].peers().is_empty())
+        self.find(filter.as_str()).is_some_and(|route| !self.routes[route].takers.peers().is_empty())
     }
 
     /// True if sessions here want this filter, by themselves.
     pub(super) fn has_subscribers(&self, filter: &str) -> bool {
-        self.find(filter).is_some_and(|route| !self.routes[route as usize].subscribers.is_empty())
+        self.find(filter).is_some_and(|route| !self.routes[route].takers.subscribers().is_empty())
     }
 
-    /// Takes a session's own subscription away. True if it was the last of its filter.
-    pub(super) fn unsubscribe(&mut self, filter: &str, session: SessionId) -> bool {
+    /// Takes a session's own subscription away. Gives the route that it had, and whether it was the last of its filter.
+    pub(super) fn unsubscribe(&mut self, filter: &Filter, session: SessionId) -> (RouteId, bool) {
         self.generation += 1;
-        let Some(route) = self.find(filter) else { return false };
-        let here = &mut self.routes[route as usize];
-        let was_last = here.subscribers.take(session) && here.subscribers.is_empty();
-        here.is_kept &= !was_last;
-        self.drop_if_unused(route);
-        was_last
+        let route = self.find(filter.as_str()).expect("what is subscribed to has a route");
+        let was_last = self.routes[route].takers.take(session);
+        self.shrink(route);
+        (route, was_last)
     }
 
     /// Adds a peer's route. True if it is the first for its filter.
     pub(super) fn add_peer(&mut self, filter: &Filter, peer: PeerId) -> bool {
         self.generation += 1;
         let route = self.route_or_insert(filter);
-        let peers = &mut self.routes[route as usize].others_mut().peers;
+        let takers = &mut self.routes[route].takers;
+        if takers.is_nobody() {
+            *takers = Takers::Peer(peer);
+            return true;
+        }
+        let peers = &mut takers.others_mut().peers;
         if !peers.contains(&peer) {
             peers.push(peer);
         }
-        peers.len() == 1
+        let is_only = peers.len() == 1;
+        self.shrink(route);
+        is_only
     }
 
     /// Takes a peer's route away. True if it was the last for its filter.
     pub(super) fn remove_peer(&mut self, filter: &str, peer: PeerId) -> bool {
         self.generation += 1;
         let Some(route) = self.find(filter) else { return false };
-        let peers = &mut self.routes[route as usize].others_mut().peers;
+        let peers = &mut self.routes[route].takers.others_mut().peers;
         let before = peers.len();
         peers.retain(|&mut other| other != peer);
         let was_last = before > 0 && peers.is_empty();
-        self.drop_if_unused(route);
+        self.shrink(route);
         was_last
     }
 
     /// The filters that a peer wants.
     pub(super) fn filters_of(&self, peer: PeerId) -> Vec<Filter> {
-        let of_peer = |(_, route): &(usize, &Route)| route.peers().contains(&peer);
-        self.routes.iter().filter(of_peer).map(|(_, route)| route.filter.clone()).collect()
+        let of_peer = |route: &&Route| route.takers.peers().contains(&peer);
+        self.routes.iter().filter(of_peer).map(|route| route.filter.clone()).collect()
     }
 
     /// The members of a group; nobody if it is gone.
@@ -338,48 +303,52 @@ impl Routes {
 
     /// Every filter and group that subscribers want, those of other shards included.
     pub(super) fn interests(&self) -> impl Iterator<Item = (&Filter, Option<&Arc<str>>)> {
-        self.routes.iter().flat_map(|(_, route)| {
-            let is_marked = route.marks().is_some_and(|marks| marks.plain != 0);
-            let plain = (is_marked || !route.subscribers.is_empty()).then_some((&route.filter, None));
-            let named = |id: &GroupId| (&route.filter, Some(&self.groups[id.slot as usize].shared.group));
-            let marks = route.marks().into_iter().flat_map(|marks| &marks.groups);
-            let others = marks.map(|name| (&route.filter, Some(name)));
-            plain.into_iter().chain(route.groups().iter().map(named)).chain(others)
+        self.routes.iter().flat_map(move |Route { filter, takers }| {
+            let is_plain = takers.is_marked() || !takers.subscribers().is_empty();
+            let named = move |id: &GroupId| (filter, Some(&self.groups[id.slot as usize].shared.group));
+            let others =
+                takers.groups_elsewhere().into_iter().flatten().map(move |name| (filter, Some(name)));
+            let plain = is_plain.then_some((filter, None));
+            plain.into_iter().chain(takers.groups().iter().map(named)).chain(others)
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn takers(&self, filter: &str) -> Option<&Takers> {
+        self.find(filter).map(|route| &self.routes[route].takers)
     }
 
     /// Who gets a message with this topic.
     pub(super) fn matches(&self, topic: &str) -> Recipients {
-        let mut hits = SmallVec::<[u32; 8]>::new();
+        let mut hits = SmallVec::<[RouteId; 8]>::new();
         hits.extend(self.find(topic));
         if self.wild_count > 0 {
             self.walk(topic, &mut hits);
         }
         let mut recipients = Recipients::default();
         for &hit in &hits {
-            let route = &self.routes[hit as usize];
-            recipients.add(&route.subscribers, route.peers());
-            if let Some(marks) = route.marks() {
-                recipients.shards |= marks.mask();
-                recipients.keepers |= marks.kept;
-            }
-            recipients.groups.extend_from_slice(route.groups());
+            let takers = &self.routes[hit].takers;
+            recipients.add(takers.subscribers(), takers.peers());
+            let (shards, keepers) = takers.shards();
+            recipients.shards |= shards;
+            recipients.keepers |= keepers;
+            recipients.groups.extend_from_slice(takers.groups());
         }
         recipients.merge();
         recipients
     }
 
     /// Finds the wildcard filters that match. No recursion: the peer chooses how deep a topic is.
-    fn walk(&self, topic: &str, hits: &mut SmallVec<[u32; 8]>) {
+    fn walk(&self, topic: &str, hits: &mut SmallVec<[RouteId; 8]>) {
         let mut open = SmallVec::<[(NodeId, Option<&str>); 16]>::new();
         open.push((ROOT, Some(topic)));
         while let Some((node, rest)) = open.pop() {
             let ends = self.wild.value(node);
             // A leading wildcard does not match a topic that begins with `$` [MQTT-4.7.2-1].
             let wild_allowed = node != ROOT || !topic.starts_with('$');
-            hits.extend(ends.tail.filter(|_| wild_allowed));
+            hits.extend(Some(ends.tail).filter(|&tail| tail != NONE && wild_allowed));
             let Some(rest) = rest else {
-                hits.extend(ends.here);
+                hits.extend(Some(ends.here).filter(|&here| here != NONE));
                 continue;
             };
             let (label, rest) = match rest.split_once('/') {
@@ -392,38 +361,36 @@ impl Routes {
     }
 
     // [MQTT-4.7.3-4]
-    fn find(&self, filter: &str) -> Option<u32> {
+    fn find(&self, filter: &str) -> Option<RouteId> {
         let hash = self.hasher.hash_one(filter);
-        self.by_filter.find(hash, |&id| self.routes[id as usize].filter.as_str() == filter).copied()
+        self.by_filter.find(hash, |&id| self.routes[id].filter.as_str() == filter).copied()
     }
 
-    fn route_or_insert(&mut self, filter: &Filter) -> u32 {
+    fn route_or_insert(&mut self, filter: &Filter) -> RouteId {
         if let Some(route) = self.find(filter.as_str()) {
             return route;
         }
-        let id = self.routes.insert(Route {
-            filter: filter.clone(),
-            subscribers: Subscribers::default(),
-            is_kept: false,
-            others: None,
-        }) as u32;
+        let id = self.routes.insert(Route { filter: filter.clone(), takers: Takers::Nobody });
         let (routes, hasher) = (&self.routes, &self.hasher);
-        let rehash = |&id: &u32| hasher.hash_one(routes[id as usize].filter.as_str());
+        let rehash = |&id: &RouteId| hasher.hash_one(routes[id].filter.as_str());
         self.by_filter.insert_unique(hasher.hash_one(filter.as_str()), id, rehash);
         if filter.has_wildcard() {
             let (labels, is_tail) = split_tail(filter.as_str());
             let node = self.wild.insert_path(labels);
-            *end_mut(self.wild.value_mut(node), is_tail) = Some(id);
+            *end_mut(self.wild.value_mut(node), is_tail) = id;
             self.wild_count += 1;
         }
         id
     }
 
-    fn drop_if_unused(&mut self, route: u32) {
-        if !self.routes[route as usize].is_unused() {
+    /// Gives back what a route that fewer want takes, and the route if nobody does.
+    fn shrink(&mut self, route: RouteId) {
+        let takers = &mut self.routes[route].takers;
+        takers.shrink();
+        if !takers.is_nobody() {
             return;
         }
-        let filter = self.routes.remove(route as usize).filter;
+        let filter = self.routes.remove(route).filter;
         let hash = self.hasher.hash_one(filter.as_str());
         if let Ok(entry) = self.by_filter.find_entry(hash, |&id| id == route) {
             entry.remove();
@@ -431,9 +398,9 @@ impl Routes {
         if filter.has_wildcard() {
             let (labels, is_tail) = split_tail(filter.as_str());
             let node = self.wild.find_path(labels).expect("a wildcard route hangs in the tree");
-            *end_mut(self.wild.value_mut(node), is_tail) = None;
+            *end_mut(self.wild.value_mut(node), is_tail) = NONE;
             self.wild_count -= 1;
-            self.wild.prune(node, |ends| ends.here.is_none() && ends.tail.is_none());
+            self.wild.prune(node, |ends| ends.here == NONE && ends.tail == NONE);
         }
     }
 
@@ -441,13 +408,13 @@ impl Routes {
         let route = self.route_or_insert(&shared.filter);
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let filter = self.routes[route as usize].filter.clone();
+        let filter = self.routes[route].filter.clone();
         let shared = Arc::new(SharedFilter { group: Arc::clone(&shared.group), filter });
-        let place = self.routes[route as usize].groups().len();
+        let place = self.routes[route].takers.groups().len();
         let group =
             Group { shared: Arc::clone(&shared), serial, place, is_kept: false, members: Members::default() };
         let id = GroupId { slot: self.groups.insert(group) as u32, serial };
-        self.routes[route as usize].others_mut().groups.push(id);
+        self.routes[route].takers.others_mut().groups.push(id);
         self.by_share.insert(SharedFilter::clone(&shared), id);
         id
     }
@@ -456,12 +423,12 @@ impl Routes {
         let place = self.groups.remove(id.slot as usize).place;
         self.by_share.remove(shared);
         let route = self.find(shared.filter.as_str()).expect("a group has a route");
-        let groups = &mut self.routes[route as usize].others_mut().groups;
+        let groups = &mut self.routes[route].takers.others_mut().groups;
         groups.swap_remove(place);
         if let Some(moved) = groups.get(place) {
             self.groups[moved.slot as usize].place = place;
         }
-        self.drop_if_unused(route);
+        self.shrink(route);
     }
 }
 
@@ -476,6 +443,6 @@ fn split_tail(filter: &str) -> (impl Iterator<Item = &str>, bool) {
     (levels.into_iter().flatten(), stem.is_some())
 }
 
-fn end_mut(ends: &mut Ends, is_tail: bool) -> &mut Option<u32> {
+fn end_mut(ends: &mut Ends, is_tail: bool) -> &mut RouteId {
     if is_tail { &mut ends.tail } else { &mut ends.here }
 }

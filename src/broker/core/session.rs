@@ -16,7 +16,9 @@ use super::access::Principal;
 use super::delivery::Delivery;
 use super::members::{Presence, Seat};
 use super::mesh::ShardNumber;
+use super::recipients::Subscriber;
 use super::ring::Ring;
+use super::routes::RouteId;
 use super::{ConnectionId, SessionId};
 use crate::mqtt::{Filter, Message, PacketId, QoS, SharedFilter, Version};
 use crate::store::Partition;
@@ -57,6 +59,21 @@ pub(super) struct Subscription {
     pub(super) identifier: Option<NonZeroU32>,
 }
 
+impl From<&Subscriber> for Subscription {
+    fn from(who: &Subscriber) -> Subscription {
+        let &Subscriber { qos, no_local, retain_as_published, identifier, .. } = who;
+        Subscription { qos, no_local, retain_as_published, identifier }
+    }
+}
+
+/// A session's part in a shared group.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    pub(super) how: Subscription,
+    /// The other shard that owns the group, if one does.
+    pub(super) owner: Option<ShardNumber>,
+}
+
 /// What is published when the client goes without saying so.
 #[derive(Clone)]
 pub(super) struct Will {
@@ -85,11 +102,12 @@ pub(super) struct Session {
     pub(super) will: Option<Box<Will>>,
     /// Set while nobody is connected and a will waits.
     pub(super) will_at: Option<Instant>,
-    pub(super) subscriptions: HashMap<SubscriptionKey, Subscription, foldhash::fast::RandomState>,
+    /// The routes of the filters that it subscribed to by itself; how, they know.
+    pub(super) routes: HashSet<RouteId, foldhash::fast::RandomState>,
     /// What the subscriptions cost together, by [`SubscriptionKey::bytes`].
     pub(super) subscription_bytes: usize,
-    /// The shared groups that it is a member of, if of any, with the other shard that owns each, if one does.
-    pub(super) shares: Option<Box<HashMap<SharedFilter, Option<ShardNumber>, foldhash::fast::RandomState>>>,
+    /// The shared groups that it is a member of, if of any.
+    pub(super) shares: Option<Box<HashMap<SharedFilter, Share, foldhash::fast::RandomState>>>,
     /// What the owners of these know of it.
     pub(super) presence: Presence,
     pub(super) ring: Ring,
@@ -134,7 +152,7 @@ impl Session {
             ends_at: None,
             will: None,
             will_at: None,
-            subscriptions: HashMap::default(),
+            routes: HashSet::default(),
             subscription_bytes: 0,
             shares: None,
             presence: Presence::Gone,
@@ -219,6 +237,11 @@ impl Session {
     #[inline]
     pub(super) fn holds(&self, qos: QoS) -> bool {
         qos == QoS::ExactlyOnce && self.number.is_some()
+    }
+
+    /// How many subscriptions it has.
+    pub(super) fn subscription_count(&self) -> usize {
+        self.routes.len() + self.shares.as_ref().map_or(0, |all| all.len())
     }
 
     /// True if it is a member of so many shared groups that these are told seldom how it is.

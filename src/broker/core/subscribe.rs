@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::mesh::Wanted;
 use super::pressure::Pressure;
 use super::recipients::Subscriber;
-use super::session::{Subscription, SubscriptionKey};
+use super::session::{Session, Subscription, SubscriptionKey};
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
     Filter, Packet, PacketId, Properties, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
@@ -97,10 +97,10 @@ impl Core {
         let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_suback(connection, ack, before)?; // [MQTT-3.8.4-1]
         for (filter, options) in to_show {
-            let key = SubscriptionKey { filter, group: None };
             let session_now = self.sessions.get(session as usize).filter(|session| session.serial == serial);
-            let is_there = session_now.is_some_and(|session| session.subscriptions.contains_key(&key));
-            let wanted = Wanted { filter: key.filter, options, identifier, since };
+            let is_there =
+                session_now.is_some() && self.routes.subscriber(filter.as_str(), session).is_some();
+            let wanted = Wanted { filter, options, identifier, since };
             if is_there && !self.show_retained(session, wanted, now) {
                 break;
             }
@@ -123,10 +123,11 @@ impl Core {
             self.counters.subscriptions_not_authorized += 1;
             return Err(ReasonCode::NotAuthorized);
         }
-        let session = &mut self.sessions[id as usize];
-        let key = SubscriptionKey { filter: filter.clone(), group: group.clone() };
-        let is_new = !session.subscriptions.contains_key(&key);
-        let is_full = session.subscriptions.len() >= self.limits.subscriptions_max
+        let key = SubscriptionKey { filter, group };
+        let known = self.subscription(id, &key);
+        let is_new = known.is_none();
+        let session = &self.sessions[id as usize];
+        let is_full = session.subscription_count() >= self.limits.subscriptions_max
             || session.subscription_bytes + key.bytes() > SUBSCRIPTION_BYTES_MAX;
         if is_new && self.pressure == Pressure::Closed {
             self.counters.subscriptions_shed += 1;
@@ -138,15 +139,16 @@ impl Core {
         }
         let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
         let subscription = Subscription { qos, no_local, retain_as_published, identifier };
-        if session.subscriptions.get(&key) != Some(&subscription) {
+        if known != Some(subscription) {
             if session.number.is_some() && self.ledger.refuses() {
                 return Err(ReasonCode::QuotaExceeded);
             }
             self.note_subscription(id, &key, Some(&subscription));
         }
-        self.put_subscription(id, key, subscription);
+        let (is_shared, filter) = (key.group.is_some(), key.filter.clone());
+        self.put_subscription(id, key, subscription, is_new);
         let shows = match retain_handling {
-            _ if group.is_some() => false, // not for shared subscriptions: 4.8.2
+            _ if is_shared => false, // not for shared subscriptions: 4.8.2
             // [MQTT-3.8.4-4]
             RetainHandling::Send => true,        // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
@@ -161,28 +163,54 @@ impl Core {
         id: SessionId,
         key: SubscriptionKey,
         subscription: Subscription,
+        is_new: bool,
     ) {
         let Subscription { qos, no_local, retain_as_published, identifier } = subscription;
         let who = Subscriber { session: id, identifier, qos, no_local, retain_as_published };
         let is_kept =
             qos > QoS::AtMostOnce && self.ledger.is_on() && self.sessions[id as usize].is_persistent();
         match key.shared() {
-            Some(shared) => self.join(shared, who, is_kept),
+            Some(shared) => self.join(shared, subscription, who, is_kept),
             None => {
-                if self.routes.subscribe(&key.filter, who) {
+                let (route, is_first) = self.routes.subscribe(&key.filter, who);
+                self.sessions[id as usize].routes.insert(route);
+                if is_first {
                     self.interest_changed(&key.filter, None, true);
                 }
-                if is_kept && self.routes.note_kept(&key.filter) {
+                if is_kept && self.routes.note_kept(route) {
                     self.mesh.announce_kept(&key.filter);
                 }
             }
         }
-        let session = &mut self.sessions[id as usize];
-        let bytes = key.bytes();
-        if session.subscriptions.insert(key, subscription).is_none() {
-            session.subscription_bytes += bytes;
+        if is_new {
+            self.sessions[id as usize].subscription_bytes += key.bytes();
             self.subscriptions += 1;
         }
+    }
+
+    /// How a session is subscribed, if it is.
+    pub(super) fn subscription(&self, id: SessionId, key: &SubscriptionKey) -> Option<Subscription> {
+        match key.shared() {
+            Some(shared) => Some(self.sessions[id as usize].shares.as_ref()?.get(&shared)?.how),
+            None => self.routes.subscriber(key.filter.as_str(), id).map(Subscription::from),
+        }
+    }
+
+    /// What a session is subscribed to, and how.
+    pub(super) fn subscriptions_of(
+        &self,
+        id: SessionId,
+    ) -> impl Iterator<Item = (SubscriptionKey, Subscription)> {
+        let Session { routes, shares, .. } = &self.sessions[id as usize];
+        let plain = routes.iter().map(move |&route| {
+            let (filter, who) = self.routes.subscribed(route, id);
+            (SubscriptionKey { filter: filter.clone(), group: None }, Subscription::from(who))
+        });
+        let shared = shares.iter().flat_map(|all| all.iter()).map(|(shared, share)| {
+            let SharedFilter { group, filter } = shared.clone();
+            (SubscriptionKey { filter, group: Some(group) }, share.how)
+        });
+        plain.chain(shared)
     }
 
     pub(super) fn handle_unsubscribe(
@@ -220,24 +248,25 @@ impl Core {
 
     /// Takes a subscription out of its session and the routes. False if there is none.
     pub(super) fn remove_subscription(&mut self, id: SessionId, key: &SubscriptionKey) -> bool {
-        let session = &mut self.sessions[id as usize];
-        if session.subscriptions.remove(key).is_none() {
+        if self.subscription(id, key).is_none() {
             return false;
         }
-        session.subscription_bytes -= key.bytes();
         // [MQTT-3.10.4-2] [MQTT-3.10.4-3]
         self.note_subscription(id, key, None);
         self.drop_subscription(id, key);
         true
     }
 
-    /// Takes a subscription out of the routes that its session has no longer.
+    /// Takes a subscription that there is out of its session and the routes.
     pub(super) fn drop_subscription(&mut self, id: SessionId, key: &SubscriptionKey) {
         self.subscriptions -= 1;
+        self.sessions[id as usize].subscription_bytes -= key.bytes();
         match key.shared() {
             Some(shared) => self.part(&shared, id),
             None => {
-                if self.routes.unsubscribe(key.filter.as_str(), id) {
+                let (route, was_last) = self.routes.unsubscribe(&key.filter, id);
+                self.sessions[id as usize].routes.remove(&route);
+                if was_last {
                     self.interest_changed(&key.filter, None, false);
                 }
             }

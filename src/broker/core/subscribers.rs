@@ -8,7 +8,6 @@
 use std::ops::Deref;
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use super::SessionId;
 use super::recipients::Subscriber;
@@ -19,8 +18,7 @@ const SEARCHED_MAX: usize = 64;
 /// A filter's subscribers.
 #[derive(Default)]
 pub(super) struct Subscribers {
-    /// Most filters have one, which needs no memory of its own.
-    list: SmallVec<[Subscriber; 1]>,
+    list: Vec<Subscriber>,
     places: Option<Box<HashMap<SessionId, u32, foldhash::fast::RandomState>>>,
 }
 
@@ -33,6 +31,10 @@ impl Deref for Subscribers {
 }
 
 impl Subscribers {
+    pub(super) fn get(&self, session: SessionId) -> Option<&Subscriber> {
+        self.place(session).map(|at| &self.list[at])
+    }
+
     /// Adds or replaces.
     pub(super) fn put(&mut self, who: Subscriber) {
         if let Some(at) = self.place(who.session) {

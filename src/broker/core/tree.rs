@@ -1,4 +1,4 @@
-//! An arena of topic levels: one node a level, all nodes in one slab, all edges in one hash table.
+//! An arena of topic levels: one node a level, all nodes in blocks, all edges in one hash table.
 //!
 //! It serves two masters: wildcard filters (walked with a topic) and retained topics (walked with a filter). The edge
 //! for the label `+` lies in the node itself, because a topic is tried against it at each level.
@@ -10,7 +10,8 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use slab::Slab;
+
+use super::blocks::Blocks;
 
 /// A node's place in the arena.
 pub(super) type NodeId = u32;
@@ -34,14 +35,14 @@ struct Node<V> {
 
 /// Topic levels as a tree; `V` hangs at each node.
 pub(super) struct Tree<V> {
-    nodes: Slab<Node<V>>,
+    nodes: Blocks<Node<V>>,
     edges: HashTable<NodeId>,
     hasher: RandomState,
 }
 
 impl<V: Default> Tree<V> {
     pub(super) fn new() -> Tree<V> {
-        let mut nodes = Slab::new();
+        let mut nodes = Blocks::default();
         nodes.insert(Node {
             label: "".into(),
             parent: NONE,
@@ -55,12 +56,12 @@ impl<V: Default> Tree<V> {
     }
 
     pub(super) fn value(&self, node: NodeId) -> &V {
-        &self.nodes[node as usize].value
+        &self.nodes[node].value
     }
 
     /// One more than the last place that a node can have.
     pub(super) fn places(&self) -> usize {
-        self.nodes.capacity()
+        self.nodes.places()
     }
 
     /// The value at a place, if a node is there.
@@ -69,17 +70,17 @@ impl<V: Default> Tree<V> {
     }
 
     pub(super) fn value_mut(&mut self, node: NodeId) -> &mut V {
-        &mut self.nodes[node as usize].value
+        &mut self.nodes[node].value
     }
 
     /// True if there is such a node.
     pub(super) fn has(&self, node: NodeId) -> bool {
-        self.nodes.contains(node as usize)
+        self.nodes.get(node as usize).is_some()
     }
 
     /// The child for `+`.
     pub(super) fn plus(&self, node: NodeId) -> Option<NodeId> {
-        some(self.nodes[node as usize].plus)
+        some(self.nodes[node].plus)
     }
 
     /// The child with this label.
@@ -93,30 +94,30 @@ impl<V: Default> Tree<V> {
 
     /// The node above; the root has none.
     pub(super) fn parent(&self, node: NodeId) -> Option<NodeId> {
-        some(self.nodes[node as usize].parent)
+        some(self.nodes[node].parent)
     }
 
     /// The label of a node.
     pub(super) fn label(&self, node: NodeId) -> &str {
-        &self.nodes[node as usize].label
+        &self.nodes[node].label
     }
 
     /// The first of the children.
     pub(super) fn first_child(&self, node: NodeId) -> Option<NodeId> {
-        some(self.nodes[node as usize].first_child)
+        some(self.nodes[node].first_child)
     }
 
     /// The next of the parent's children.
     pub(super) fn next(&self, node: NodeId) -> Option<NodeId> {
-        some(self.nodes[node as usize].next)
+        some(self.nodes[node].next)
     }
 
     /// All children.
     pub(super) fn children(&self, node: NodeId) -> impl Iterator<Item = (NodeId, &str)> {
-        let mut at = self.nodes[node as usize].first_child;
+        let mut at = self.nodes[node].first_child;
         std::iter::from_fn(move || {
             let id = some(at)?;
-            let child = &self.nodes[id as usize];
+            let child = &self.nodes[id];
             at = child.next;
             Some((id, &*child.label))
         })
@@ -139,7 +140,7 @@ impl<V: Default> Tree<V> {
     pub(super) fn prune(&mut self, node: NodeId, is_vacant: impl Fn(&V) -> bool) {
         let mut at = node;
         while at != ROOT {
-            let here = &self.nodes[at as usize];
+            let here = &self.nodes[at];
             if here.first_child != NONE || !is_vacant(&here.value) {
                 return;
             }
@@ -150,12 +151,12 @@ impl<V: Default> Tree<V> {
     }
 
     fn is_edge(&self, id: NodeId, parent: NodeId, label: &str) -> bool {
-        let node = &self.nodes[id as usize];
+        let node = &self.nodes[id];
         node.parent == parent && *node.label == *label
     }
 
     fn add(&mut self, parent: NodeId, label: &str) -> NodeId {
-        let next = self.nodes[parent as usize].first_child;
+        let next = self.nodes[parent].first_child;
         let id = self.nodes.insert(Node {
             label: label.into(),
             parent,
@@ -164,17 +165,17 @@ impl<V: Default> Tree<V> {
             next,
             previous: NONE,
             value: V::default(),
-        }) as NodeId;
-        self.nodes[parent as usize].first_child = id;
+        });
+        self.nodes[parent].first_child = id;
         if next != NONE {
-            self.nodes[next as usize].previous = id;
+            self.nodes[next].previous = id;
         }
         if label == "+" {
-            self.nodes[parent as usize].plus = id;
+            self.nodes[parent].plus = id;
         } else {
             let (nodes, hasher) = (&self.nodes, &self.hasher);
             let rehash = |&id: &NodeId| {
-                let node = &nodes[id as usize];
+                let node = &nodes[id];
                 hasher.hash_one((node.parent, &*node.label))
             };
             self.edges.insert_unique(hasher.hash_one((parent, label)), id, rehash);
@@ -183,16 +184,16 @@ impl<V: Default> Tree<V> {
     }
 
     fn remove(&mut self, id: NodeId) {
-        let node = self.nodes.remove(id as usize);
+        let node = self.nodes.remove(id);
         match some(node.previous) {
-            Some(previous) => self.nodes[previous as usize].next = node.next,
-            None => self.nodes[node.parent as usize].first_child = node.next,
+            Some(previous) => self.nodes[previous].next = node.next,
+            None => self.nodes[node.parent].first_child = node.next,
         }
         if let Some(next) = some(node.next) {
-            self.nodes[next as usize].previous = node.previous;
+            self.nodes[next].previous = node.previous;
         }
         if *node.label == *"+" {
-            self.nodes[node.parent as usize].plus = NONE;
+            self.nodes[node.parent].plus = NONE;
             return;
         }
         let hash = self.hasher.hash_one((node.parent, &*node.label));
@@ -226,6 +227,6 @@ mod tests {
 
         *tree.value_mut(deep) = 0;
         tree.prune(deep, |value| *value == 0);
-        assert_eq!(tree.nodes.len(), 1);
+        assert_eq!(tree.nodes.iter().count(), 1);
     }
 }

@@ -200,7 +200,7 @@ impl Core {
         let Some(key) = session.key() else { return };
         let version = session.version;
         let mut ops = vec![Op::Session { key, value: session_record(session, &self.ledger).encode() }];
-        ops.extend(session.subscriptions.iter().map(|(of, how)| subscription_op(key, of, Some(how))));
+        ops.extend(self.subscriptions_of(id).map(|(of, how)| subscription_op(key, &of, Some(&how))));
         ops.push(progress_op(session, key));
         let in_flight = session.ring.numbered().filter_map(|(ordinal, slot)| match slot {
             Slot::Sent(delivery) => Some((ordinal, delivery)),

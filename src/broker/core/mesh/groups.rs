@@ -18,7 +18,7 @@ use crate::broker::core::deliver::presence_of;
 use crate::broker::core::delivery::Outgoing;
 use crate::broker::core::members::{Member, Presence, Seat};
 use crate::broker::core::recipients::{Grant, Subscriber};
-use crate::broker::core::session::{Session, Subscription, SubscriptionKey};
+use crate::broker::core::session::{Session, Share, Subscription};
 use crate::mqtt::{QoS, SharedFilter};
 use crate::store::Token;
 
@@ -74,10 +74,16 @@ impl Mesh {
 
 impl Core {
     /// A session joins a group.
-    pub(in super::super) fn join(&mut self, shared: SharedFilter, who: Subscriber, is_kept: bool) {
+    pub(in super::super) fn join(
+        &mut self,
+        shared: SharedFilter,
+        how: Subscription,
+        who: Subscriber,
+        is_kept: bool,
+    ) {
         let owner = self.mesh.elsewhere(shared.filter.as_str());
         let session = &mut self.sessions[who.session as usize];
-        session.shares.get_or_insert_default().insert(shared.clone(), owner);
+        session.shares.get_or_insert_default().insert(shared.clone(), Share { how, owner });
         self.tell_presence(who.session);
         let Session { serial, presence, .. } = self.sessions[who.session as usize];
         let member = Member { shard: self.mesh.place.own, serial, who, presence, is_kept };
@@ -119,8 +125,8 @@ impl Core {
             return;
         }
         let own = self.mesh.place.own;
-        for (shared, owner) in session.shares.iter().flat_map(|all| all.iter()) {
-            match *owner {
+        for (shared, share) in session.shares.iter().flat_map(|all| all.iter()) {
+            match share.owner {
                 Some(owner) => {
                     let shared = shared.clone();
                     self.mesh.say(owner, Rare::Presence { shared, session: id, presence });
@@ -201,8 +207,8 @@ impl Core {
     /// How a session gets a message that it was assigned, if it may still have it.
     fn grant_of(&self, to: Seat, shared: &SharedFilter) -> Option<Grant> {
         let session = self.sessions.get(to.session as usize).filter(|session| session.serial == to.serial)?;
-        let key = SubscriptionKey { filter: shared.filter.clone(), group: Some(Arc::clone(&shared.group)) };
-        let Subscription { qos, retain_as_published, identifier, .. } = *session.subscriptions.get(&key)?;
+        let Subscription { qos, retain_as_published, identifier, .. } =
+            session.shares.as_ref()?.get(shared)?.how;
         Some(Grant { qos, retain_as_published, identifiers: identifier.map(|id| Rc::from([id.get()])) })
     }
 

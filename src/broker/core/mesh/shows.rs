@@ -22,7 +22,6 @@ use crate::broker::core::SessionId;
 use crate::broker::core::delivery::{Outgoing, with_outgoing};
 use crate::broker::core::recipients::Grant;
 use crate::broker::core::retained::{Step, Walk};
-use crate::broker::core::session::SubscriptionKey;
 use crate::mqtt::{Filter, QoS, SubscribeOptions};
 
 /// How many topic levels searches look at in one step …
@@ -267,10 +266,12 @@ impl Core {
     fn begin_later(&mut self, asker: Asker, now: Instant) {
         for _ in 0..BEGIN_MAX {
             let Some(wanted) = self.mesh.shows.next(asker) else { return };
-            let key = SubscriptionKey { filter: wanted.filter.clone(), group: None };
             let session = self.sessions.get(asker.0 as usize).filter(|session| session.serial == asker.1);
-            let Some(session) = session else { return self.mesh.shows.drop_later(asker) };
-            if session.subscriptions.contains_key(&key) && !self.search(asker, &wanted, now) {
+            if session.is_none() {
+                return self.mesh.shows.drop_later(asker);
+            }
+            let is_there = self.routes.subscriber(wanted.filter.as_str(), asker.0).is_some();
+            if is_there && !self.search(asker, &wanted, now) {
                 return self.mesh.shows.drop_later(asker);
             }
         }
