@@ -269,9 +269,9 @@ impl Core {
         }
     }
 
-    /// Tells whether memory is so short that queues grow no further.
-    pub fn is_memory_short(&self) -> bool {
-        self.pressure.keeps_queues_short()
+    /// How short memory is.
+    pub fn pressure(&self) -> Pressure {
+        self.pressure
     }
 
     /// A socket was accepted.
