@@ -62,8 +62,9 @@ fn a_link_into_another_namespace_needs_consent() {
         assert!(to.publish("marker", "end").await.is_ok());
         assert_eq!(listener.line().await, "marker end");
 
-        // What was made elsewhere for a link, its half in the settings there, goes with its namespace.
-        there.apply(&cluster("there", consent)).await;
+        // What was made elsewhere for a link, its half in the settings there, goes with its namespace, whose labels consent needs
+        // no more.
+        there.apply(&cluster("there", ", allowedLinks: {namespaces: All}")).await;
         scene.ready(Kind::Link, "across").await;
         let has_links = |count: u64| {
             move |cluster: Option<&Value>| cluster.is_some_and(|it| it["status"]["links"]["total"] == count)

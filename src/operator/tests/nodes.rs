@@ -316,6 +316,12 @@ fn mistakes_are_named_and_their_corrections_recover() {
     });
 }
 
+/// The settings of a cluster's links, as its Secret has them.
+fn links_in(secret: &Value) -> String {
+    let text = secret["data"]["links.json"].as_str().unwrap_or_default();
+    String::from_utf8(STANDARD.decode(text).expect("a Secret is base64")).expect("settings are text")
+}
+
 /// T2: halves are disabled, enabled and deleted in any order, the last one too, and nobody waits for a peer that is gone.
 #[test]
 fn halves_come_and_go_in_any_order() {
@@ -332,8 +338,13 @@ fn halves_come_and_go_in_any_order() {
             scene.merge(Kind::ClusterLink, "us-eu", json!({"spec": {"enabled": true}})).await;
             scene.link_is("Ready", ("True", "Ready")).await;
         }
+        let has_half = |has: bool| {
+            move |object: Option<&Value>| object.is_some_and(|it| links_in(it).contains("/us-eu") == has)
+        };
+        scene.until(Kind::Secret, "mqlink-eu-links", has_half(true)).await;
         scene.delete(Kind::ClusterLink, "us-eu").await;
         scene.until(Kind::MqttCluster, "eu", has_links(0, 0)).await;
+        scene.until(Kind::Secret, "mqlink-eu-links", has_half(false)).await;
         scene.until(Kind::MqttCluster, "eu", is("ConfigApplied", ("True", "Applied"))).await;
         scene.create(Kind::ClusterLink, link(&["a/#"])).await;
         scene.link_is("Ready", ("True", "Ready")).await;
