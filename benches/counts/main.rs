@@ -16,7 +16,7 @@ use mqlink::settings;
 const VERSION: Version = Version::V5;
 const TOPIC: &str = "plant/7/line/3/sensor/42/temp";
 const PAYLOAD: [u8; 64] = [b'x'; 64];
-/// How many messages a read brings.
+/// How many messages a read brings, but for those that come in a read each.
 const BATCH: usize = 100;
 
 /// A name, and what does the thing so many times.
@@ -29,12 +29,14 @@ const SCENARIOS: &[Scenario] = &[
     ("append-frame", append),
     ("filter-matches", filter_matches),
     ("subscribe", subscribe_many),
-    ("match-among-20000", |n| message(QoS::AtMostOnce, 0, 20_000, n)),
-    ("message-1:1-qos0", |n| message(QoS::AtMostOnce, 1, 0, n)),
-    ("message-1:1-qos1", |n| message(QoS::AtLeastOnce, 1, 0, n)),
-    ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, n)),
-    ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, n)),
-    ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, n)),
+    ("match-among-20000", |n| message(QoS::AtMostOnce, 0, 20_000, 1, n)),
+    ("message-1:1-qos0", |n| message(QoS::AtMostOnce, 1, 0, 1, n)),
+    ("message-1:1-qos1", |n| message(QoS::AtLeastOnce, 1, 0, 1, n)),
+    ("message-1:1-qos0-each-read", |n| message(QoS::AtMostOnce, 1, 0, BATCH, n)),
+    ("message-1:1-qos1-each-read", |n| message(QoS::AtLeastOnce, 1, 0, BATCH, n)),
+    ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, 1, n)),
+    ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, 1, n)),
+    ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, 1, n)),
     ("message-to-another-shard-qos0", |n| crossing(QoS::AtMostOnce, n)),
     ("message-to-another-shard-qos1", |n| crossing(QoS::AtLeastOnce, n)),
     ("connect", connect_many),
@@ -219,8 +221,9 @@ fn met_topic(n: usize) -> String {
     }
 }
 
-/// Messages, `count` hundred of them; if there are others than subscribers, each to another of these than the one before.
-fn message(qos: QoS, subscribers: usize, others: usize, count: usize) {
+/// Messages, `count` hundred of them in `reads` each; if there are others than subscribers, each to another of these than the
+/// one before.
+fn message(qos: QoS, subscribers: usize, others: usize, reads: usize, count: usize) {
     let mut world = World::new(1);
     let publisher = world.connect(0, "publisher");
     for chunk in (0..others).collect::<Vec<_>>().chunks(5_000) {
@@ -240,7 +243,9 @@ fn message(qos: QoS, subscribers: usize, others: usize, count: usize) {
     };
     let bytes = batch(qos, &topics);
     for _ in 0..count {
-        assert_eq!(world.cores[0].handle_bytes(publisher, &bytes, world.now), bytes.len());
+        for read in bytes.chunks(bytes.len() / reads) {
+            assert_eq!(world.cores[0].handle_bytes(publisher, read, world.now), read.len());
+        }
         world.settle();
     }
 }

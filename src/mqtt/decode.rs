@@ -68,6 +68,44 @@ pub fn plain_puback(input: &[u8]) -> Option<PacketId> {
     }
 }
 
+/// Where what differs lies in a PUBLISH without properties, to a topic that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlainPublish {
+    /// How many bytes the packet has.
+    pub len: usize,
+    /// Where the topic ends; at QoS 1 the packet id follows.
+    pub topic_end: usize,
+    /// At QoS 1.
+    pub packet_id: Option<PacketId>,
+}
+
+/// The PUBLISH at the start of `input`, if it is whole, begins with this byte, goes to this topic, which is a valid one, and has
+/// no properties. Most publish many times alike, and then it is worth no more than a look. The first byte is one of a first
+/// PUBLISH of QoS 0 or 1 that is not to be retained. Whatever it is not, [`decode`] knows.
+#[inline]
+pub fn plain_publish(input: &[u8], first: u8, version: Version, topic: &str) -> Option<PlainPublish> {
+    let (&byte, rest) = input.split_first()?;
+    if byte != first {
+        return None;
+    }
+    let Varint::Whole(remaining, header) = read_varint(rest) else { return None };
+    let body = rest.get(header..header + remaining as usize)?;
+    let (named, body) = body.split_at_checked(2 + topic.len())?;
+    if named[..2] != (topic.len() as u16).to_be_bytes() || named[2..] != *topic.as_bytes() {
+        return None;
+    }
+    let (packet_id, body) = match (first & 0b110, body) {
+        (0, _) => (None, body),
+        (_, [high, low, body @ ..]) => (Some(PacketId::new(u16::from_be_bytes([*high, *low]))?), body),
+        _ => return None,
+    };
+    if version == Version::V5 && body.first() != Some(&0) {
+        return None;
+    }
+    let (len, topic_end) = (1 + header + remaining as usize, 1 + header + named.len());
+    Some(PlainPublish { len, topic_end, packet_id })
+}
+
 /// How long a [`plain_puback`] is.
 pub const PLAIN_ACK_BYTES: usize = 4;
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::encode::write_publish;
 use super::wire::{Varint, read_varint, varint_len, write_varint};
-use super::{PacketId, Publish, QoS, Version};
+use super::{PacketId, PlainPublish, Publish, QoS, Version};
 
 /// A PUBLISH encoded once for a class (version, QoS, RETAIN, properties).
 ///
@@ -13,11 +13,14 @@ use super::{PacketId, Publish, QoS, Version};
 /// allocation for all recipients, because at QoS 1 and 2 that is a good part of what a message costs.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The packet, and behind it what rounds the block up.
+    /// The packet, and before and behind it others of its row, or what rounds the block up.
     block: Rc<[u8]>,
+    start: u32,
     len: u32,
     /// Where the topic ends; at QoS 1 and 2 the packet id follows.
     topic_end: u32,
+    /// As in the packet, which is not looked at for it.
+    qos: QoS,
 }
 
 /// The blocks of memory that frames lay in and that nobody holds any more, for those to come: a message that is kept until
@@ -51,7 +54,13 @@ impl Blocks {
         room.clear();
         let packet = Publish { dup: false, packet_id: Some(PacketId::MIN), ..*packet };
         let topic_end = write_publish(&packet, version, &mut room);
-        let frame = Frame { block: self.fill(&room), len: room.len() as u32, topic_end: topic_end as u32 };
+        let frame = Frame {
+            block: self.fill(&room),
+            start: 0,
+            len: room.len() as u32,
+            topic_end: topic_end as u32,
+            qos: packet.qos,
+        };
         room.shrink_to(ROOM_BYTES);
         self.room = room;
         frame
@@ -66,7 +75,8 @@ impl Blocks {
         if first != packet[0] {
             Rc::get_mut(&mut block).expect("nobody else has it yet")[0] = first;
         }
-        Frame { block, len: packet.len() as u32, topic_end: topic_end as u32 }
+        let qos = qos_of(first);
+        Frame { block, start: 0, len: packet.len() as u32, topic_end: topic_end as u32, qos }
     }
 
     /// Takes back the block of a frame that is done with, if nobody else holds it.
@@ -107,6 +117,21 @@ impl Frame {
         Blocks::default().encode(packet, version)
     }
 
+    /// The PUBLISH that begins here in a block of several, which is encoded as it is to be sent, but for packet id and DUP.
+    /// The block is there as long as any of its frames.
+    #[inline]
+    pub fn of_row(block: &Rc<[u8]>, start: usize, publish: PlainPublish) -> Frame {
+        let PlainPublish { len, topic_end, .. } = publish;
+        let qos = qos_of(block[start]);
+        Frame {
+            block: Rc::clone(block),
+            start: start as u32,
+            len: len as u32,
+            topic_end: topic_end as u32,
+            qos,
+        }
+    }
+
     /// Appends the frame to `out` with this packet id, which QoS 0 ignores, and this DUP flag.
     ///
     /// # Panics
@@ -142,7 +167,7 @@ impl Frame {
     }
 
     fn bytes(&self) -> &[u8] {
-        &self.block[..self.len as usize]
+        &self.block[self.start as usize..][..self.len as usize]
     }
 
     /// The topic.
@@ -160,7 +185,7 @@ impl Frame {
     /// The QoS that the frame is encoded for.
     #[inline]
     pub fn qos(&self) -> QoS {
-        QoS::from_u8(self.block[0] >> 1 & 0b11).expect("we encoded one of three")
+        self.qos
     }
 }
 
@@ -199,6 +224,12 @@ impl TopicAlias {
         out.extend_from_slice(&self.alias.to_be_bytes());
         out.extend_from_slice(tail);
     }
+}
+
+/// The QoS of an encoded PUBLISH.
+#[inline]
+fn qos_of(first: u8) -> QoS {
+    QoS::from_u8(first >> 1 & 0b11).expect("it is one of three")
 }
 
 /// The topic of an encoded PUBLISH.

@@ -24,7 +24,9 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{PLAIN_ACK_BYTES, connack_version, decode, decode_after, plain_puback};
+pub use decode::{
+    PLAIN_ACK_BYTES, PlainPublish, connack_version, decode, decode_after, plain_puback, plain_publish,
+};
 pub use encode::{encode_publish, plain_ack};
 pub use filter::{Filter, FilterError, SharedFilter, filter_matches, parse_subscription, union};
 pub use filters::{

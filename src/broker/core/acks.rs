@@ -7,6 +7,8 @@
 
 use std::time::Instant;
 
+use super::delivery::Encoder;
+use super::ring::Ring;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{self, Ack, Packet, PacketId, PacketType, Properties, QoS, ReasonCode, Violation};
 use crate::store::Token;
@@ -29,10 +31,12 @@ impl Core {
         bytes: &[u8],
         now: Instant,
     ) -> Result<usize, Fault> {
+        let Core { sessions, encoder, .. } = self;
+        let ring = &mut sessions[session as usize].ring;
         let (mut next, mut used, mut is_news) = (Some(first), 0, false);
         let mut outcome = Ok(());
         while let Some(packet_id) = next.filter(|_| outcome.is_ok()) {
-            outcome = self.take_puback(session, packet_id).map(|is_one| is_news |= is_one);
+            outcome = take_puback(ring, encoder, packet_id).map(|is_one| is_news |= is_one);
             used += mqtt::PLAIN_ACK_BYTES;
             next = bytes.get(used..).and_then(mqtt::plain_puback);
         }
@@ -44,22 +48,6 @@ impl Core {
             }
         }
         outcome.map(|()| used)
-    }
-
-    /// True if a message is acknowledged that was not before.
-    #[inline]
-    fn take_puback(&mut self, session: SessionId, packet_id: PacketId) -> Result<bool, Fault> {
-        let ring = &mut self.sessions[session as usize].ring;
-        // An unknown id is an echo of an earlier connection: nothing to do.
-        // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        if let Some(delivery) = ring.acknowledge(packet_id) {
-            self.encoder.take_back(delivery);
-            return Ok(true);
-        }
-        match ring.get(packet_id) {
-            Some(_) => Err(Violation::UnexpectedPacket.into()), // what is in flight with this id is of QoS 2
-            None => Ok(false),
-        }
     }
 
     pub(super) fn handle_pubrec(
@@ -177,6 +165,21 @@ impl Core {
             PacketType::PubRel => self.reply(id, &Packet::PubRel(ack)), // [MQTT-4.3.3-4]
             _ => self.reply(id, &Packet::PubComp(ack)),                 // [MQTT-4.3.3-11]
         };
+    }
+}
+
+/// True if a message is acknowledged that was not before.
+#[inline]
+fn take_puback(ring: &mut Ring, encoder: &mut Encoder, packet_id: PacketId) -> Result<bool, Fault> {
+    // An unknown id is an echo of an earlier connection: nothing to do.
+    // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+    if let Some(delivery) = ring.acknowledge(packet_id) {
+        encoder.take_back(delivery);
+        return Ok(true);
+    }
+    match ring.get(packet_id) {
+        Some(_) => Err(Violation::UnexpectedPacket.into()), // what is in flight with this id is of QoS 2
+        None => Ok(false),
     }
 }
 

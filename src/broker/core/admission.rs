@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::access::{Origin, Principal, Proof, Rules};
-use super::connection::{Granted, Opening};
+use super::connection::{Connection, Granted, Opening};
 use super::session::SubscriptionKey;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::settings;
@@ -153,17 +153,11 @@ impl Core {
     /// True if a client may publish to a topic. Nearly every message asks, most for the same topic as the one before.
     #[inline]
     pub(super) fn is_granted(&mut self, id: ConnectionId, topic: &str) -> bool {
-        if self.access.is_open() {
+        if self.wires.get(id).is_some_and(|connection| self.was_granted(connection, topic)) {
             return true;
         }
         let Some(connection) = self.wires.get_mut(id) else { return false };
         let generation = self.access.generation;
-        if let Some(last) = &connection.granted
-            && last.generation == generation
-            && last.topic == topic
-        {
-            return true;
-        }
         let is_allowed = connection.who.as_ref().is_some_and(|who| self.access.may_publish(who, topic));
         if is_allowed {
             let empty = || Box::new(Granted { topic: String::new(), generation });
@@ -173,6 +167,13 @@ impl Core {
             last.generation = generation;
         }
         is_allowed
+    }
+
+    /// True if the rules as they are let a client publish to this topic last time, or there are none.
+    #[inline]
+    pub(super) fn was_granted(&self, connection: &Connection, topic: &str) -> bool {
+        let is_same = |last: &Granted| last.generation == self.access.generation && last.topic == topic;
+        self.access.is_open() || connection.granted.as_deref().is_some_and(is_same)
     }
 
     /// True if a session's will may still be published.

@@ -251,6 +251,22 @@ impl Connection {
         (count > 0, count >= UNANSWERED_MAX)
     }
 
+    /// True if these bytes may be a row of PUBLISHes of QoS 0 or 1 that go where the last one went.
+    #[inline]
+    pub(super) fn may_begin_row(&self, bytes: &[u8]) -> bool {
+        let is_one = bytes.first().is_some_and(|first| matches!(first, 0x30 | 0x32));
+        is_one && self.last_topic.as_ref().is_some_and(|last| last.recipients.are_sessions())
+    }
+
+    /// How many messages of QoS 1 may come that are acknowledged at once.
+    #[inline]
+    pub(super) fn room_for_acks(&self) -> usize {
+        let may_come = self.version == Version::V3 || self.receiving < u32::from(self.terms.receive_max);
+        let takes = self.packet_bytes_max >= mqtt::PLAIN_ACK_BYTES;
+        let owed = OWED_BYTES_MAX.saturating_sub(self.owed) / mqtt::PLAIN_ACK_BYTES;
+        if self.unanswered == 0 && may_come && takes { owed } else { 0 }
+    }
+
     /// The topic that it published to last, if that is remembered.
     pub(super) fn last_topic(&self) -> Option<Rc<str>> {
         self.last_topic.as_ref().map(|last| Rc::clone(&last.topic))

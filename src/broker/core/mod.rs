@@ -40,6 +40,7 @@ mod exchange;
 mod leave;
 mod subscribe;
 mod publish;
+mod row;
 mod answers;
 mod acks;
 mod deliver;
@@ -89,6 +90,7 @@ pub use self::telling::Redirect;
 use self::topics::Topics;
 use self::wheel::Wheel;
 use self::wires::Wires;
+use crate::mqtt::PlainPublish;
 use crate::settings::Limits;
 use crate::store::{Batch, Token};
 
@@ -185,6 +187,8 @@ pub struct Core {
     room: Arc<Room>,
     peers: Peers,
     encoder: Encoder,
+    /// Where the messages of a row begin, while there is one.
+    row: Vec<(usize, PlainPublish)>,
     wheel: Wheel<Timer>,
     unanswered: Waiting,
     /// Whose PUBREL and PUBCOMP wait for which batch.
@@ -224,6 +228,7 @@ impl Core {
             room,
             peers: Peers::default(),
             encoder: Encoder::default(),
+            row: Vec::new(),
             wheel: Wheel::new(now),
             unanswered: Waiting::default(),
             uncompleted: VecDeque::new(),

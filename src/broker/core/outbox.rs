@@ -45,6 +45,12 @@ impl Outbox {
         full.pieces.push_back(piece);
     }
 
+    /// How many bytes fit in the piece that is open.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        PIECE.saturating_sub(self.open.len())
+    }
+
     /// How many bytes wait.
     #[inline]
     pub(super) fn waiting(&self) -> usize {

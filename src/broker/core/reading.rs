@@ -24,15 +24,22 @@ impl Core {
                 self.hold_back(id);
                 break;
             }
-            if let State::Open(session) = connection.state
-                && let Some(first) = mqtt::plain_puback(&bytes[used..])
-            {
-                match self.handle_pubacks(session, first, &bytes[used..], now) {
-                    Ok(length) => used += length,
-                    Err(fault) => self.close(id, fault, now),
+            if let State::Open(session) = connection.state {
+                if let Some(first) = mqtt::plain_puback(&bytes[used..]) {
+                    match self.handle_pubacks(session, first, &bytes[used..], now) {
+                        Ok(length) => used += length,
+                        Err(fault) => self.close(id, fault, now),
+                    }
+                    continue;
                 }
-                continue;
+                if connection.may_begin_row(&bytes[used..])
+                    && let Some(length) = self.handle_row(id, &bytes[used..])
+                {
+                    used += length;
+                    continue;
+                }
             }
+            let Some(connection) = self.wires.get(id) else { break };
             let terms = &connection.terms.packets;
             match mqtt::decode_after(&bytes[used..], connection.version, terms, before) {
                 Ok(Some((packet, length))) => {

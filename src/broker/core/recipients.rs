@@ -127,6 +127,12 @@ impl Recipients {
         self.routes += 1;
     }
 
+    /// True if there are any, and all are sessions here with subscriptions of their own.
+    #[inline]
+    pub(super) fn are_sessions(&self) -> bool {
+        !self.sessions.is_empty() && self.groups.is_empty() && self.peers.is_empty() && self.shards == 0
+    }
+
     /// Makes one of those that came by several routes.
     pub(super) fn merge(&mut self) {
         if self.routes < 2 {

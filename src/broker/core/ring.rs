@@ -44,7 +44,14 @@ impl Ring {
 
     /// True if one more may be sent to a client that takes `window` at a time.
     pub(super) fn has_room(&self, window: usize) -> bool {
-        self.open < window && self.slots.len() < longest(window) && self.bytes < BYTES_MAX
+        let (messages, bytes) = self.room(window);
+        messages > 0 && bytes > 0
+    }
+
+    /// How many more may be sent to such a client, and of how many bytes; the last may have more.
+    pub(super) fn room(&self, window: usize) -> (usize, usize) {
+        let places = longest(window).saturating_sub(self.slots.len());
+        (places.min(window.saturating_sub(self.open)), BYTES_MAX.saturating_sub(self.bytes))
     }
 
     /// How many bytes are in flight.

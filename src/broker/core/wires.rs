@@ -184,6 +184,15 @@ impl Wires {
         is_sent
     }
 
+    /// Lets `write` append acknowledgements, each of which the client takes.
+    pub(super) fn acknowledge(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.append(id, |to| {
+            let before = to.out.open.len();
+            write(&mut to.out.open);
+            to.owed += to.out.open.len() - before;
+        });
+    }
+
     /// The connections that have something to send since the last call.
     pub(super) fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
         into.clear();

@@ -47,6 +47,48 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_publish_is_what_it_seems_to_be(
+        (version, publish) in arbitrary::version().prop_flat_map(|version| (Just(version), arbitrary::publish(version))),
+        topic in arbitrary::topic(),
+        is_plain in any::<bool>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+        length in any::<prop::sample::Index>(),
+        first in prop::sample::select(vec![0x30_u8, 0x32]),
+    ) {
+        let publish = match is_plain {
+            true => {
+                let qos = publish.qos.min(QoS::AtLeastOnce);
+                let packet_id = publish.packet_id.filter(|_| qos == QoS::AtLeastOnce);
+                let (dup, retain, properties) = (false, false, Properties::EMPTY);
+                Publish { dup, retain, topic, qos, packet_id, properties, ..publish }
+            }
+            false => publish,
+        };
+        let mut bytes = Vec::new();
+        encode_publish(&publish, version, &mut bytes);
+        if damage.is_empty() {
+            bytes.extend_from_slice(b"more");
+        }
+        for (at, byte) in damage {
+            let at = at.index(bytes.len().min(12));
+            bytes[at] = byte;
+            bytes.truncate(bytes.len() / 2 + length.index(bytes.len() / 2 + 1));
+        }
+        let plain = plain_publish(&bytes, first, version, topic);
+        let expected = match decode(&bytes, version, &Limits::default()) {
+            Ok(Some((Packet::Publish(found), len)))
+                if bytes[0] == first && found.topic == topic && found.properties.is_empty() =>
+            {
+                let rest = len - found.payload.len() - usize::from(version == Version::V5);
+                let topic_end = rest - if found.packet_id.is_some() { 2 } else { 0 };
+                Some(PlainPublish { len, topic_end, packet_id: found.packet_id })
+            }
+            _ => None,
+        };
+        prop_assert_eq!(plain, expected);
+    }
+
+    #[test]
     fn what_came_before_makes_no_difference(
         (version, publish) in arbitrary::version().prop_flat_map(|version| (Just(version), arbitrary::publish(version))),
         before in arbitrary::topic(),
