@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::client::READ_BYTES;
-use super::frame::{append_puback, packet_at};
+use super::frame::{Answer, packet_at};
 use super::run::BenchError;
 use crate::mqtt::{self, ConnAck, Packet, ReasonCode, SubAck, Version};
 
@@ -108,7 +108,8 @@ impl Floor {
             let packet = &input[used..used + total];
             match packet[0] >> 4 {
                 3 => self.publish(id, packet, body_at),
-                4 => {} // nothing waits for it
+                4 | 7 => {} // nothing waits for it
+                5 | 6 => self.step(id, packet, body_at),
                 _ => self.control(id, packet),
             }
             used += total;
@@ -126,7 +127,8 @@ impl Floor {
         if let Some(at) = packet_id_at
             && let Some(output) = output(&mut self.outputs, &mut self.dirty, from)
         {
-            append_puback(&mut output.bytes, u16::from_be_bytes([packet[at], packet[at + 1]]));
+            let packet_id = u16::from_be_bytes([packet[at], packet[at + 1]]);
+            Answer::to_publish(packet[0], packet_id).append_to(&mut output.bytes);
         }
         let parent = || &topic[..topic.iter().rposition(|byte| *byte == b'/').unwrap_or(topic.len())];
         let recipients = self.recipients.get(topic).or_else(|| self.recipients.get(parent()));
@@ -138,6 +140,15 @@ impl Floor {
                 output.packet_id = output.packet_id % u16::MAX + 1;
                 output.bytes[start + at..][..2].copy_from_slice(&output.packet_id.to_be_bytes());
             }
+        }
+    }
+
+    /// PUBREC and PUBREL.
+    fn step(&mut self, from: usize, packet: &[u8], body_at: usize) {
+        if let Some(answer) = Answer::to_step(packet[0], &packet[body_at..])
+            && let Some(output) = output(&mut self.outputs, &mut self.dirty, from)
+        {
+            answer.append_to(&mut output.bytes);
         }
     }
 

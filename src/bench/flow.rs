@@ -1,7 +1,7 @@
 //! The steady state: publishers that keep a window of messages under way, subscribers that count what arrives.
 //!
 //! A *flow* is one publisher's account. It lets the publisher go on when messages are confirmed: delivered to every
-//! subscriber they should reach and, above QoS 0, acknowledged. What moves nothing for long is given up, so that the load goes on;
+//! subscriber they should reach and, above QoS 0, acknowledged (at QoS 2 by PUBCOMP). What moves nothing for long is given up, so that the load goes on;
 //! it counts as lost only if it never comes. Everything runs on one thread.
 
 use std::cell::{Cell, RefCell};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::client::{Client, READ_BYTES, ReadHalf, WriteHalf};
-use super::frame::{Heard, Stamp, Template, append_puback, scan};
+use super::frame::{Heard, Stamp, Template, scan};
 use super::run::BenchError;
 
 /// The flow of messages that only show that a subscription is in force.
@@ -37,6 +37,8 @@ pub(super) struct Flow {
     given_up_ns: Cell<u64>,
     /// Likewise acknowledgements, which come in order.
     given_up_acks: Cell<u64>,
+    /// PUBRELs that are due.
+    releases: RefCell<Vec<u8>>,
     wake: Notify,
 }
 
@@ -60,6 +62,7 @@ impl Flow {
             given_up: zero(),
             given_up_ns: zero(),
             given_up_acks: zero(),
+            releases: RefCell::default(),
             wake: Notify::new(),
         }
     }
@@ -102,6 +105,11 @@ impl Flow {
     fn acknowledge(&self, count: u64) {
         self.acked.set(self.acked.get() + count);
         self.given_up_acks.set(self.given_up_acks.get().saturating_sub(count));
+    }
+
+    /// Moves the PUBRELs that are due to what is written next.
+    pub(super) fn release(&self, out: &mut Vec<u8>) {
+        out.append(&mut self.releases.borrow_mut());
     }
 
     /// Waits no longer for what is under way: the broker stalls, or dropped it.
@@ -150,7 +158,8 @@ impl Shared {
     }
 }
 
-/// Publishes over `templates` in turn whenever an eighth of the window is free, as much as is free in one write.
+/// Publishes over `templates` in turn whenever an eighth of the window is free, as much as is free in one write with the
+/// PUBRELs that are due.
 pub(super) async fn publish(
     mut write: WriteHalf,
     templates: Vec<Template>,
@@ -162,13 +171,15 @@ pub(super) async fn publish(
     let mut out = Vec::new();
     let (mut packet_id, mut turn) = (0_u16, 0);
     loop {
-        let room = flow.room();
-        if room < batch_min || shared.is_over.get() {
+        let room = if shared.is_over.get() { 0 } else { flow.room() };
+        let room = if room < batch_min { 0 } else { room };
+        out.clear();
+        flow.release(&mut out);
+        if room == 0 && out.is_empty() {
             flow.wake.notified().await;
             continue;
         }
         let stamp = Stamp { sent_ns: shared.now_ns(), flow: flow.index };
-        out.clear();
         for _ in 0..room {
             packet_id = packet_id % u16::MAX + 1;
             templates[turn].append_to(&mut out, packet_id, stamp);
@@ -179,7 +190,7 @@ pub(super) async fn publish(
     }
 }
 
-/// Counts the acknowledgements that a publisher hears.
+/// Counts the acknowledgements that a publisher hears, and notes what it has to answer.
 pub(super) async fn hear_acks(mut read: ReadHalf, shared: Rc<Shared>, flow: usize) -> Result<(), BenchError> {
     let mut input = Input::new(Vec::new());
     let flow = &shared.flows[flow];
@@ -189,6 +200,7 @@ pub(super) async fn hear_acks(mut read: ReadHalf, shared: Rc<Shared>, flow: usiz
         while let Some(heard) = input.next(shared.payload_bytes) {
             match heard {
                 Heard::Acknowledged => acks += 1,
+                Heard::Step(release) => release.append_to(&mut flow.releases.borrow_mut()),
                 other => return Err(BenchError::Peer(format!("sent a publisher {other:?}"))),
             }
         }
@@ -220,12 +232,15 @@ fn hear(input: &mut Input, shared: &Shared, index: usize, acks: &mut Vec<u8>) ->
     let mut recorder = shared.recorder.borrow_mut();
     let mut touched: Option<&Flow> = None;
     while let Some(heard) = input.next(shared.payload_bytes) {
-        let Heard::Message { packet_id, stamp } = heard else {
-            return Err(BenchError::Peer(format!("sent a subscriber {heard:?}")));
+        let (answer, stamp) = match heard {
+            Heard::Message { answer, stamp } => (answer, Some(stamp)),
+            Heard::Step(completion) => (Some(completion), None),
+            other => return Err(BenchError::Peer(format!("sent a subscriber {other:?}"))),
         };
-        if let Some(packet_id) = packet_id {
-            append_puback(acks, packet_id);
+        if let Some(answer) = answer {
+            answer.append_to(acks);
         }
+        let Some(stamp) = stamp else { continue };
         let Some(flow) = shared.flows.get(stamp.flow as usize) else {
             recorder.primed[index] = true;
             continue;
@@ -294,6 +309,35 @@ mod tests {
         assert_eq!(flow.room(), 3);
         flow.acked.set(1);
         assert_eq!(flow.room(), 1);
+    }
+
+    #[tokio::test]
+    async fn at_qos_2_a_message_is_under_way_until_its_last_packet() {
+        let recorder = Recorder {
+            began: Instant::now(),
+            deliveries: 0,
+            latency: super::super::run::histogram(),
+            measuring: false,
+            timed_every: 1,
+            primed: Vec::new(),
+        };
+        let flows = vec![Flow::new(0, (1, 1), 2, true)];
+        let (recorder, is_over) = (RefCell::new(recorder), Cell::new(false));
+        let shared = Rc::new(Shared { flows, recorder, payload_bytes: 64, is_over });
+        let flow = &shared.flows[0];
+        flow.sent.set(2);
+        (0..2).for_each(|_| flow.deliver(1));
+        for (heard, room, answers) in [
+            (&b"\x50\x02\0\x01\x50\x02\0\x02"[..], 0, &b"\x62\x02\0\x01\x62\x02\0\x02"[..]),
+            (b"\x70\x02\0\x01", 1, b""),
+            (b"\x70\x02\0\x02", 2, b""),
+        ] {
+            let ended = hear_acks(Box::new(heard), Rc::clone(&shared), 0).await;
+            assert!(matches!(ended, Err(BenchError::Peer(why)) if why == "closed the connection"));
+            let mut out = Vec::new();
+            flow.release(&mut out);
+            assert_eq!((flow.room(), &out[..]), (room, answers));
+        }
     }
 
     #[test]

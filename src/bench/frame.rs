@@ -1,4 +1,4 @@
-//! The two frames of the steady state, made once and patched, and a scanner for what comes back.
+//! The frames of the steady state, made once and patched, and a scanner for what comes back.
 //!
 //! Every payload begins with a stamp: when it was sent (ns since the run began, 8 bytes) and by which flow (4 bytes).
 //! The codec makes and reads everything else; here a message costs a copy and a few bytes.
@@ -58,12 +58,50 @@ impl Template {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Message {
-        packet_id: Option<u16>,
+        /// What it is to be answered, above QoS 0.
+        answer: Option<Answer>,
         stamp: Stamp,
     },
+    /// A step of QoS 2 in either direction, which has a next one.
+    Step(Answer),
+    /// PUBACK or PUBCOMP: the last word on a message.
     Acknowledged,
     /// Anything else, by its type byte.
     Other(u8),
+}
+
+/// PUBACK, PUBREC, PUBREL or PUBCOMP, that says Success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    first: u8,
+    pub(super) packet_id: u16,
+}
+
+impl Answer {
+    /// What a PUBLISH is to be answered that begins with this byte.
+    pub(super) fn to_publish(first: u8, packet_id: u16) -> Answer {
+        Answer { first: if first & 0b100 == 0 { 0x40 } else { 0x50 }, packet_id }
+    }
+
+    /// What PUBREC and PUBREL are to be answered; nothing if it is neither, or says that something is wrong.
+    pub(super) fn to_step(first: u8, body: &[u8]) -> Option<Answer> {
+        let first = match first >> 4 {
+            5 => 0x62,
+            6 => 0x70,
+            _ => return None,
+        };
+        match *body {
+            [high, low] | [high, low, 0, ..] => {
+                Some(Answer { first, packet_id: u16::from_be_bytes([high, low]) })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn append_to(self, out: &mut Vec<u8>) {
+        let [high, low] = self.packet_id.to_be_bytes();
+        out.extend_from_slice(&[self.first, 2, high, low]);
+    }
 }
 
 /// Takes one packet off the front of `input`: what it is, and its length. None: more bytes are needed.
@@ -72,8 +110,8 @@ pub(super) fn scan(input: &[u8], payload_bytes: usize) -> Option<(Heard, usize)>
     let body = &input[body_at..total];
     let heard = match input[0] >> 4 {
         3 => message(input[0], body, payload_bytes).unwrap_or(Heard::Other(input[0])),
-        4 => Heard::Acknowledged,
-        _ => Heard::Other(input[0]),
+        4 | 7 => Heard::Acknowledged,
+        _ => Answer::to_step(input[0], body).map_or(Heard::Other(input[0]), Heard::Step),
     };
     Some((heard, total))
 }
@@ -82,8 +120,8 @@ fn message(first: u8, body: &[u8], payload_bytes: usize) -> Option<Heard> {
     let payload = &body[body.len().checked_sub(payload_bytes)?..];
     let sent_ns = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
     let flow = u32::from_le_bytes(payload.get(8..STAMP_BYTES)?.try_into().ok()?);
-    let packet_id = if first & 0b110 == 0 { None } else { Some(packet_id(body)?) };
-    Some(Heard::Message { packet_id, stamp: Stamp { sent_ns, flow } })
+    let answer = if first & 0b110 == 0 { None } else { Some(Answer::to_publish(first, packet_id(body)?)) };
+    Some(Heard::Message { answer, stamp: Stamp { sent_ns, flow } })
 }
 
 fn packet_id(body: &[u8]) -> Option<u16> {
@@ -110,36 +148,49 @@ fn remaining_length(input: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// A PUBACK that says Success.
-pub(super) fn append_puback(out: &mut Vec<u8>, packet_id: u16) {
-    let [high, low] = packet_id.to_be_bytes();
-    out.extend_from_slice(&[0x40, 2, high, low]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_a_template_writes_is_what_scan_hears() {
-        for (qos, packet_id) in [(QoS::AtMostOnce, None), (QoS::AtLeastOnce, Some(513))] {
+        let answers = [None, Some((0x40, 513)), Some((0x50, 513))];
+        for (qos, answer) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().zip(answers) {
+            let answer = answer.map(|(first, packet_id)| Answer { first, packet_id });
             let template = Template::new("a/b", qos, 64);
             let stamp = Stamp { sent_ns: 42, flow: 7 };
             let mut out = Vec::new();
             template.append_to(&mut out, 513, stamp);
-            assert_eq!(scan(&out, 64), Some((Heard::Message { packet_id, stamp }, out.len())));
+            assert_eq!(scan(&out, 64), Some((Heard::Message { answer, stamp }, out.len())));
             assert_eq!(scan(&out[..out.len() - 1], 64), None);
             let limits = mqtt::Limits { packet_bytes_max: 1000, ..mqtt::Limits::default() };
             let (packet, _) = mqtt::decode(&out, Version::V5, &limits).expect("valid").expect("whole");
             let mqtt::Packet::Publish(publish) = packet else { panic!("a PUBLISH") };
-            assert_eq!(publish.packet_id.map(PacketId::get), packet_id);
+            assert_eq!(publish.packet_id.map(PacketId::get), answer.map(|answer| answer.packet_id));
         }
     }
 
     #[test]
     fn acknowledgements_are_heard() {
         let mut out = Vec::new();
-        append_puback(&mut out, 9);
+        Answer::to_publish(0x32, 9).append_to(&mut out);
         assert_eq!(scan(&out, 64), Some((Heard::Acknowledged, 4)));
+    }
+
+    #[test]
+    fn at_qos_2_each_step_has_the_next_until_the_last() {
+        let mut packet = Vec::new();
+        Answer::to_publish(0x34, 9).append_to(&mut packet);
+        let mut firsts = vec![packet[0]];
+        while let Some((Heard::Step(answer), 4)) = scan(&packet, 64) {
+            packet.clear();
+            answer.append_to(&mut packet);
+            firsts.push(packet[0]);
+            assert_eq!(packet[2..], [0, 9]);
+        }
+        assert_eq!(firsts, [0x50, 0x62, 0x70]);
+        assert_eq!(scan(&packet, 64), Some((Heard::Acknowledged, 4)));
+        let quota_exceeded = [0x50, 3, 0, 9, 0x97];
+        assert_eq!(scan(&quota_exceeded, 64), Some((Heard::Other(0x50), 5)));
     }
 }

@@ -4,8 +4,8 @@
 //! broker, or two linked ones, with the ids of their processes; a *round* runs every scenario against every
 //! target once, so that what the machine does meanwhile hits all of them alike. Figures are medians of the rounds.
 //!
-//! - Closed loop: a publisher has at most a window of messages that are not yet delivered (and, at QoS 1, not yet
-//!   acknowledged). No broker is flooded, none can win by dropping: what is lost is counted.
+//! - Closed loop: a publisher has at most a window of messages that are not yet delivered (and, above QoS 0, not yet
+//!   acknowledged, at QoS 2 by PUBCOMP). No broker is flooded, none can win by dropping: what is lost is counted.
 //! - Open loop: messages are due at a rate, and latency counts from when they were due, not from when the generator came to
 //!   send them: a broker that stalls is charged for all that had to wait meanwhile.
 //! - CPU time is user and system time of the target's processes from `/proc`, so it needs Linux.
@@ -49,7 +49,7 @@ pub struct Options {
     /// Be a broker that does as little as a broker can, on this port: a target to compare with
     #[arg(long, value_name = "PORT", conflicts_with = "targets")]
     pub serve_floor: Option<u16>,
-    /// A load instead of the built-in ones, as pairs=50,qos=1,window=100 (closed loop: so many messages of a publisher under
+    /// A load instead of the built-in ones, as pairs=50,qos=1,window=100 (qos=0, 1 or 2; closed loop: so many messages of a publisher under
     /// way) or fan-out=100,rate=5000 (open loop: so many messages a second, latency from when each was due); also fan-in=N,
     /// offline=N (subscribers that are away), clients=NAME (how client ids begin) and link; may be repeated
     #[arg(long = "scenario", value_name = "WORDS")]

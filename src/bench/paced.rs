@@ -1,7 +1,7 @@
 //! Open loop: publishers that send when a message is due, whatever became of those before.
 //!
 //! A message's stamp says when it was due. Where the generator comes late (it looks again and again, so that is when the broker's
-//! socket is full or, at QoS 1, when all that the broker takes at once is under way), the wait is part of the latency.
+//! socket is full or, above QoS 0, when all that the broker takes at once is under way), the wait is part of the latency.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Schedule {
     }
 }
 
-/// Publishes until the run is over.
+/// Publishes until the run is over, and answers until it is dropped.
 pub(super) async fn publish(
     mut write: WriteHalf,
     template: Template,
@@ -48,27 +48,32 @@ pub(super) async fn publish(
 ) -> Result<(), BenchError> {
     let flow = &shared.flows[flow];
     let (began_ns, mut out, mut packet_id) = (shared.now_ns(), Vec::new(), 0_u16);
-    while !shared.is_over.get() {
+    loop {
         let now_ns = shared.now_ns();
         let sent = flow.sent.get();
-        let room = if flow.acknowledged { flow.window - (sent - flow.acked.get()) } else { BATCH_MAX };
+        let room = if shared.is_over.get() {
+            0 // what is under way must still be heard and answered
+        } else if flow.acknowledged {
+            flow.window - (sent - flow.acked.get())
+        } else {
+            BATCH_MAX
+        };
         let stamps = (sent..sent + room.min(BATCH_MAX)).map(|number| began_ns + schedule.due_ns(number));
         out.clear();
+        flow.release(&mut out);
         let mut count = 0;
         for sent_ns in stamps.take_while(|due_ns| *due_ns <= now_ns) {
             packet_id = packet_id % u16::MAX + 1;
             template.append_to(&mut out, packet_id, Stamp { sent_ns, flow: flow.index });
             count += 1;
         }
-        if count > 0 {
-            flow.sent.set(sent + count);
+        flow.sent.set(sent + count);
+        if !out.is_empty() {
             write.write_all(&out).await.map_err(|source| BenchError::io("write to", "the broker", source))?;
         }
         // The generator has a core of its own: looking again beats a timer, which counts whole milliseconds.
         tokio::task::yield_now().await;
     }
-    // What is under way must still be heard: the connection stays until the run is dropped.
-    std::future::pending().await
 }
 
 #[cfg(test)]

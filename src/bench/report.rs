@@ -176,6 +176,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_every_figure() {
+        let page = include_str!("../../docs/bench.md");
+        let serde_json::Value::Object(run) = serde_json::json!(run("a", 1.0)) else { panic!("a run has names") };
+        for figure in run.keys() {
+            assert!(page.contains(&format!("`{figure}`")), "{figure}");
+        }
+    }
+
+    #[test]
     fn a_row_has_medians_and_ratios() {
         let runs = [run("a", 1.0), run("a", 9.0), run("a", 2.0), run("b", 8.0), run(FLOOR, 0.5)];
         let costs = costs(SCENARIOS, &["a", "b", FLOOR], &runs);

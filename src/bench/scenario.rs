@@ -122,7 +122,8 @@ impl FromStr for Scenario {
                     qos = match value {
                         "0" => QoS::AtMostOnce,
                         "1" => QoS::AtLeastOnce,
-                        _ => return Err(format!("`{word}`: expected qos=0 or qos=1")),
+                        "2" => QoS::ExactlyOnce,
+                        _ => return Err(format!("`{word}`: expected qos=0, qos=1 or qos=2")),
                     }
                 }
                 _ => return Err(format!("`{word}` is unknown; {WORDS}")),
@@ -131,7 +132,7 @@ impl FromStr for Scenario {
         let wiring = wiring
             .ok_or_else(|| format!("nobody publishes: name pairs, fan-out, fan-in or offline; {WORDS}"))?;
         if matches!(wiring, Wiring::Offline(_)) && qos == QoS::AtMostOnce {
-            return Err("nothing waits at QoS 0 for who is away: add qos=1".to_owned());
+            return Err("nothing waits at QoS 0 for who is away: add qos=1 or qos=2".to_owned());
         }
         let unit = if matches!(wiring, Wiring::FanOut(_)) { "delivery" } else { "message" };
         let kind = Kind::Load(Load { qos, wiring, pace: pace.unwrap_or(Pace::Window(100)) });
@@ -141,7 +142,7 @@ impl FromStr for Scenario {
 
 /// The most publishers or subscribers of one scenario.
 const CLIENTS_MAX: u32 = 10_000;
-const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, offline=N, qos=0|1, window=N (closed loop), rate=N (open loop), clients=NAME and link";
+const WORDS: &str = "the words are pairs=N, fan-out=N, fan-in=N, offline=N, qos=0|1|2, window=N (closed loop), rate=N (open loop), clients=NAME and link";
 
 fn put<T>(place: &mut Option<T>, word: &str, value: T) -> Result<(), String> {
     match place.replace(value) {
@@ -167,7 +168,7 @@ mod tests {
             ("qos=1", "nobody publishes"),
             ("pairs=1,fan-in=2", "says again"),
             ("pairs=0", "1 to 10000"),
-            ("pairs=1,qos=2", "qos=0 or qos=1"),
+            ("pairs=1,qos=3", "qos=1 or qos=2"),
             ("offline=1", "add qos=1"),
             ("pairs=1,speed=3", "is unknown"),
         ] {

@@ -145,6 +145,9 @@ fn every_load_meets_every_broker_in_turn() {
         "fan-in=5,qos=1,window=20",
         "fan-out=5,window=20",
         "pairs=2,qos=1,rate=500",
+        "pairs=2,qos=2,window=5",
+        "fan-in=3,qos=2,rate=500",
+        "offline=2,qos=2,window=5",
     ];
     let runs = bench(&scenarios, &options);
     let names =

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::frame::{Heard, Stamp, Template, append_puback, scan};
+use super::super::frame::{Heard, Stamp, Template, scan};
 use super::super::run::BenchError;
 use crate::mqtt::{Connect, Packet, PacketId, QoS, Version};
 
@@ -149,8 +149,8 @@ impl Watch<'_> {
             let (now_ns, mut acks, mut used) = (began.elapsed().as_nanos() as u64, Vec::new(), 0);
             while let Some((heard, length)) = scan(&input[used..], PAYLOAD_BYTES) {
                 used += length;
-                let Heard::Message { packet_id, stamp } = heard else { continue };
-                packet_id.into_iter().for_each(|id| append_puback(&mut acks, id));
+                let Heard::Message { answer, stamp } = heard else { continue };
+                answer.into_iter().for_each(|answer| answer.append_to(&mut acks));
                 if stamp.flow == self.round {
                     took_us.push(now_ns.saturating_sub(stamp.sent_ns) / 1_000);
                 }

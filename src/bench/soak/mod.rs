@@ -69,6 +69,7 @@ const PHASES: [(&str, Option<Act>); 11] = [
 
 /// What the bystanders felt in one phase.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Phase {
     name: &'static str,
     sent: u64,
