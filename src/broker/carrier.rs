@@ -31,6 +31,11 @@ impl Carrier {
         Ok(())
     }
 
+    /// Ready when the system takes something, or fails.
+    pub(super) fn poll_writable(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?.poll_write_ready(cx)
+    }
+
     fn pinned(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         Ok(Pin::new(self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?))
     }

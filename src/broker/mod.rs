@@ -147,7 +147,9 @@ impl Broker {
     /// Takes over new settings: listeners, users and limits. Connections whose user is barred end.
     pub fn apply_settings(&self, settings: &Settings) {
         let shard = &self.inner.shard;
-        shard.seats.set_max(settings.limits.connections_max.min(self.inner.files));
+        let connections_max = settings.limits.connections_max.min(self.inner.files);
+        shard.seats.set_max(connections_max);
+        files::make_room(connections_max);
         let mark = settings.limits.memory_bytes_max;
         shard.memory_mark.set(if mark == 0 { memory::default_mark() } else { mark });
         shard.apply(settings);

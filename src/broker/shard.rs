@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -24,7 +25,7 @@ use super::authentication::{Authenticator, Check, Gate};
 use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Pressure, Room, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
-use super::turnstile::{STEP, Ticket, Turnstile};
+use super::turnstile::{LOAD, STEP, Ticket, Turnstile};
 use super::wire::Wire;
 use crate::settings::Settings;
 use crate::store::{Batch, Client, Token};
@@ -35,8 +36,21 @@ pub(super) const READ_BUDGET: usize = 64 * 1024;
 const TICK_BUDGET: usize = 256 * 1024;
 /// … a connection may bring no more than this.
 const READ_BUDGET_MIN: usize = 8 * 1024;
+/// How many bytes a connection may make others send before the next one is heard, one message excepted: where a topic has many
+/// subscribers, it may bring so much less.
+const MADE_BUDGET: usize = 1024 * 1024;
 /// The buffer that all connections read into.
 pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
+
+/// How many bytes a connection may bring at once, when those that it brought made so many to send.
+pub(super) fn budget_for(brought: usize, made: usize) -> usize {
+    (MADE_BUDGET / (made / brought.max(1)).max(1)).clamp(READ_BUDGET_MIN, READ_BUDGET)
+}
+
+/// Has a task run again, but not before the sockets were looked at: who is ready by then comes first.
+pub(super) fn run_again(cx: &mut Context) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx); // it wakes the task though nobody polls it again
+}
 
 /// What all shards of a node share.
 #[derive(Clone, Default)]
@@ -69,7 +83,9 @@ pub(super) struct Shard {
     tick_bytes: Cell<usize>,
     /// What those who come and go wait at.
     turnstile: Turnstile,
-    /// Somebody waits there.
+    /// What those wait at who bring much, or take much.
+    loads: Turnstile,
+    /// Somebody waits at one of them.
     crowd: Notify,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
@@ -105,6 +121,7 @@ impl Shard {
             store: RefCell::new(None),
             tick_bytes: Cell::new(0),
             turnstile: Turnstile::new(),
+            loads: Turnstile::new(),
             crowd: Notify::new(),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
@@ -182,6 +199,16 @@ impl Shard {
     /// Ready when a step of someone who comes or goes fits into this turn.
     pub(super) fn poll_pass(&self, ticket: &mut Ticket, cost: u32, cx: &Context) -> Poll<()> {
         let passed = self.turnstile.poll_pass(ticket, cost, cx);
+        self.note_crowd(passed)
+    }
+
+    /// Ready when a step of someone who brings or takes much fits into this turn: they do not wait for those who come and go.
+    pub(super) fn poll_load(&self, ticket: &mut Ticket, cx: &Context) -> Poll<()> {
+        let passed = self.loads.poll_pass(ticket, LOAD, cx);
+        self.note_crowd(passed)
+    }
+
+    fn note_crowd(&self, passed: Poll<()>) -> Poll<()> {
         if passed.is_pending() {
             self.crowd.notify_one();
         }
@@ -192,9 +219,10 @@ impl Shard {
     pub(super) async fn take_turns(self: Rc<Self>) {
         loop {
             self.crowd.notified().await;
-            while self.turnstile.has_crowd() {
+            while self.turnstile.has_crowd() || self.loads.has_crowd() {
                 tokio::task::yield_now().await; // until the sockets were looked at
                 self.turnstile.turn();
+                self.loads.turn();
             }
         }
     }
@@ -246,7 +274,7 @@ impl Shard {
 
     /// Exchanges mail with other shards and writes what all dirty connections have to send. Runs once per tick, as a task
     /// of its own.
-    pub(super) fn poll_flush(self: &Rc<Self>, cx: &Context) -> Poll<()> {
+    pub(super) fn poll_flush(self: &Rc<Self>, cx: &mut Context) -> Poll<()> {
         *self.flusher.borrow_mut() = Some(cx.waker().clone());
         let now = Instant::now();
         self.tick_bytes.set(0);
@@ -257,7 +285,7 @@ impl Shard {
         self.work(now);
         let core = self.core.borrow();
         if core.has_dirty() || core.has_work() && !core.is_congested() {
-            cx.waker().wake_by_ref();
+            run_again(cx);
         }
         Poll::Pending
     }

@@ -4,6 +4,7 @@
 //! holds no buffer. A task reads at most its budget, then lets the others run. It is a future by hand: an idle connection
 //! costs little more than what is written down in [`Task`].
 
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
@@ -21,8 +22,8 @@ use tokio_rustls::server::TlsStream;
 use super::carrier::Carrier;
 use super::core::{ConnectionId, Origin, PART_BYTES};
 use super::seats::Seat;
-use super::shard::{READ_BUDGET, READ_BUFFER, Shard};
-use super::turnstile::{LOAD, STEP, Ticket};
+use super::shard::{READ_BUDGET, READ_BUFFER, Shard, budget_for, run_again};
+use super::turnstile::{STEP, Ticket};
 use super::websocket::WebSocket;
 use super::wire::Wire;
 
@@ -34,6 +35,8 @@ const DRAINED_MAX: u32 = 64 << 20;
 
 /// Who is so far in a packet that is not whole brings much, for many maybe: reading on is a matter of turns.
 const LONG: usize = 8 * 1024;
+/// So is writing on to whom more waits for than this: readers that were away have room for much at the same moment.
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// The reading side, and for all but plain TCP both.
 pub(super) enum Socket {
@@ -71,7 +74,9 @@ pub(super) fn serve(shard: &Rc<Shard>, guest: Guest) {
         is_flushed: true,
         patience: None,
         drained: 0,
+        brings_kib: Cell::new((READ_BUDGET / 1024) as u8),
         ticket: Ticket::default(),
+        load: Ticket::default(),
         has_ended: false,
         _seat: seat,
     });
@@ -89,8 +94,12 @@ struct Task {
     patience: Option<Pin<Box<Sleep>>>,
     /// What was read and forgotten at the end.
     drained: u32,
-    /// What it waits with for its turn while it comes or goes, or brings much.
+    /// How much it may bring at once.
+    brings_kib: Cell<u8>,
+    /// What it waits with for its turn while it comes or goes.
     ticket: Ticket,
+    /// The same while it brings or takes much: they are two lines.
+    load: Ticket,
     /// Nothing more is read; it waits for its turn to go.
     has_ended: bool,
     /// Dropped when all else is done.
@@ -135,7 +144,7 @@ impl Task {
         if !self.wire.is_named.get() {
             ready!(self.shard.poll_pass(&mut self.ticket, STEP, cx));
         }
-        let mut budget = self.shard.read_budget();
+        let mut budget = self.shard.read_budget().min(usize::from(self.brings_kib.get()) * 1024);
         loop {
             if self.wire.is_closing.get() || self.wire.is_broken.get() {
                 return Poll::Ready(());
@@ -148,7 +157,7 @@ impl Task {
                 return Poll::Pending;
             }
             if self.unread.len() > LONG {
-                ready!(self.shard.poll_pass(&mut self.ticket, LOAD, cx));
+                ready!(self.shard.poll_load(&mut self.load, cx));
             }
             if self.wire.is_paused.replace(false) {
                 self.handle_unread();
@@ -165,7 +174,7 @@ impl Task {
                 }
             }
             if budget == 0 {
-                cx.waker().wake_by_ref();
+                run_again(cx);
                 return Poll::Pending;
             }
         }
@@ -191,7 +200,7 @@ impl Task {
         match ready!(self.socket.poll_read(cx, &mut space)) {
             Ok(()) if !space.filled().is_empty() && self.drained < DRAINED_MAX => {
                 self.drained += space.filled().len() as u32; // a buffer at a time
-                cx.waker().wake_by_ref(); // others first
+                run_again(cx); // others first
                 Poll::Pending
             }
             _ => Poll::Ready(()),
@@ -258,17 +267,25 @@ impl Task {
         let mut core = self.shard.core.borrow_mut();
         let before = core.appended();
         let used = core.handle_bytes(self.id, bytes, Instant::now());
-        let brought = core.appended() - before;
-        self.shard.count_work(usize::try_from(brought).unwrap_or(usize::MAX).saturating_sub(used));
+        let made = usize::try_from(core.appended() - before).unwrap_or(usize::MAX);
+        self.shard.count_work(made.saturating_sub(used));
+        if used > 0 {
+            self.brings_kib.set((budget_for(used, made) / 1024) as u8);
+        }
         self.wire.is_paused.set(!core.reads(self.id));
         used
     }
 
-    /// Writes what waits. Ready when nothing does.
+    /// Writes what waits, a piece in a turn. Ready when nothing does.
     fn poll_write_out(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
         loop {
             let mut core = self.shard.core.borrow_mut();
+            if core.waiting(self.id) > PIECE {
+                ready!(self.socket.poll_writable(cx, &self.wire))?;
+                ready!(self.shard.poll_load(&mut self.load, cx));
+            }
             let bytes = core.outgoing(self.id);
+            let bytes = &bytes[..bytes.len().min(PIECE)];
             if bytes.is_empty() {
                 break;
             }
@@ -302,6 +319,18 @@ impl Socket {
             Socket::Tls(stream) => Pin::new(stream).poll_read(cx, space),
             Socket::Ws(stream) => stream.poll_read(cx, space),
             Socket::Wss(stream) => stream.poll_read(cx, space),
+        }
+    }
+
+    /// Ready when the system takes something, or fails.
+    fn poll_writable(&mut self, cx: &mut Context, wire: &Wire) -> Poll<io::Result<()>> {
+        match (self.carrier(), &wire.plain) {
+            (Some(carrier), _) => carrier.poll_writable(cx),
+            (None, Some(plain)) => {
+                let stream: &TcpStream = plain.as_ref();
+                stream.poll_write_ready(cx)
+            }
+            (None, None) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 

@@ -122,7 +122,7 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
         "broker/socket.rs",
         "LONG: usize = 8 * 1024;",
         LIMITS,
-        "64 KiB more of a packet that is not whole after 8 KiB 16 |",
+        "64 KiB more of a packet that is not whole after 8 KiB;",
     ),
     ("broker/shard.rs", "TICK_BUDGET: usize = 256 * 1024;", LIMITS, "in a turn (`shard.rs`) | 256 KiB |"),
     ("broker/shard.rs", "READ_BUDGET_MIN: usize = 8 * 1024;", LIMITS, "read by 8 KiB until the next |"),

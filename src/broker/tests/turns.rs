@@ -1,4 +1,4 @@
-//! What a client that is in waits for while many come, shake hands or go at the same moment: not for all of them.
+//! What a client that is in waits for while many come, shake hands, go, bring or take much at the same moment: not for all of them.
 //!
 //! The crowd's sockets are the test's own, and block: the system takes what they do while the broker, on the same thread, does
 //! not run. So all of it is there when it does, and how far it got when the bystander is answered is a count.
@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 
 use rustls::ClientConnection;
 
+use super::super::socket::PIECE;
 use super::*;
 
 /// Two turns of those who come and go: the bystander's packet is read in one and answered in the next, with some room.
@@ -15,6 +16,10 @@ const BETWEEN: usize = 96;
 const HANDSHAKES_BETWEEN: usize = 12;
 /// The same for large messages for many, and the first of all, which nobody saw coming.
 const LOADS_BETWEEN: u64 = 6;
+/// And for what readers take: pieces.
+const PIECES_BETWEEN: usize = 8;
+/// And for messages that go to many: 1 MiB to send in each of three turns.
+const MADE_BETWEEN: u64 = 3 << 20;
 
 fn open(broker: &Broker, name: &str, first: &[u8]) -> std::net::TcpStream {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port(broker, name))).expect("it listens");
@@ -82,6 +87,92 @@ fn who_is_here_does_not_wait_for_all_who_bring_much_for_many() {
             let now = broker.counters().received;
             assert!(now - before <= LOADS_BETWEEN, "{} of 20 came first", now - before);
             before = now;
+        }
+    });
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_all_that_one_brings_for_many() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        let mut readers = Vec::new();
+        for n in 0..100 {
+            let mut reader = Client::connect(&broker, &format!("r{n}")).await;
+            reader.subscribe("much", QoS::AtMostOnce).await;
+            readers.push(reader);
+        }
+        let mut bytes = hello("c");
+        publish("much", QoS::AtMostOnce, &[b'x'; 1_000]).encode(Version::V5, &mut bytes);
+        let mut publisher = open(&broker, "mqtt", &bytes);
+        while broker.counters().received < 1 {
+            tokio::task::yield_now().await;
+        }
+        // Now it is known to bring much for many.
+        let message = bytes.split_off(hello("c").len());
+        publisher.write_all(&message.repeat(1_000)).expect("it is open");
+        let mut before = 1;
+        while before < 1_001 {
+            ping(&mut bystander).await;
+            let now = broker.counters().received;
+            assert!((now - before) * 100_000 <= MADE_BETWEEN, "{} of 1,000 came first", now - before);
+            before = now;
+        }
+    });
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_all_who_take_much() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        let mut first = hello("r?");
+        let mut filters = SubscribeFiltersBuf::default();
+        filters.push("much", SubscribeOptions::at(QoS::AtMostOnce)).expect("valid");
+        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+        Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() })
+            .encode(Version::V5, &mut first);
+        let name = first.iter().position(|&byte| byte == b'?').expect("it is named");
+        let mut readers: Vec<_> = (0..10)
+            .map(|n| {
+                first[name] = b'0' + n;
+                open(&broker, "mqtt", &first)
+            })
+            .collect();
+        while broker.levels().subscriptions < 10 {
+            tokio::task::yield_now().await;
+        }
+        // Nobody reads, until no buffer takes any more.
+        let mut publisher = Client::connect(&broker, "publisher").await;
+        let dropped = || broker.counters().dropped_slow;
+        while dropped() < 100 {
+            publisher.send(&[publish("much", QoS::AtMostOnce, &[b'x'; 60_000])]).await;
+            ping(&mut publisher).await;
+        }
+        readers.iter().for_each(|stream| stream.set_nonblocking(true).expect("it is open"));
+        let mut space = vec![0; 1 << 20];
+        let mut take = || {
+            let mut taken = 0;
+            for stream in &mut readers {
+                while let Ok(count @ 1..) = stream.read(&mut space) {
+                    taken += count;
+                }
+            }
+            taken
+        };
+        let waiting = || {
+            let shard = &broker.inner.shard;
+            shard.wires.borrow().keys().map(|&id| shard.core.borrow().waiting(id)).sum::<usize>()
+        };
+        assert!(waiting() > 10 * (4 << 20) && take() > 0);
+        while waiting() > 10 * PIECE {
+            ping(&mut bystander).await;
+            let taken = take();
+            assert!(taken <= PIECES_BETWEEN * PIECE, "{taken} bytes went first");
+        }
+        while waiting() > 0 {
+            ping(&mut bystander).await;
+            take();
         }
     });
 }
