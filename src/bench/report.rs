@@ -178,7 +178,9 @@ mod tests {
     #[test]
     fn the_page_names_every_figure() {
         let page = include_str!("../../docs/bench.md");
-        let serde_json::Value::Object(run) = serde_json::json!(run("a", 1.0)) else { panic!("a run has names") };
+        let serde_json::Value::Object(run) = serde_json::json!(run("a", 1.0)) else {
+            panic!("a run has names")
+        };
         for figure in run.keys() {
             assert!(page.contains(&format!("`{figure}`")), "{figure}");
         }

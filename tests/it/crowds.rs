@@ -36,6 +36,19 @@ fn two_ports() -> u16 {
     }
 }
 
+/// The system's table of open files grows while a shard waits, unless it is large from the start.
+#[test]
+fn there_is_room_for_all_before_anybody_comes() {
+    let node = crate::harness::Node::start(settings());
+    let of = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", node.pid())).expect("it runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
+    };
+    let wanted = of("limits", "Max open files").min(100_000);
+    assert!(of("status", "FDSize:") >= wanted, "{} of {wanted}", of("status", "FDSize:"));
+}
+
 #[test]
 fn a_bystander_is_served_whatever_crowds_do() {
     let certificates = Certificates::new();

@@ -112,7 +112,12 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ("broker/crowd.rs", "DELAY_MAX: Duration = Duration::from_secs(3);", SECURITY, "up to 3 s;"),
     ("broker/siblings.rs", "ORDERS_MAX: usize = 4_096;", LIMITS, "(`siblings.rs`) | 4,096 |"),
     ("broker/files.rs", "KEPT: usize = 512;", LIMITS, "less 512 or a quarter"),
-    ("broker/turnstile.rs", "LOAD: u32 = 16;", LIMITS, "for whom more than that waits (`turnstile.rs`) | 2 |"),
+    (
+        "broker/turnstile.rs",
+        "LOAD: u32 = 16;",
+        LIMITS,
+        "for whom more than that waits (`turnstile.rs`) | 2 |",
+    ),
     ("broker/socket.rs", "PIECE: usize = 64 * 1024;", LIMITS, "64 KiB for whom more than that waits"),
     ("broker/shard.rs", "READ_BUDGET: usize = 64 * 1024;", LIMITS, "in a turn (`shard.rs`) | 64 KiB;"),
     ("broker/shard.rs", "MADE_BUDGET: usize = 1024 * 1024;", LIMITS, "more than 1 MiB for others to send"),
@@ -124,7 +129,12 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ),
     ("broker/shard.rs", "TICK_BUDGET: usize = 256 * 1024;", LIMITS, "in a turn (`shard.rs`) | 256 KiB |"),
     ("broker/shard.rs", "READ_BUDGET_MIN: usize = 8 * 1024;", LIMITS, "read by 8 KiB until the next |"),
-    ("broker/turnstile.rs", "TURN: u32 = 32;", LIMITS, "(`turnstile.rs`) | 32 steps; a handshake's count 8 |"),
+    (
+        "broker/turnstile.rs",
+        "TURN: u32 = 32;",
+        LIMITS,
+        "(`turnstile.rs`) | 32 steps; a handshake's count 8 |",
+    ),
     (
         "broker/turnstile.rs",
         "HANDSHAKE: u32 = 8;",
