@@ -65,6 +65,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// whoever takes them in.
 const DRAINED_AT_ONCE: usize = 100;
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+/// For how many connections and sessions there is room from the beginning; more are moved to where there is more.
+const ROOM_MAX: usize = 1 << 18;
 /// How long connections may take to hear that the broker stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
@@ -102,7 +104,10 @@ fn open_shard(settings: &Settings, mesh: Option<Mesh>, common: Common) -> Rc<Sha
     // Not a secret: it only keeps the client ids we assign apart from those of other starts.
     let seed = RandomState::new().hash_one(std::process::id());
     let place = mesh.as_ref().map_or(Place::ALONE, |mesh| mesh.place);
-    let core = Core::one_of(place, settings.limits, settings.authentication.anonymous, seed, Instant::now());
+    let limits = settings.limits;
+    let mut core = Core::one_of(place, limits, settings.authentication.anonymous, seed, Instant::now());
+    let share = |all: usize| all.min(ROOM_MAX).div_ceil(place.count()) * 9 / 8; // they are not quite even
+    core.expect_clients(share(limits.connections_max), share(limits.sessions_max));
     let shard = Rc::new(Shard::new(core, mesh, common));
     let flusher = Rc::clone(&shard);
     *shard.tasks.borrow_mut() = vec![

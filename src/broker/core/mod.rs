@@ -243,6 +243,13 @@ impl Core {
         }
     }
 
+    /// Reserves room for so many connections and sessions, which takes address space and no memory until they come: to move all
+    /// that are here when there is one more takes milliseconds.
+    pub fn expect_clients(&mut self, connections: usize, sessions: usize) {
+        self.wires.make_room(connections);
+        self.sessions.reserve(sessions);
+    }
+
     /// Counts with the others of its node from now on; a shard that holds nothing yet.
     pub fn share_room(&mut self, room: Arc<Room>) {
         self.retained = Retained::new(Arc::clone(&room));

@@ -52,6 +52,10 @@ impl Wires {
         }
     }
 
+    pub(super) fn make_room(&mut self, connections: usize) {
+        self.connections.reserve(connections);
+    }
+
     pub(super) fn open(&mut self, terms: Terms, now: Instant) -> ConnectionId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;

@@ -330,3 +330,19 @@ fn who_has_a_stored_session_waits_for_a_store_that_is_far_behind() {
     assert!(w.core.reads(stored[0]));
     assert!(std::iter::from_fn(|| w.core.poll_effect()).any(|effect| effect == Effect::Resume));
 }
+
+#[test]
+fn who_is_here_is_not_moved_when_many_come() {
+    let mut w = World::new();
+    w.core.expect_clients(1_000, 1_000);
+    let first = w.connect(v5("first"));
+    let places = |w: &World| {
+        let connection = w.core.wires.get(first).expect("it is here");
+        (std::ptr::from_ref(connection), std::ptr::from_ref(&w.core.sessions[0]))
+    };
+    let before = places(&w);
+    for n in 1..1_000 {
+        w.connect(v5(format!("c{n}").leak()));
+    }
+    assert_eq!(places(&w), before);
+}
