@@ -36,6 +36,9 @@ impl Core {
         outgoing: &Outgoing,
         publisher: Option<SessionId>,
     ) -> usize {
+        if recipients.sessions.is_empty() && recipients.groups.is_empty() {
+            return 0; // other shards' or peers' alone
+        }
         let mut count = 0;
         // 3.1.1 has no options, so those of a session that 5.0 made rest meanwhile. [MQTT-4.5.0-1] v3
         let publisher = publisher.filter(|&it| self.sessions[it as usize].version == Version::V5);

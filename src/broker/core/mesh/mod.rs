@@ -468,7 +468,9 @@ impl Core {
             self.retain(outgoing, now);
         }
         self.route(&recipients, outgoing, None);
-        self.forward(&recipients, outgoing, now);
+        if !recipients.peers.is_empty() {
+            self.forward(&recipients, outgoing, now);
+        }
         if outgoing.publish.qos != QoS::AtMostOnce {
             let token = self.token_of_others(before);
             let number = self.received(from, Lane::Published);

@@ -18,7 +18,8 @@ use super::{ShardMask, ShardNumber};
 
 /// How much one shard may have left for another that did not take it yet, in bytes; one bag more is let in on top.
 const LEFT_BYTES_MAX: usize = 1 << 20;
-/// How many empty bags a shard keeps for its next words.
+/// How many empty bags are kept for the next words. They lie with all others, as a shard that only hears would keep them from
+/// one that only speaks.
 const SPARE_MAX: usize = 16;
 
 /// The exchange between the shards of one node.
@@ -32,6 +33,7 @@ pub struct Office {
 #[derive(Debug)]
 struct Inner {
     boxes: Vec<Inbox>,
+    spare: Vec<Bag>,
 }
 
 #[derive(Debug, Default)]
@@ -52,20 +54,20 @@ pub struct Exchanged {
     pub must_wait: bool,
 }
 
-/// A shard's own end of the office: what it takes, and empty bags.
+/// A shard's own end of the office: what it takes, and bags that it has emptied since its last exchange.
 #[derive(Debug, Default)]
 pub struct Desk {
     /// What was taken, in order.
     pub taken: Vec<(ShardNumber, Bag)>,
-    spare: Vec<Bag>,
+    emptied: Vec<Bag>,
 }
 
 impl Desk {
     /// Takes an emptied bag back.
     pub fn recycle(&mut self, mut bag: Bag) {
-        if self.spare.len() < SPARE_MAX {
+        if self.emptied.len() < SPARE_MAX {
             bag.clear();
-            self.spare.push(bag);
+            self.emptied.push(bag);
         }
     }
 }
@@ -75,7 +77,7 @@ impl Office {
     pub fn new(shards: usize) -> Office {
         let inbox = || Inbox { bags: Vec::new(), weights: vec![0; shards], waiting: 0 };
         Office {
-            inner: Mutex::new(Inner { boxes: (0..shards).map(|_| inbox()).collect() }),
+            inner: Mutex::new(Inner { boxes: (0..shards).map(|_| inbox()).collect(), spare: Vec::new() }),
             has_mail: (0..shards).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -89,10 +91,12 @@ impl Office {
     pub fn exchange(&self, own: ShardNumber, out: &mut [Bag], desk: &mut Desk) -> Exchanged {
         // A shard that panicked in here ends the process; until then the state is whole between any two moves.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = SPARE_MAX.saturating_sub(inner.spare.len()).min(desk.emptied.len());
+        inner.spare.extend(desk.emptied.drain(..room));
         let mut done = Exchanged { must_wait: inner.must_wait(own, out), wake: 0 };
         if !done.must_wait {
             for (to, bag) in out.iter_mut().enumerate().filter(|(_, bag)| !bag.is_empty()) {
-                let full = mem::replace(bag, desk.spare.pop().unwrap_or_default());
+                let full = mem::replace(bag, inner.spare.pop().unwrap_or_default());
                 let inbox = &mut inner.boxes[to];
                 inbox.weights[usize::from(own)] += full.weight();
                 inbox.bags.push((own, full));
@@ -123,5 +127,28 @@ impl Inner {
             }
         }
         must_wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bag::Rare;
+    use super::super::bag::ShowId;
+    use super::*;
+
+    #[test]
+    fn bags_that_go_one_way_come_back_empty() {
+        let (office, mut speaks, mut hears) = (Office::new(2), Desk::default(), Desk::default());
+        let mut out = [Bag::default(), Bag::default()];
+        for round in 0..40 {
+            out[1].say(Rare::ShownAll { show: ShowId(round) });
+            office.exchange(0, &mut out, &mut speaks);
+            assert!(out[1].is_empty());
+            assert_eq!(out[1].items.capacity() > 0, round > 1, "round {round}: it was somebody's before");
+            office.exchange(1, &mut [Bag::default(), Bag::default()], &mut hears);
+            let taken = std::mem::take(&mut hears.taken);
+            assert_eq!(taken.len(), 1);
+            taken.into_iter().for_each(|(_, bag)| hears.recycle(bag));
+        }
     }
 }
