@@ -1,8 +1,8 @@
 //! What travels from one shard to another in one go: a list of items, and the bytes of the messages among them.
 //!
 //! Messages are copied into one buffer, as the packets that brought them where these may go out again, and read where they
-//! lie: a bag that goes back and forth allocates nothing. Rare
-//! items own what they need. Order in a bag is the order in which things happened.
+//! lie: a bag that goes back and forth allocates nothing. Messages of one shape behind one another, as most publishers send
+//! them, are one item. Rare items own what they need. Order in a bag is the order in which things happened.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,25 @@ use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter, Version};
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Parcel {
     start: usize,
+    shape: Shape,
+    expires_at: Option<Instant>,
+}
+
+impl Parcel {
+    pub(in super::super) fn is_tied(&self) -> bool {
+        self.shape.is_tied
+    }
+
+    /// The places of as many messages of one shape that lie behind one another.
+    pub(super) fn and_more(self, more: u32) -> impl Iterator<Item = Parcel> {
+        let length = self.shape.length();
+        (0..=more as usize).map(move |n| Parcel { start: self.start + n * length, ..self })
+    }
+}
+
+/// What many messages in a row have in common.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
     /// The version of the packet that lies here, if the message travels as it came.
     packet: Option<Version>,
     /// How many bytes lie before the topic, …
@@ -25,18 +44,37 @@ pub(in super::super) struct Parcel {
     middle: u8,
     properties: u32,
     payload: u32,
-    pub(in super::super) qos: QoS,
+    qos: QoS,
     retain: bool,
-    expires_at: Option<Instant>,
     /// What is stored of it goes to disk together with what its publisher's shard notes.
-    pub(super) is_tied: bool,
+    is_tied: bool,
+}
+
+impl Shape {
+    #[inline]
+    fn length(&self) -> usize {
+        let texts = usize::from(self.header) + usize::from(self.topic) + usize::from(self.middle);
+        texts + self.properties as usize + self.payload as usize
+    }
+
+    /// True if a packet that may go out as it came is of this shape: there is one way to be as long with as long a payload.
+    #[inline]
+    fn is_of(&self, publish: &Publish, version: Version, packet: &[u8], is_tied: bool) -> bool {
+        self.packet == Some(version)
+            && self.length() == packet.len()
+            && self.payload as usize == publish.payload.len()
+            && usize::from(self.topic) == publish.topic.len()
+            && self.qos == publish.qos
+            && self.retain == publish.retain
+            && self.is_tied == is_tied
+    }
 }
 
 /// One thing that a shard says to another.
 #[derive(Debug)]
 pub(in super::super) enum Item {
-    /// A message that the other's subscribers want; `keeps` if the other is to retain it.
-    Publish { parcel: Parcel, keeps: bool },
+    /// A message that the other's subscribers want, and more of its shape behind it; `keeps` if the other is to retain them.
+    Publish { parcel: Parcel, more: u32, keeps: bool },
     /// How far the sender is with what it got.
     Confirm(Confirm),
     /// A message of a shared group for one of its members.
@@ -152,6 +190,21 @@ impl Bag {
         self.items.push(Item::Rare(Box::new(rare)));
     }
 
+    /// Adds a message that the other's subscribers want.
+    #[inline]
+    pub(super) fn publish(&mut self, outgoing: &Outgoing, is_tied: bool, keeps: bool) {
+        if let (Some(Item::Publish { parcel, more, keeps: others }), Some((version, packet))) =
+            (self.items.last_mut(), outgoing.packet)
+            && *others == keeps
+            && parcel.shape.is_of(&outgoing.publish, version, packet, is_tied)
+        {
+            *more += 1;
+            return self.bytes.extend_from_slice(packet);
+        }
+        let parcel = self.pack(outgoing, is_tied);
+        self.items.push(Item::Publish { parcel, more: 0, keeps });
+    }
+
     /// Copies a message in.
     #[inline]
     pub(in super::super) fn pack(&mut self, outgoing: &Outgoing, is_tied: bool) -> Parcel {
@@ -170,8 +223,7 @@ impl Bag {
                 self.bytes.extend_from_slice(payload);
             }
         }
-        Parcel {
-            start,
+        let shape = Shape {
             packet: outgoing.packet.map(|(version, _)| version),
             // The fixed header and the topic's length; the packet id and an empty list of properties.
             header: header as u8,
@@ -181,32 +233,155 @@ impl Bag {
             payload: payload.len() as u32,
             qos: *qos,
             retain: *retain,
-            expires_at: outgoing.expires_at,
             is_tied,
-        }
+        };
+        Parcel { start, shape, expires_at: outgoing.expires_at }
     }
 
     /// Reads a message where it lies. `before` may be the topic of the message before it: most come many at a time.
     #[inline]
     pub(in super::super) fn unpack<'a>(bytes: &'a [u8], parcel: Parcel, before: &'a str) -> Outgoing<'a> {
-        let all = &bytes[parcel.start..];
-        let (topic, rest) = all[usize::from(parcel.header)..].split_at(usize::from(parcel.topic));
-        let (properties, rest) = rest[usize::from(parcel.middle)..].split_at(parcel.properties as usize);
-        let length = all.len() - rest.len() + parcel.payload as usize;
+        let Parcel { start, shape, expires_at } = parcel;
+        let all = &bytes[start..start + shape.length()];
+        let (head, payload) = all.split_at(all.len() - shape.payload as usize);
+        let (head, properties) = head.split_at(head.len() - shape.properties as usize);
+        let topic = &head[usize::from(shape.header)..head.len() - usize::from(shape.middle)];
         let topic = match topic == before.as_bytes() {
             true => before,
             false => std::str::from_utf8(topic).expect("a topic was packed as text"),
         };
         let publish = Publish {
             dup: false,
-            qos: parcel.qos,
-            retain: parcel.retain,
+            qos: shape.qos,
+            retain: shape.retain,
             topic,
             packet_id: None,
             properties: Properties::parse_publish(properties).expect("properties were packed valid"),
-            payload: &rest[..parcel.payload as usize],
+            payload,
         };
-        let packet = parcel.packet.map(|version| (version, &all[..length]));
-        Outgoing { publish, expires_at: parcel.expires_at, packet }
+        let packet = shape.packet.map(|version| (version, all));
+        Outgoing { publish, expires_at, packet }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{Limits, Packet, PacketId, PropertiesBuf, Property, decode, encode_publish};
+
+    /// A message as a client sends it.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Sent {
+        topic: &'static str,
+        payload: &'static str,
+        qos: QoS,
+        retain: bool,
+        version: Version,
+        has_properties: bool,
+    }
+
+    fn pack(bag: &mut Bag, sent: &Sent, is_tied: bool, keeps: bool) {
+        let mut properties = PropertiesBuf::default();
+        if sent.has_properties {
+            properties.push(Property::ContentType("text"));
+        }
+        let publish = Publish {
+            dup: false,
+            qos: sent.qos,
+            retain: sent.retain,
+            topic: sent.topic,
+            packet_id: (sent.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
+            properties: properties.as_properties(),
+            payload: sent.payload.as_bytes(),
+        };
+        let mut packet = Vec::new();
+        encode_publish(&publish, sent.version, &mut packet);
+        let packet = (!sent.has_properties).then_some((sent.version, &*packet));
+        bag.publish(&Outgoing { publish, expires_at: None, packet }, is_tied, keeps);
+    }
+
+    /// What comes out of a bag, as it went in; and what is noted of it.
+    fn unpack(bag: &mut Bag) -> Vec<(Sent, bool, bool)> {
+        let Bag { items, bytes, .. } = bag;
+        let mut all = Vec::new();
+        for item in items.drain(..) {
+            let Item::Publish { parcel, more, keeps } = item else { panic!("there are only messages") };
+            for parcel in parcel.and_more(more) {
+                let outgoing = Bag::unpack(bytes, parcel, "a/b");
+                let Publish { topic, payload, qos, retain, properties, .. } = outgoing.publish;
+                let has_properties = !properties.is_empty();
+                let version = outgoing.packet.map_or(Version::V5, |(version, packet)| {
+                    let read =
+                        decode(packet, version, &Limits::default()).expect("it is one").expect("whole");
+                    assert!(
+                        matches!(read, (Packet::Publish(it), _) if it.topic == topic && it.payload == payload)
+                    );
+                    version
+                });
+                let topic =
+                    ["a/b", "a/c", "a/bc"].into_iter().find(|known| *known == topic).expect("one of these");
+                let payload =
+                    ["one", "two", "three"].into_iter().find(|it| it.as_bytes() == payload).expect("one");
+                all.push((
+                    Sent { topic, payload, qos, retain, version, has_properties },
+                    parcel.is_tied(),
+                    keeps,
+                ));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn messages_come_out_as_they_went_in_whatever_was_before_them() {
+        let first = Sent {
+            topic: "a/b",
+            payload: "one",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            version: Version::V5,
+            has_properties: false,
+        };
+        let mut kinds =
+            vec![(first.clone(), false, false), (first.clone(), true, false), (first.clone(), false, true)];
+        let others = [
+            Sent { topic: "a/c", ..first.clone() },
+            Sent { topic: "a/bc", payload: "one", ..first.clone() },
+            Sent { payload: "two", ..first.clone() },
+            Sent { payload: "three", ..first.clone() },
+            Sent { qos: QoS::AtLeastOnce, ..first.clone() },
+            Sent { qos: QoS::ExactlyOnce, ..first.clone() },
+            Sent { retain: true, ..first.clone() },
+            Sent { version: Version::V3, ..first.clone() },
+            Sent { has_properties: true, ..first.clone() },
+            // As long as the first, with another payload's length.
+            Sent { version: Version::V3, topic: "a/bc", ..first },
+        ];
+        kinds.extend(others.map(|sent| (sent, false, false)));
+        let mut bag = Bag::default();
+        for one in &kinds {
+            for other in &kinds {
+                let all = [one, one, other, other, one, other].map(Clone::clone);
+                all.iter().for_each(|(sent, is_tied, keeps)| pack(&mut bag, sent, *is_tied, *keeps));
+                assert_eq!(unpack(&mut bag), all);
+                bag.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_one_shape_are_one_item() {
+        let mut bag = Bag::default();
+        let sent = Sent {
+            topic: "a/b",
+            payload: "one",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            version: Version::V5,
+            has_properties: false,
+        };
+        (0..100).for_each(|_| pack(&mut bag, &sent, false, false));
+        assert_eq!(bag.items.len(), 1);
+        assert_eq!(unpack(&mut bag).len(), 100);
     }
 }

@@ -233,14 +233,13 @@ impl Mesh {
     pub(super) fn publish(&mut self, to: ShardMask, keeper: Option<ShardNumber>, outgoing: &Outgoing) {
         let all = to | keeper.map_or(0, |keeper| 1 << keeper);
         for shard in shards_in(all) {
-            let bag = &mut self.out[usize::from(shard)];
-            let parcel = bag.pack(outgoing, self.is_tied);
-            bag.items.push(Item::Publish { parcel, keeps: keeper == Some(shard) });
+            self.out[usize::from(shard)].publish(outgoing, self.is_tied, keeper == Some(shard));
             self.sent(shard, Lane::Published, outgoing.publish.qos);
         }
     }
 
     /// Counts a message that must be confirmed.
+    #[inline]
     fn sent(&mut self, shard: ShardNumber, lane: Lane, qos: QoS) {
         self.is_congested |= self.is_behind(shard);
         if qos != QoS::AtMostOnce {
@@ -415,21 +414,23 @@ impl Core {
 
     fn handle_item(&mut self, from: ShardNumber, item: Item, bytes: &[u8], now: Instant) {
         match item {
-            Item::Publish { parcel, keeps } => {
-                self.mesh.tie(parcel.is_tied);
-                let before = self.topics.last();
-                let before = before.as_deref().unwrap_or_default();
-                self.handle_relayed(from, &Bag::unpack(bytes, parcel, before), keeps, now);
+            Item::Publish { parcel, more, keeps } => {
+                self.mesh.tie(parcel.is_tied());
+                for parcel in parcel.and_more(more) {
+                    let before = self.topics.last();
+                    let before = before.as_deref().unwrap_or_default();
+                    self.handle_relayed(from, &Bag::unpack(bytes, parcel, before), keeps, now);
+                }
                 self.mesh.tie(false);
             }
             Item::Confirm(confirmed) => self.mesh.siblings[usize::from(from)].confirmed = confirmed,
             Item::Assign { to, shared, attempt, parcel } => {
-                self.mesh.tie(parcel.is_tied);
+                self.mesh.tie(parcel.is_tied());
                 self.handle_assigned(from, to, shared, attempt, &Bag::unpack(bytes, parcel, ""));
                 self.mesh.tie(false);
             }
             Item::Return { shared, instead_of, giver, tried, parcel } => {
-                self.mesh.tie(parcel.is_tied);
+                self.mesh.tie(parcel.is_tied());
                 self.handle_returned(from, shared, instead_of, giver, tried, &Bag::unpack(bytes, parcel, ""));
                 self.mesh.tie(false);
             }

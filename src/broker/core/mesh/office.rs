@@ -146,7 +146,7 @@ mod tests {
             assert!(out[1].is_empty());
             assert_eq!(out[1].items.capacity() > 0, round > 1, "round {round}: it was somebody's before");
             office.exchange(1, &mut [Bag::default(), Bag::default()], &mut hears);
-            let taken = std::mem::take(&mut hears.taken);
+            let taken = mem::take(&mut hears.taken);
             assert_eq!(taken.len(), 1);
             taken.into_iter().for_each(|(_, bag)| hears.recycle(bag));
         }
