@@ -16,7 +16,7 @@ use super::exchange::Exchange;
 use super::outbox::Outbox;
 use super::recipients::Recipients;
 use super::session::Will;
-use crate::mqtt::{self, ALIAS_BYTES_MAX, PropertiesBuf, TopicAlias, Version};
+use crate::mqtt::{self, ALIAS_BYTES_MAX, PropertiesBuf, QoS, TopicAlias, Version};
 use crate::settings;
 
 /// What a connection waits for.
@@ -254,8 +254,12 @@ impl Connection {
     /// True if these bytes may be a row of PUBLISHes of QoS 0 or 1 that go where the last one went.
     #[inline]
     pub(super) fn may_begin_row(&self, bytes: &[u8]) -> bool {
-        let is_one = bytes.first().is_some_and(|first| matches!(first, 0x30 | 0x32));
-        is_one && self.last_topic.as_ref().is_some_and(|last| last.recipients.are_sessions())
+        let qos = match bytes.first() {
+            Some(0x30) => QoS::AtMostOnce,
+            Some(0x32) => QoS::AtLeastOnce,
+            _ => return false,
+        };
+        self.last_topic.as_ref().is_some_and(|last| last.recipients.are_sessions(qos))
     }
 
     /// How many messages of QoS 1 may come that are acknowledged at once.

@@ -127,10 +127,12 @@ impl Recipients {
         self.routes += 1;
     }
 
-    /// True if there are any, and all are sessions here with subscriptions of their own.
+    /// True if there are any, and all are sessions with subscriptions of their own: at QoS 1 of this shard.
     #[inline]
-    pub(super) fn are_sessions(&self) -> bool {
-        !self.sessions.is_empty() && self.groups.is_empty() && self.peers.is_empty() && self.shards == 0
+    pub(super) fn are_sessions(&self, qos: QoS) -> bool {
+        let is_here = self.shards == 0;
+        let is_any = !self.sessions.is_empty() || !is_here;
+        is_any && self.groups.is_empty() && self.peers.is_empty() && (is_here || qos == QoS::AtMostOnce)
     }
 
     /// Makes one of those that came by several routes.

@@ -12,11 +12,11 @@ use std::rc::Rc;
 
 use super::connection::{Connection, LastTopic};
 use super::deliver::OUT_BYTES_MAX;
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Outgoing};
 use super::pressure::Pressure;
 use super::recipients::{Recipient, Recipients};
 use super::{ConnectionId, Core, SessionId};
-use crate::mqtt::{self, Frame, PacketType, PlainPublish, QoS, Version, plain_publish};
+use crate::mqtt::{self, Frame, PacketType, PlainPublish, Publish, QoS, Version, plain_publish};
 
 /// The largest message of a row: what larger ones cost is mostly to copy them.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -63,6 +63,7 @@ impl Core {
             return None; // it is alone
         }
         let room = self.row_room(id, connection, last, qos)?;
+        let topic = last.topic.len();
         let recipients = Rc::clone(&last.recipients);
 
         let mut messages = std::mem::take(&mut self.row);
@@ -76,7 +77,11 @@ impl Core {
             end += publish.len;
         }
         if end > 0 {
-            self.distribute_row(id, &recipients, &Row { bytes: &bytes[..end], qos, messages: &messages });
+            let row = Row { bytes: &bytes[..end], qos, messages: &messages };
+            self.distribute_row(id, &recipients, &row);
+            if recipients.shards != 0 {
+                self.mesh.publish_row(recipients.shards, version, topic, row.bytes, &messages);
+            }
         }
         messages.clear();
         self.row = messages;
@@ -95,9 +100,43 @@ impl Core {
             room.messages = room.messages.min(from.room_for_acks());
         }
         for recipient in &last.recipients.sessions {
-            self.narrow_to(&mut room, recipient, id, from.version, qos)?;
+            self.narrow_to(&mut room, recipient, Some(id), from.version, qos)?;
         }
         Some(room)
+    }
+
+    /// Handles as many of these messages of another shard as are a row, of which this is the first and the others are of its
+    /// shape. Returns how many they are.
+    pub(super) fn handle_relayed_row(&mut self, first: &Outgoing, bytes: &[u8]) -> usize {
+        let Some((version, packet)) = first.packet else { return 0 };
+        let Publish { topic, qos: QoS::AtMostOnce, retain: false, .. } = first.publish else { return 0 };
+        let recipients = self.recipients_of(topic);
+        let is_plain = recipients.groups.is_empty() && recipients.peers.is_empty();
+        if !is_plain || self.pressure != Pressure::None || packet.len() > MESSAGE_BYTES_MAX {
+            return 0;
+        }
+        let mut room = Room { messages: ROW_MAX, bytes: ROW_BYTES_MAX, packet_bytes: MESSAGE_BYTES_MAX };
+        for recipient in &recipients.sessions {
+            if self.narrow_to(&mut room, recipient, None, version, QoS::AtMostOnce).is_none() {
+                return 0;
+            }
+        }
+        if packet.len() > room.packet_bytes {
+            return 0;
+        }
+        let end = first.topic_end(version, packet);
+        let is_same = |other: &&[u8]| other[end - topic.len()..end] == *topic.as_bytes();
+        let all = bytes.chunks_exact(packet.len()).take(room.messages.min(room.bytes / packet.len()));
+        let count = all.take_while(is_same).count();
+        let row = Row { bytes: &bytes[..count * packet.len()], qos: QoS::AtMostOnce, messages: &[] };
+        if count > 0 {
+            self.counters.sent += (count * recipients.sessions.len()) as u64;
+            for recipient in &recipients.sessions {
+                self.deliver_row(recipient.session, &row, None);
+                self.look_at(recipient.session);
+            }
+        }
+        count
     }
 
     /// Narrows a row to what one recipient takes; nothing if it takes none as it came.
@@ -105,13 +144,13 @@ impl Core {
         &self,
         room: &mut Room,
         recipient: &Recipient,
-        from: ConnectionId,
+        from: Option<ConnectionId>,
         version: Version,
         qos: QoS,
     ) -> Option<()> {
         let grant = recipient.grant(None)?; // it is not the publisher's
         let session = &self.sessions[recipient.session as usize];
-        let to = session.connection.filter(|&to| to != from).and_then(|to| self.wires.get(to))?;
+        let to = session.connection.filter(|&to| Some(to) != from).and_then(|to| self.wires.get(to))?;
         let is_as_it_came = grant.qos >= qos
             && grant.identifiers.is_none()
             && session.version == version

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::super::SessionId;
 use super::super::delivery::Outgoing;
 use super::super::members::{Member, Presence, Seat};
-use crate::mqtt::{Filter, Properties, Publish, QoS, SharedFilter, Version};
+use crate::mqtt::{Filter, PlainPublish, Properties, Publish, QoS, SharedFilter, Version};
 
 /// A message's place in the bytes of a bag, and what is not in them.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +25,14 @@ impl Parcel {
         self.shape.is_tied
     }
 
-    /// The places of as many messages of one shape that lie behind one another.
-    pub(super) fn and_more(self, more: u32) -> impl Iterator<Item = Parcel> {
-        let length = self.shape.length();
-        (0..=more as usize).map(move |n| Parcel { start: self.start + n * length, ..self })
+    /// The place of the message of the same shape that lies so many behind it.
+    pub(super) fn behind(self, count: usize) -> Parcel {
+        Parcel { start: self.start + count * self.shape.length(), ..self }
+    }
+
+    /// The bytes of so many messages of one shape.
+    pub(super) fn bytes_of(self, bytes: &[u8], count: usize) -> &[u8] {
+        &bytes[self.start..][..count * self.shape.length()]
     }
 }
 
@@ -205,6 +209,41 @@ impl Bag {
         self.items.push(Item::Publish { parcel, more: 0, keeps });
     }
 
+    /// Adds messages of QoS 0 in a row, as they came.
+    pub(super) fn publish_row(
+        &mut self,
+        version: Version,
+        topic: usize,
+        row: &[u8],
+        messages: &[(usize, PlainPublish)],
+    ) {
+        let (start, mut last) = (self.bytes.len(), 0);
+        self.bytes.extend_from_slice(row);
+        for &(at, PlainPublish { len, topic_end, .. }) in messages {
+            if len == last
+                && let Some(Item::Publish { more, .. }) = self.items.last_mut()
+            {
+                *more += 1;
+                continue;
+            }
+            last = len;
+            let middle = usize::from(version == Version::V5); // an empty list of properties
+            let shape = Shape {
+                packet: Some(version),
+                header: (topic_end - topic) as u8,
+                topic: topic as u16,
+                middle: middle as u8,
+                properties: 0,
+                payload: (len - topic_end - middle) as u32,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                is_tied: false,
+            };
+            let parcel = Parcel { start: start + at, shape, expires_at: None };
+            self.items.push(Item::Publish { parcel, more: 0, keeps: false });
+        }
+    }
+
     /// Copies a message in.
     #[inline]
     pub(in super::super) fn pack(&mut self, outgoing: &Outgoing, is_tied: bool) -> Parcel {
@@ -306,7 +345,7 @@ mod tests {
         let mut all = Vec::new();
         for item in items.drain(..) {
             let Item::Publish { parcel, more, keeps } = item else { panic!("there are only messages") };
-            for parcel in parcel.and_more(more) {
+            for parcel in (0..=more as usize).map(|n| parcel.behind(n)) {
                 let outgoing = Bag::unpack(bytes, parcel, "a/b");
                 let Publish { topic, payload, qos, retain, properties, .. } = outgoing.publish;
                 let has_properties = !properties.is_empty();

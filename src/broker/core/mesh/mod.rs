@@ -33,7 +33,7 @@ use super::answers::Unsafe;
 use super::delivery::Outgoing;
 use super::subscribe::Subscribed;
 use super::{Core, Effect, Fault};
-use crate::mqtt::{Filter, QoS};
+use crate::mqtt::{Filter, PlainPublish, QoS, Version};
 use crate::store::{Handed, PARTITIONS, Partition, Token};
 
 /// A shard's number on its node.
@@ -238,6 +238,21 @@ impl Mesh {
         }
     }
 
+    /// Sends messages of QoS 0 in a row, to a topic of so many bytes, to other shards.
+    pub(super) fn publish_row(
+        &mut self,
+        to: ShardMask,
+        version: Version,
+        topic: usize,
+        row: &[u8],
+        messages: &[(usize, PlainPublish)],
+    ) {
+        for shard in shards_in(to) {
+            self.out[usize::from(shard)].publish_row(version, topic, row, messages);
+            self.is_congested |= self.is_behind(shard);
+        }
+    }
+
     /// Counts a message that must be confirmed.
     #[inline]
     fn sent(&mut self, shard: ShardNumber, lane: Lane, qos: QoS) {
@@ -416,10 +431,20 @@ impl Core {
         match item {
             Item::Publish { parcel, more, keeps } => {
                 self.mesh.tie(parcel.is_tied());
-                for parcel in parcel.and_more(more) {
+                let (mut done, count) = (0, more as usize + 1);
+                while done < count {
                     let before = self.topics.last();
                     let before = before.as_deref().unwrap_or_default();
-                    self.handle_relayed(from, &Bag::unpack(bytes, parcel, before), keeps, now);
+                    let (parcel, left) = (parcel.behind(done), count - done);
+                    let outgoing = Bag::unpack(bytes, parcel, before);
+                    let in_row = match left > 1 && !keeps {
+                        true => self.handle_relayed_row(&outgoing, parcel.bytes_of(bytes, left)),
+                        false => 0,
+                    };
+                    if in_row == 0 {
+                        self.handle_relayed(from, &outgoing, keeps, now);
+                    }
+                    done += in_row.max(1);
                 }
                 self.mesh.tie(false);
             }

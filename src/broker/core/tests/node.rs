@@ -296,9 +296,32 @@ impl Node {
         packet_id: Option<PacketId>,
         retain: bool,
     ) {
+        self.write_publish(client, topic, payload, qos, packet_id, retain);
+        self.feed(client);
+    }
+
+    /// Publishes at QoS 0 or 1, and lets the broker read all at once.
+    pub(super) fn publish_at_once(&mut self, client: usize, messages: &[(&str, String, u8, bool)]) {
+        for (topic, payload, qos, retain) in messages {
+            let packet_id = (*qos > 0).then(|| self.next_id(client));
+            let qos = QoS::from_u8(*qos).expect("0 or 1");
+            self.write_publish(client, topic, payload, qos, packet_id, *retain);
+        }
+        self.feed(client);
+    }
+
+    fn write_publish(
+        &mut self,
+        client: usize,
+        topic: &str,
+        payload: &str,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        retain: bool,
+    ) {
         let (properties, payload) = (Properties::EMPTY, payload.as_bytes());
         let publish = Publish { dup: false, qos, retain, topic, packet_id, properties, payload };
-        self.send(client, &Packet::Publish(publish));
+        Packet::Publish(publish).encode(Version::V3, &mut self.clients[client].unread);
     }
 
     fn next_id(&mut self, client: usize) -> PacketId {

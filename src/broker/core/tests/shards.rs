@@ -405,3 +405,45 @@ fn nothing_overtakes_a_suback() {
         assert_eq!(node.clients[a].answers, ["sub 1", "sub 2", "sub 3", "pong", "sub 4"], "seed {seed}");
     }
 }
+
+#[test]
+fn messages_that_are_read_at_once_cross_as_one_by_one() {
+    for seed in 0..SEEDS {
+        let run = |at_once: bool| {
+            let mut node = Node::new(2, seed);
+            let publisher = node.connect_on(0, "publisher");
+            let all = [(0, "t/+", 0), (1, "t/a", 0), (1, "t/+", 1), (1, "$share/g/t/c", 0)];
+            for (n, (shard, filter, qos)) in all.into_iter().enumerate() {
+                let client = node.connect_on(shard, &format!("subscriber-{n}-"));
+                node.subscribe(client, filter, qos);
+            }
+            node.settle();
+            let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
+            for part in 0..12 {
+                let usual = ["t/a", "t/b", "t/c"][random.below(3)];
+                let messages: Vec<_> = (0..random.below(200))
+                    .map(|n| {
+                        let topic = if random.below(20) == 0 { "t/b" } else { usual };
+                        let long =
+                            if random.below(30) == 0 { "x".repeat(random.below(600)) } else { String::new() };
+                        let payload = format!("{part}-{n:03}{long}");
+                        (topic, payload, u8::from(random.below(40) == 0), random.below(40) == 0)
+                    })
+                    .collect();
+                match at_once {
+                    true => node.publish_at_once(publisher, &messages),
+                    false => messages.iter().for_each(|(topic, payload, qos, retain)| {
+                        node.publish(publisher, topic, payload, *qos, *retain);
+                    }),
+                }
+                node.stir(part % 4);
+            }
+            node.settle();
+            let counted = node.cores.iter().map(|core| core.counters()).collect::<Vec<_>>();
+            (node.clients.into_iter().map(|client| client.got).collect::<Vec<_>>(), counted)
+        };
+        let (at_once, one_by_one) = (run(true), run(false));
+        assert_eq!(at_once, one_by_one, "seed {seed}");
+        assert!(at_once.0[3].len() > 100, "seed {seed}: much crosses");
+    }
+}
