@@ -193,7 +193,6 @@ impl Shard {
             let parts = self.wires.borrow();
             parts.iter().filter(has_part).for_each(|(&id, _)| core.handle_part(id, Instant::now()));
         });
-        self.port_ready.notify_one(); // links heed it, too
     }
 
     /// Ready when a step of someone who comes or goes fits into this turn.

@@ -281,9 +281,9 @@ impl Core {
         }
     }
 
-    /// How short memory is.
-    pub fn pressure(&self) -> Pressure {
-        self.pressure
+    /// Tells whether memory is so short that queues grow no further.
+    pub fn is_memory_short(&self) -> bool {
+        self.pressure.keeps_queues_short()
     }
 
     /// A socket was accepted.

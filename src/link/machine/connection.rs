@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::link::forwarder::Forwarder;
 use crate::link::probe::{self, Prober};
-use crate::link::violation::Violation;
 
 use super::output::ConnId;
 
@@ -13,9 +12,6 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// How long a peer that answers probes may take over nothing of what it has read.
 const TAKEOVER: Duration = probe::PERIOD.saturating_mul(2);
-
-/// Bytes of Routes frames that may wait for memory: more than a peer sends without an answer.
-const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A connection that the machine knows.
 #[derive(Debug)]
@@ -53,8 +49,6 @@ pub(super) struct Open {
     /// Too much waits to be written: nothing but control frames until that is over.
     pub(super) congested: bool,
     pub(super) routes_ack_due: bool,
-    /// Routes frames that came while memory was short, in order.
-    pub(super) waiting_routes: Vec<Vec<u8>>,
     pub(super) messages_ack_due: bool,
     /// The position that is acknowledged once what it brought is safe, by the number of that question.
     pub(super) settling: Option<(u64, u64)>,
@@ -63,16 +57,6 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Keeps a Routes frame for when there is memory. Its peer sends few that are not answered.
-    pub(super) fn wait_for_memory(&mut self, frame: &[u8]) -> Result<(), Violation> {
-        let waiting: usize = self.waiting_routes.iter().map(Vec::len).sum();
-        if waiting + frame.len() > WAITING_BYTES_MAX {
-            return Err(Violation::TooMany);
-        }
-        self.waiting_routes.push(frame.to_vec());
-        Ok(())
-    }
-
     /// The position that the peer has not taken over, though it was sent; 0 if it has not said what it holds.
     pub(super) fn owes(&self, forwarder: &Forwarder) -> Option<u64> {
         if self.resumed { forwarder.first_sent() } else { Some(0) }

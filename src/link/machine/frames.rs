@@ -37,7 +37,7 @@ impl Link {
                 Ok(())
             }
             Ok(Some(_)) if !is_open => Err(Violation::FirstFrameNotHello),
-            Ok(Some(frame)) => self.handle_open_frame(conn, frame, bytes, now),
+            Ok(Some(frame)) => self.handle_open_frame(conn, frame, now),
         };
         if let Err(violation) = done {
             self.handle_violation(conn, violation, now);
@@ -45,13 +45,7 @@ impl Link {
         self.drive(now);
     }
 
-    fn handle_open_frame(
-        &mut self,
-        conn: ConnId,
-        frame: Frame<'_>,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<(), Violation> {
+    fn handle_open_frame(&mut self, conn: ConnId, frame: Frame<'_>, now: Instant) -> Result<(), Violation> {
         match frame {
             Frame::Half(half) => {
                 self.changed = true;
@@ -63,7 +57,7 @@ impl Link {
                 });
                 Ok(())
             }
-            Frame::Routes(routes) => self.handle_routes(conn, &routes, bytes),
+            Frame::Routes(routes) => self.handle_routes(conn, &routes),
             Frame::RoutesAck(ack) => {
                 self.changed = true;
                 self.sender.handle_answer(route_answer(ack), now)
@@ -82,26 +76,11 @@ impl Link {
         }
     }
 
-    /// Takes up routes that waited, now that there is memory.
-    pub(super) fn take_up_routes(&mut self, now: Instant) {
-        let open = self.connections.iter_mut().find(|c| c.open().is_some());
-        let Some(connection) = open else { return };
-        let conn = connection.id;
-        let waiting = connection.open_mut().map(|open| std::mem::take(&mut open.waiting_routes));
-        for frame in waiting.into_iter().flatten() {
-            self.handle_frame(conn, &frame, now);
-        }
-    }
-
-    fn handle_routes(&mut self, conn: ConnId, routes: &Routes<'_>, bytes: &[u8]) -> Result<(), Violation> {
+    fn handle_routes(&mut self, conn: ConnId, routes: &Routes<'_>) -> Result<(), Violation> {
         let Some(open) = self.connections.iter_mut().find(|c| c.id == conn).and_then(Connection::open_mut)
         else {
             return Ok(());
         };
-        // What only goes makes room. The peer hears that it waits by hearing nothing.
-        if self.is_memory_short && (!routes.add.is_empty() || !open.waiting_routes.is_empty()) {
-            return open.wait_for_memory(bytes);
-        }
         let batch = ReceivedBatch {
             number: routes.number,
             begin: routes.begin,

@@ -136,7 +136,6 @@ impl Link {
             owed: None,
             congested: false,
             routes_ack_due: true,
-            waiting_routes: Vec::new(),
             messages_ack_due: true,
             settling: None,
             settled: None,

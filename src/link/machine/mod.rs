@@ -70,8 +70,6 @@ pub struct Link {
     /// When a stranger's mistake was last noted.
     stranger_at: Option<Instant>,
     outputs: VecDeque<Output>,
-    /// There is no memory for routes that were not there before.
-    is_memory_short: bool,
     /// How often it was asked whether something is safe.
     questions: u64,
     changed: bool,
@@ -97,7 +95,6 @@ impl Link {
             accepted_trouble: None,
             stranger_at: None,
             outputs: VecDeque::new(),
-            is_memory_short: false,
             questions: 0,
             changed: true,
         };
@@ -129,14 +126,6 @@ impl Link {
     /// Drops the oldest that wait, so many bytes or more; tells how many.
     pub fn shed(&mut self, bytes: usize) -> usize {
         self.forwarder.shed(bytes)
-    }
-
-    /// There is no memory for more routes of the peer, or there is again.
-    pub fn handle_memory(&mut self, is_short: bool, now: Instant) {
-        self.is_memory_short = is_short;
-        if !is_short {
-            self.take_up_routes(now);
-        }
     }
 
     /// The core took the message of one `Deliver` for so many recipients.

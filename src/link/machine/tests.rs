@@ -346,61 +346,6 @@ fn what_a_frame_of_qos_0_follows_is_still_acknowledged() {
     assert_eq!(bench.sent.len(), said + 1, "QoS 0 alone is not acknowledged");
 }
 
-impl Bench {
-    /// The peer says which routes come and which go; tells which are served then, and the number that was answered last.
-    fn routes(&mut self, number: u64, add: &[&str], delete: &[&str]) -> (Vec<String>, u64) {
-        let parse =
-            |texts: &[&str]| texts.iter().map(|text| Filter::parse(text).unwrap()).collect::<Vec<_>>();
-        let mut frame = Vec::new();
-        let marks = (number == 1, number == 1);
-        native::encode_routes(number, marks, &parse(add), &parse(delete), &mut frame);
-        self.say_bytes(&frame);
-        self.routing()
-    }
-
-    fn routing(&self) -> (Vec<String>, u64) {
-        let mut served: Vec<_> = self.link.receiver.served().map(|filter| filter.to_string()).collect();
-        served.sort();
-        let mut answers = self.sent.iter().filter_map(|frame| match decode(frame) {
-            Ok(Some(Frame::RoutesAck(ack))) => Some(ack.number),
-            _ => None,
-        });
-        (served, answers.next_back().expect("it answers"))
-    }
-}
-
-fn served(filters: &[&str], answered: u64) -> (Vec<String>, u64) {
-    (filters.iter().map(|&filter| filter.to_owned()).collect(), answered)
-}
-
-#[test]
-fn routes_that_come_wait_while_memory_is_short() {
-    let mut bench = Bench::open();
-    assert_eq!(bench.routes(1, &["a", "b", "c"], &[]), served(&["a", "b", "c"], 1));
-    bench.link.handle_memory(true, bench.now);
-    assert_eq!(bench.routes(2, &[], &["a"]), served(&["b", "c"], 2), "what only goes makes room");
-    assert_eq!(bench.routes(3, &["d"], &[]), served(&["b", "c"], 2));
-    assert_eq!(bench.routes(4, &[], &["b", "d"]), served(&["b", "c"], 2), "nothing overtakes what waits");
-    bench.link.handle_memory(false, bench.now);
-    bench.drain();
-    assert_eq!(bench.routing(), served(&["c"], 4));
-    assert!(!bench.closed);
-}
-
-#[test]
-fn routes_that_wait_for_memory_are_bounded() {
-    let mut bench = Bench::open();
-    bench.routes(1, &[], &[]);
-    bench.link.handle_memory(true, bench.now);
-    let long = "x".repeat(60_000);
-    for number in 2..40 {
-        bench.routes(number, &[&format!("{number}{long}")], &[]);
-        assert!(!bench.closed, "a peer that keeps to what it may send is kept");
-    }
-    (40..80).for_each(|number| drop(bench.routes(number, &[&format!("{number}{long}")], &[])));
-    bench.assert_ended(Reason::ProtocolMismatch);
-}
-
 fn qos_1() -> Rc<Message> {
     Rc::new(Message {
         topic: "a".into(),

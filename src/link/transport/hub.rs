@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
 use crate::broker::Broker;
-use crate::broker::port::{Core, Interest, PeerId, PortEvent, Pressure};
+use crate::broker::port::{Core, Interest, PeerId, PortEvent};
 use crate::link::backoff::Random;
 use crate::link::machine::{ConnId, Identity, Link, Output};
 use crate::link::native::FRAME_BYTES_MIN;
@@ -54,8 +54,6 @@ pub(super) struct Hub {
     /// What all links hold for their peers, in bytes.
     held: usize,
     room: Room,
-    /// As far as the links know.
-    pressure: Pressure,
     connections: BTreeMap<ConnId, Outgoing>,
     /// Places for look-ups of names.
     lookups: Arc<Semaphore>,
@@ -114,7 +112,6 @@ impl Hub {
                 timeouts: BTreeSet::new(),
                 held: 0,
                 room: Room::default(),
-                pressure: Pressure::None,
                 connections: BTreeMap::new(),
                 lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
                 last_conn: 0,
@@ -171,7 +168,6 @@ impl Hub {
             core.peer_open(&link.half().peer)
         });
         self.by_peer.insert(peer, id.clone());
-        link.handle_memory(self.pressure == Pressure::Closed, now);
         let resolver = Resolver::new(self.lookups.clone());
         let slot =
             Slot { id: id.clone(), link, peer, dial: None, resolver, touched: false, due: None, held: 0 };
@@ -310,7 +306,6 @@ impl Hub {
         let broker = self.broker.clone();
         broker.with_core(|core| {
             self.drain_core(core, now);
-            self.heed_memory(core.pressure(), now);
             self.touch_due(now);
             let mut touched = std::mem::take(&mut self.touched);
             let mut slots = std::mem::take(&mut self.slots);
@@ -328,23 +323,9 @@ impl Hub {
         }
     }
 
-    /// While nothing is taken in that was not there before, new routes of peers are not, either.
-    fn heed_memory(&mut self, pressure: Pressure, now: Instant) {
-        if std::mem::replace(&mut self.pressure, pressure) == pressure {
-            return;
-        }
-        let ids: Vec<Rc<str>> = self.slots.keys().cloned().collect();
-        for id in ids {
-            if let Some(slot) = self.touch(&id) {
-                slot.link.handle_memory(pressure == Pressure::Closed, now);
-            }
-        }
-    }
-
     /// Where all links hold more than they may, the longest queue gives way.
     fn make_room(&mut self, core: &Core) {
-        let mut excess =
-            self.room.excess(self.held, self.broker.memory_mark(), core.pressure() >= Pressure::Queues);
+        let mut excess = self.room.excess(self.held, self.broker.memory_mark(), core.is_memory_short());
         while excess > 0 {
             let Some(slot) = self.slots.values_mut().max_by_key(|slot| slot.link.queued_bytes()) else {
                 return;
