@@ -25,8 +25,8 @@ const STALL: Duration = Duration::from_millis(500);
 /// What has not come when nothing came for so long after the last message was sent is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A scenario is played once unmeasured in each round. Its sockets need more memory than those of the scenario before, and
-/// memory that lay free for seconds can be slow to touch: whoever met the scenario first would pay for it.
+/// A scenario is played once unmeasured in each round, against whom it meets last. Its sockets need more memory than those of
+/// the scenario before, and memory that lay free for seconds can be slow to touch: whoever met it first would pay for that.
 const REHEARSAL_S: f64 = 1.0;
 
 /// How long sessions are kept whose subscriber is away: until the next run begins them anew.
@@ -111,7 +111,7 @@ pub(super) async fn all(options: &Options) -> (Vec<Run>, Vec<BenchError>) {
         for scenario in &options.scenarios() {
             let targets =
                 || options.targets.iter().filter(|target| target.peer.is_some() || !scenario.linked);
-            if let Some(target) = targets().next() {
+            if let Some(target) = targets().last() {
                 // What fails here fails again where it is told.
                 let _ = one(&rehearsal, scenario, target, round, "rehearsal").await;
             }
