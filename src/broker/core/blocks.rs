@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn the_first_block_is_no_larger_than_it_must() {
         let mut blocks = Blocks::default();
-        (0..3).for_each(|n| drop(blocks.insert(n)));
+        (0..3).for_each(|n| _ = blocks.insert(n));
         assert!(blocks.blocks[0].capacity() < 10);
     }
 }
