@@ -111,7 +111,7 @@ pub(super) async fn all(options: &Options) -> (Vec<Run>, Vec<BenchError>) {
         for scenario in &options.scenarios() {
             let targets =
                 || options.targets.iter().filter(|target| target.peer.is_some() || !scenario.linked);
-            if let Some(target) = targets().last() {
+            if let Some(target) = targets().next_back() {
                 // What fails here fails again where it is told.
                 let _ = one(&rehearsal, scenario, target, round, "rehearsal").await;
             }
