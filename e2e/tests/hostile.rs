@@ -2,7 +2,7 @@
 //! stranger can have, and with what belongs to another door; that the right key opens it is shown beside.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use crate::clients::{Door, PodClient, crosses};
 use crate::process::WAIT_MAX;
 use crate::regions::{doors, two_regions};
-use crate::scene::{Kind, Scene, own_cluster, play};
+use crate::scene::{Kind, Scene, needs_own_cluster, own_cluster, play};
 
 const ADMIN_PORT: u16 = 11_884;
 const HEALTH_PORT: u16 = 11_885;
@@ -68,6 +68,23 @@ fn operator_of(cluster: &MintedCluster) -> Leaf {
     issued(signer, Role::Operator)
 }
 
+/// A port of `us-east-0` as whoever is on the network has it; where its network is not ours, as kubectl has it.
+struct Way {
+    address: SocketAddr,
+    _door: Option<Door>,
+}
+
+impl Way {
+    async fn to(scene: &Scene, port: u16) -> Way {
+        if own_cluster().is_some() {
+            let ip: IpAddr = scene.address("us-east").await.parse().expect("an address");
+            return Way { address: (ip, port).into(), _door: None };
+        }
+        let door = Door::open(scene, "pod/us-east-0", port).await;
+        Way { address: (Ipv4Addr::LOCALHOST, door.port).into(), _door: Some(door) }
+    }
+}
+
 /// Who knocks at the admin port of `us-east-0`: each time at a door of its own, since one that a pod hung up on may be shut.
 struct Knock<'a> {
     scene: &'a Scene,
@@ -77,22 +94,22 @@ struct Knock<'a> {
 }
 
 impl Knock<'_> {
-    async fn with(&self, certificate_pem: &str, key_pem: &str) -> (Door, Client) {
-        let door = Door::open(self.scene, "pod/us-east-0", ADMIN_PORT).await;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, door.port));
+    async fn with(&self, certificate_pem: &str, key_pem: &str) -> (Way, Client) {
+        let way = Way::to(self.scene, ADMIN_PORT).await;
         let (certificate_pem, key_pem) = (certificate_pem.to_owned(), key_pem.to_owned());
         let pass = Pass { ca_pem: self.ca_pem.clone(), certificate_pem, key_pem };
-        (door, Client::over_tls(address, self.node.clone(), &pass).expect("a pass"))
+        let client = Client::over_tls(way.address, self.node.clone(), &pass).expect("a pass");
+        (way, client)
     }
 
     /// Neither status nor settings for this one.
     async fn is_refused(&self, who: &str, certificate_pem: String, key_pem: String) {
-        let (_door, client) = self.with(&certificate_pem, &key_pem).await;
+        let (_way, client) = self.with(&certificate_pem, &key_pem).await;
         let status = client.status().await.map(drop).expect_err(who);
         assert!(!matches!(status, ClientError::Silent(..)), "{who}: {status}");
         let mut settings = Settings::new("us-east");
         settings.authentication.anonymous = true;
-        let (_door, client) = self.with(&certificate_pem, &key_pem).await;
+        let (_way, client) = self.with(&certificate_pem, &key_pem).await;
         let pushed = client.put_settings(&settings).await.map(drop).expect_err(who);
         assert!(!matches!(pushed, ClientError::Refused(_)), "{who} was heard: {pushed}");
     }
@@ -116,7 +133,7 @@ fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
         let link: MintedLink = minted(scene, "mqlink-us-eu-link").await;
 
         let right = operator_of(&own);
-        let (_door, client) = knock.with(&right.certificate_pem, &right.key_pem).await;
+        let (_way, client) = knock.with(&right.certificate_pem, &right.key_pem).await;
         let mut stream = client.status().await.expect("the operator");
         assert!(stream.next().await.expect("a line").is_some());
         drop(stream);
@@ -137,12 +154,11 @@ fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
             let leaf = credential.leaf.expect("links speak TLS");
             knock.is_refused("a link", leaf.certificate_pem, leaf.key_pem).await;
         }
-        let door = Door::open(scene, "pod/us-east-0", ADMIN_PORT).await;
-        let said = ask_plainly(door.port, "/v1/status").await;
+        let said = ask_plainly(&Way::to(scene, ADMIN_PORT).await, "/v1/status").await;
         assert!(!said.contains("200"), "{said}");
-        let health = Door::open(scene, "pod/us-east-0", HEALTH_PORT).await;
+        let health = Way::to(scene, HEALTH_PORT).await;
         for path in ["/v1/status", "/v1/settings", "/etc/mqlink/settings/settings.json"] {
-            let said = ask_plainly(health.port, path).await;
+            let said = ask_plainly(&health, path).await;
             assert!(said.starts_with("HTTP/1.1 404"), "{path}: {said}");
         }
         scene.condition(Kind::Cluster, "us-east", "ConfigApplied", "True").await;
@@ -151,8 +167,8 @@ fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
 }
 
 /// What a port answers to a request in the clear.
-async fn ask_plainly(port: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("somebody listens");
+async fn ask_plainly(way: &Way, path: &str) -> String {
+    let mut stream = TcpStream::connect(way.address).await.expect("somebody listens");
     let request = format!("GET {path} HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("it is sent");
     let mut answer = Vec::new();
@@ -183,8 +199,8 @@ fn nobody_poses_as_a_link_peer() {
         let own = |key| text(scene, "mqlink-us-east-admin", key);
         let node = Leaf::new(own("tls.crt").await, own("tls.key").await);
         let knock = async |leaf: Option<Leaf>| {
-            let door = Door::open(scene, "service/us-east-link", LINK_PORT).await;
-            knock_as_link(scene, &door, &ca_pem, leaf).await
+            let way = Way::to(scene, LINK_PORT).await;
+            knock_as_link(scene, &way, &ca_pem, leaf).await
         };
         let refused = Some(ReasonCode::BadUserNameOrPassword);
         let wrong = [
@@ -213,12 +229,7 @@ fn nobody_poses_as_a_link_peer() {
 }
 
 /// What somebody is told who comes to the link listener as `eu-west`; an error where not even TLS comes about.
-async fn knock_as_link(
-    scene: &Scene,
-    door: &Door,
-    ca_pem: &str,
-    leaf: Option<Leaf>,
-) -> io::Result<ReasonCode> {
+async fn knock_as_link(scene: &Scene, way: &Way, ca_pem: &str, leaf: Option<Leaf>) -> io::Result<ReasonCode> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.expect("PEM")).expect("an authority");
@@ -238,7 +249,7 @@ async fn knock_as_link(
     };
     let name = format!("us-east.{}.mqlink.internal", scene.namespace);
     let name = ServerName::try_from(name).expect("a name");
-    let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, door.port)).await?;
+    let tcp = TcpStream::connect(way.address).await?;
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
     let mut properties = PropertiesBuf::new();
     properties.push(Property::UserProperty(("mqlink-cluster", "eu-west")));
@@ -283,7 +294,7 @@ async fn send_endlessly(address: &str, port: u16, begin: &[u8]) {
 fn who_never_ends_is_cut_off() {
     play("hostile-endless", async |scene| {
         // Not through a door: kubectl may go on taking what the pod does not.
-        let Some(_) = own_cluster() else { return };
+        let Some(_) = needs_own_cluster() else { return };
         two_regions(scene).await;
         let address = scene.address("us-east").await;
         for (port, begin) in ENDLESS {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::clients::crosses;
 use crate::process::Running;
 use crate::regions::{doors, two_regions};
-use crate::scene::{Kind, condition, own_cluster, play, play_alone, start_operator, stop_operator};
+use crate::scene::{Kind, condition, needs_own_cluster, play, play_alone, start_operator, stop_operator};
 
 const MQLINK: &str = env!("CARGO_BIN_EXE_mqlink");
 
@@ -103,7 +103,7 @@ fn messages_cross_without_the_operator_and_it_takes_up_where_it_left() {
 #[test]
 fn a_version_that_does_not_come_up_costs_one_cluster_and_the_next_one_mends_it() {
     play_alone("upgrade", async |scene| {
-        let Some(_) = own_cluster() else { return };
+        let Some(_) = needs_own_cluster() else { return };
         two_regions(scene).await;
         let (us, eu) = (scene.pod("us-east").await, scene.pod("eu-west").await);
         stop_operator(scene).await;

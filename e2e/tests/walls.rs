@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::clients::crosses;
 use crate::regions::{TWO_REGIONS, doors, two_regions};
-use crate::scene::{Kind, Scene, condition, own_cluster, play};
+use crate::scene::{Kind, Scene, condition, needs_own_cluster, play};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/cluster/wall.sh");
 
@@ -52,7 +52,7 @@ async fn is_cut(scene: &Scene) {
 #[test]
 fn what_is_published_behind_a_wall_arrives_when_it_falls() {
     play("wall", async |scene| {
-        let Some(cluster) = own_cluster() else { return };
+        let Some(cluster) = needs_own_cluster() else { return };
         two_regions(scene).await;
         let (us, eu) = doors(scene).await;
         crosses(&us, &eu, "walled/before").await;
@@ -88,7 +88,7 @@ fn what_is_published_behind_a_wall_arrives_when_it_falls() {
 #[test]
 fn nobody_waits_for_a_peer_behind_a_wall() {
     play("wall-edits", async |scene| {
-        let Some(cluster) = own_cluster() else { return };
+        let Some(cluster) = needs_own_cluster() else { return };
         two_regions(scene).await;
         let wall = Wall::between(scene, &cluster, "us-east", "eu-west").await;
         is_cut(scene).await;
