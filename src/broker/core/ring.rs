@@ -32,14 +32,16 @@ pub(super) enum Slot {
 pub(super) struct Ring {
     /// The ordinal of the front.
     first: u64,
+    /// What is left of it when divided by [`IDS`], which is asked for with every message and answer.
+    first_id: u16,
+    open: u32,
     slots: VecDeque<Slot>,
-    open: usize,
     bytes: usize,
 }
 
 impl Ring {
     pub(super) fn new() -> Ring {
-        Ring { first: 0, slots: VecDeque::new(), open: 0, bytes: 0 }
+        Ring { first: 0, first_id: 0, open: 0, slots: VecDeque::new(), bytes: 0 }
     }
 
     /// True if one more may be sent to a client that takes `window` at a time.
@@ -51,7 +53,7 @@ impl Ring {
     /// How many more may be sent to such a client, and of how many bytes; the last may have more.
     pub(super) fn room(&self, window: usize) -> (usize, usize) {
         let places = longest(window).saturating_sub(self.slots.len());
-        (places.min(window.saturating_sub(self.open)), BYTES_MAX.saturating_sub(self.bytes))
+        (places.min(window.saturating_sub(self.open())), BYTES_MAX.saturating_sub(self.bytes))
     }
 
     /// How many bytes are in flight.
@@ -61,7 +63,7 @@ impl Ring {
 
     /// How many are not answered.
     pub(super) fn open(&self) -> usize {
-        self.open
+        self.open as usize
     }
 
     /// Takes a message; it has the next id.
@@ -89,14 +91,13 @@ impl Ring {
     /// Begins at another ordinal; only while nothing is in flight.
     pub(super) fn begin_at(&mut self, ordinal: u64) {
         debug_assert!(self.slots.is_empty());
-        self.first = ordinal;
+        self.set_first(ordinal);
     }
 
     /// Takes back what an export gave out, under the id it had.
     pub(super) fn restore(&mut self, id: PacketId, slot: Slot) {
         if self.slots.is_empty() {
-            let ahead = (usize::from(id.get()) - 1 + IDS - (self.first % IDS as u64) as usize) % IDS;
-            self.first += ahead as u64;
+            self.set_first(self.first + self.place(id) as u64);
         }
         while self.next_id() != id && self.slots.len() < IDS {
             self.slots.push_back(Slot::Done);
@@ -115,7 +116,7 @@ impl Ring {
         // Nearly always it is the oldest.
         let slot = match at {
             0 => {
-                self.first += 1;
+                self.advance();
                 self.slots.pop_front()?
             }
             _ => std::mem::replace(slot, Slot::Done),
@@ -210,7 +211,9 @@ impl Ring {
     /// The id that the next message gets.
     #[inline]
     pub(super) fn next_id(&self) -> PacketId {
-        id_of(self.end())
+        let at = usize::from(self.first_id) + self.slots.len();
+        PacketId::new((if at < IDS { at } else { at - IDS }) as u16 + 1)
+            .expect("it is one more than a remainder")
     }
 
     fn replace(&mut self, id: PacketId, with: Slot) {
@@ -220,7 +223,10 @@ impl Ring {
     }
 
     fn place(&self, id: PacketId) -> usize {
-        (usize::from(id.get()) - 1 + IDS - (self.first % IDS as u64) as usize) % IDS
+        match (id.get() - 1).checked_sub(self.first_id) {
+            Some(at) => usize::from(at),
+            None => usize::from(id.get()) - 1 + IDS - usize::from(self.first_id),
+        }
     }
 
     fn finish(&mut self, id: PacketId) {
@@ -233,8 +239,20 @@ impl Ring {
     fn trim(&mut self) {
         while let Some(Slot::Done) = self.slots.front() {
             self.slots.pop_front();
-            self.first += 1;
+            self.advance();
         }
+    }
+
+    /// The front is gone.
+    #[inline]
+    fn advance(&mut self) {
+        self.first += 1;
+        self.first_id = if usize::from(self.first_id) == IDS - 1 { 0 } else { self.first_id + 1 };
+    }
+
+    fn set_first(&mut self, ordinal: u64) {
+        self.first = ordinal;
+        self.first_id = (ordinal % IDS as u64) as u16;
     }
 }
 
@@ -264,4 +282,43 @@ pub(super) fn longest(window: usize) -> usize {
 pub(super) fn id_of(ordinal: u64) -> PacketId {
     let id = (ordinal % IDS as u64 + 1) as u16;
     PacketId::new(id).expect("an id is one more than a remainder")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{Frame, Properties, Publish};
+
+    fn delivery() -> Delivery {
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "t",
+            packet_id: None,
+            properties: Properties::EMPTY,
+            payload: b"",
+        };
+        Delivery { frame: Frame::publish(&publish, Version::V5), expires_at: None, group: None }
+    }
+
+    #[test]
+    fn ids_follow_from_ordinals_wherever_the_ring_is() {
+        let ids = IDS as u64;
+        for first in [0, 1, ids - 2, ids - 1, ids, 7 * ids - 3] {
+            let mut ring = Ring::new();
+            ring.begin_at(first);
+            for ordinal in first..first + 6 {
+                assert_eq!(ring.next_id(), id_of(ordinal));
+                ring.push(delivery());
+            }
+            // The oldest goes last of these.
+            for ordinal in [first + 2, first + 1, first, first + 3] {
+                assert!(ring.acknowledge(id_of(ordinal)).is_some() && ring.get(id_of(ordinal)).is_none());
+            }
+            assert!(ring.acknowledge(id_of(first)).is_none() && ring.acknowledge(id_of(first + 6)).is_none());
+            assert_eq!((ring.first(), ring.open(), ring.next_id()), (first + 4, 2, id_of(first + 6)));
+            assert!(ring.get(id_of(first + 5)).is_some());
+        }
+    }
 }
