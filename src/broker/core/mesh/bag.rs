@@ -159,7 +159,8 @@ pub(in super::super) struct ShowId(pub(in super::super) u64);
 pub struct Bag {
     pub(in super::super) items: Vec<Item>,
     pub(in super::super) bytes: Vec<u8>,
-    /// What the rare items own, about.
+    /// What the rare items own, about, and what messages that are one item would weigh as one each: a bag is to be
+    /// no more work than its weight says.
     owned: usize,
 }
 
@@ -203,6 +204,7 @@ impl Bag {
             && parcel.shape.is_of(&outgoing.publish, version, packet, is_tied)
         {
             *more += 1;
+            self.owned += ITEM_BYTES;
             return self.bytes.extend_from_slice(packet);
         }
         let parcel = self.pack(outgoing, is_tied);
@@ -224,6 +226,7 @@ impl Bag {
                 && let Some(Item::Publish { more, .. }) = self.items.last_mut()
             {
                 *more += 1;
+                self.owned += ITEM_BYTES;
                 continue;
             }
             last = len;
@@ -409,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_one_shape_are_one_item() {
+    fn messages_of_one_shape_are_one_item_and_weigh_what_they_are() {
         let mut bag = Bag::default();
         let sent = Sent {
             topic: "a/b",
@@ -421,6 +424,12 @@ mod tests {
         };
         (0..100).for_each(|_| pack(&mut bag, &sent, false, false));
         assert_eq!(bag.items.len(), 1);
+        assert_eq!(bag.weight(), bag.bytes.len() + 100 * ITEM_BYTES);
+        let mut row = Bag::default();
+        let message = PlainPublish { len: 8, topic_end: 7, packet_id: None };
+        let places: Vec<_> = (0..100).map(|n| (n * 8, message)).collect();
+        row.publish_row(Version::V3, 4, &[0; 800], &places);
+        assert_eq!((row.items.len(), row.weight()), (1, 800 + 100 * ITEM_BYTES));
         assert_eq!(unpack(&mut bag).len(), 100);
     }
 }
