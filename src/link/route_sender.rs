@@ -97,8 +97,6 @@ pub struct RouteSender {
     unanswered: VecDeque<Unanswered>,
     /// Whether the last answer since the bootstrap's end was right.
     confirmed: bool,
-    /// How many bootstraps were made because an answer was wrong.
-    mismatches: u64,
 }
 
 impl Default for RouteSender {
@@ -114,7 +112,6 @@ impl Default for RouteSender {
             told_all: false,
             unanswered: VecDeque::new(),
             confirmed: false,
-            mismatches: 0,
         }
     }
 }
@@ -193,7 +190,6 @@ impl RouteSender {
         // Beyond a confirmed bootstrap every answer is one to what was told since, asked for or not.
         let differs = answer.number == self.number && answer.digest != self.told;
         if self.confirmed && (answer.need_bootstrap || differs) {
-            self.mismatches += u64::from(differs);
             self.begin_bootstrap(now);
             return Ok(());
         }
@@ -206,7 +202,6 @@ impl RouteSender {
                 continue;
             }
             if answer.need_bootstrap || front.digest != answer.digest {
-                self.mismatches += 1;
                 self.begin_bootstrap(now);
                 return Ok(());
             }
@@ -323,11 +318,6 @@ impl RouteSender {
         }
     }
 
-    /// How many bootstraps were made because an answer was wrong.
-    pub fn mismatches(&self) -> u64 {
-        self.mismatches
-    }
-
     /// What is wanted.
     #[cfg(test)]
     pub(crate) fn wanted(&self) -> &BTreeSet<Filter> {
@@ -411,7 +401,7 @@ mod tests {
         let mut wrong = answer(&sender, batch.number);
         wrong.digest.sum ^= 1;
         sender.handle_answer(wrong, now).expect("it was sent");
-        assert_eq!((sender.synced(now), sender.mismatches()), (Synced::Bootstrapping, 1));
+        assert_eq!(sender.synced(now), Synced::Bootstrapping);
         let batch = sender.poll_batch(now).expect("a bootstrap");
         assert!(batch.begin && batch.end);
         assert_eq!(batch.add, [filter("a"), filter("b"), filter("c")]);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::clusters::Cluster;
-use super::half::{Half, dial, remote_id, running};
+use super::half::{Half, dial, remote_id, resync, running};
 use super::minted::{MintedCluster, MintedCredential, MintedLink};
 use super::secrets::Secrets;
 use super::world::{Key, World};
@@ -77,7 +77,7 @@ fn render_managed(
     let inward = mint.credential(&mut minted.inward, &remote.name, local);
     let mut near = half(object, mint.key.to_string(), &remote.name);
     // One side is enough: it tells, and asks.
-    near.resync = resync(object);
+    near.resync = resync(world, &local.key, mint.key, object);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
     let mut far = half(object, remote_id(mint.key), &local.name);
@@ -114,7 +114,7 @@ fn render_external(
 ) -> Result<Rendered, Finding> {
     let secrets = Secrets::of(world, &mint.key.namespace);
     let mut near = half(object, mint.key.to_string(), &external.cluster_name);
-    near.resync = resync(object);
+    near.resync = resync(world, &local.key, mint.key, object);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
     near.dial = dial(external, local.endpoint.listens);
@@ -286,11 +286,6 @@ fn half(object: &ClusterLink, id: String, peer: &str) -> Link {
             .map_or(default.queue_age_s_max, |age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX).max(1)),
     };
     half
-}
-
-/// The token that nodes are to answer; of one that is of no use there is a note.
-fn resync(object: &ClusterLink) -> Option<String> {
-    object.resync().ok().flatten().map(str::to_owned)
 }
 
 fn acl(object: &ClusterLink) -> Acl {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::clusters::Cluster;
-use super::half::Half;
+use super::half::{Half, resync_token};
 use super::halves;
 use super::links::Link;
 use super::minted::Minted;
@@ -93,7 +93,7 @@ pub(super) fn status(
     }
 }
 
-/// The token that all ready nodes of the local side answer; else that of before.
+/// The token that is asked for, once all ready nodes of the local side answer it; else that of before.
 fn last_handled_resync(seen: &Seen<'_>) -> Option<String> {
     let is_done = |side: &&Side<'_>| {
         let half = &side.half.settings;
@@ -101,9 +101,10 @@ fn last_handled_resync(seen: &Seen<'_>) -> Option<String> {
         let nodes = side.counting();
         !nodes.is_empty() && nodes.iter().all(answers)
     };
-    let done = seen.sides.first().filter(is_done).and_then(|side| side.half.settings.resync.clone());
+    let done = seen.sides.first().filter(is_done).and_then(|side| side.half.settings.resync.as_deref());
+    let asked = seen.link.object.resync().ok().flatten();
     let before = || seen.link.object.status.as_ref()?.last_handled_resync.clone();
-    done.or_else(before)
+    asked.filter(|token| done.map(resync_token) == Some(*token)).map(str::to_owned).or_else(before)
 }
 
 fn conditions_of(seen: &Seen<'_>, states: Vec<State>, now: Timestamp) -> Vec<Condition> {

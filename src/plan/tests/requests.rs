@@ -25,7 +25,7 @@ fn a_resync_is_shown_when_all_ready_nodes_of_the_local_side_have_answered() {
     assert_eq!(handled(&before), None);
     ask(&mut world, "one");
     let asked = planned(&world);
-    assert_eq!(asked.settings[&key("us")].links[0].resync.as_deref(), Some("one"));
+    assert_eq!(asked.settings[&key("us")].links[0].resync.as_deref(), Some("1 one"));
     let ([us, eu], [us_before, eu_before]) = (revisions(&asked), revisions(&before));
     assert!(us != us_before && eu == eu_before, "one side is enough: it tells, and asks");
     check_link(&asked, "us-eu", "Programmed", "False/PodsPending");
@@ -34,7 +34,7 @@ fn a_resync_is_shown_when_all_ready_nodes_of_the_local_side_have_answered() {
     let mut world = later(world);
     report(&mut world, "us").links[0].resync = None;
     assert_eq!(handled(&planned(&world)), None);
-    report(&mut world, "us").links[0].resync = Some("one".into());
+    report(&mut world, "us").links[0].resync = Some("1 one".into());
     assert_eq!(handled(&planned(&world)), Some("one"));
     let plan = planned(&world);
     publish(&mut world, plan);
@@ -45,11 +45,46 @@ fn a_resync_is_shown_when_all_ready_nodes_of_the_local_side_have_answered() {
     assert_eq!(handled(&planned(&world)), Some("one"));
     world.links[0].metadata.annotations = None;
     assert_eq!(handled(&planned(&world)), Some("one"));
-    assert_eq!(planned(&world).settings[&key("us")].links[0].resync, None);
     // Another token, of which the node knows nothing yet.
     ask(&mut world, "two");
     assert_eq!(handled(&planned(&world)), Some("one"));
     assert_eq!(handled(&planned(&later(world))), Some("two"));
+}
+
+#[test]
+fn a_token_that_goes_and_comes_back_is_none_anew() {
+    let mut world = later(world(TWO));
+    let asked = |world: &World| planned(world).settings[&key("us")].links[0].resync.clone();
+    ask(&mut world, "one two");
+    world = later(world);
+    let before = asked(&world);
+    world.links[0].metadata.annotations = None;
+    assert_eq!(asked(&world), before, "nodes have nothing to do when it goes");
+    world = later(world);
+    ask(&mut world, "one two");
+    assert_eq!(asked(&world), before, "nor when it comes back");
+    // Nor does one that is of no use take it away.
+    ask(&mut world, "");
+    assert_eq!(asked(&world), before);
+}
+
+#[test]
+fn no_report_of_before_answers_a_token_that_was_asked_for_again_after_another() {
+    let mut world = later(world(TWO));
+    let given = |world: &mut World, token: &str| {
+        ask(world, token);
+        let plan = planned(world);
+        publish(world, plan.clone());
+        plan.settings[&key("us")].links[0].resync.clone()
+    };
+    let first = given(&mut world, "x");
+    given(&mut world, "y");
+    let second = given(&mut world, "x");
+    // The node has done the first of the three, and has not seen the others.
+    report(&mut world, "us").links[0].resync = first;
+    assert_eq!(handled(&planned(&world)), None);
+    report(&mut world, "us").links[0].resync = second;
+    assert_eq!(handled(&planned(&world)), Some("x"));
 }
 
 #[test]
@@ -87,7 +122,10 @@ fn an_external_link_is_resynced_by_its_own_half_and_a_link_that_is_not_in_force_
 fn a_token_that_is_of_no_use_is_said_to_be() {
     let mut world = world(TWO);
     ask(&mut world, &"x".repeat(128));
-    assert_eq!(planned(&world).settings[&key("us")].links[0].resync.as_ref().unwrap().len(), 128);
+    assert_eq!(
+        planned(&world).settings[&key("us")].links[0].resync.as_ref().unwrap().len(),
+        "1 ".len() + 128
+    );
     assert!(!accepted(&planned(&world)).contains("resync"));
     for (token, why) in [(String::new(), "it is empty"), ("x".repeat(129), "it has more than 128 bytes")] {
         ask(&mut world, &token);
