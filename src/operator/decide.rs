@@ -240,17 +240,17 @@ impl Decider {
         self.troubles.len() != before
     }
 
-    /// The upgrades that have to wait.
+    /// The upgrades that have to wait, also for a cluster that cannot be read.
     fn waits(&self) -> BTreeMap<Key, String> {
         let wanted = |key: &Key| {
             let Key { namespace, name } = key.clone();
             let id = ObjectId { kind: Kind::StatefulSet, namespace, name };
             self.wanted.objects.get(&id).map(|object| &*object.body)
         };
-        let clusters = self.picture.clusters();
-        rollout::waits(
-            clusters.filter_map(|(key, _)| Some((key, wanted(key), self.picture.stateful_set(key)?))),
-        )
+        let mut unreadable = self.picture.unreadable().clusters;
+        unreadable.retain(|key| !self.picture.is_barred(&key.namespace));
+        let clusters = self.picture.clusters().map(|(key, _)| key).chain(&unreadable);
+        rollout::waits(clusters.filter_map(|key| Some((key, wanted(key), self.picture.stateful_set(key)?))))
     }
 
     /// What should be there; the large objects are those of the last decision where nothing in them has changed.

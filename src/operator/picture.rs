@@ -358,7 +358,8 @@ impl Picture {
         self.untouched.values().map(|it| &it.uid)
     }
 
-    fn unreadable(&self) -> Unreadable {
+    /// What is there and cannot be read.
+    pub(super) fn unreadable(&self) -> Unreadable {
         let of = |kind: Kind| {
             let there = self.untouched.iter().filter(move |(id, it)| id.kind == kind && !it.is_going);
             there.map(|(id, _)| Key::new(&id.namespace, &id.name)).collect()

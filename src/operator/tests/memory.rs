@@ -289,10 +289,12 @@ fn a_new_version_restarts_one_cluster_at_a_time() {
     assert_eq!(world.settle(), 0);
 }
 
-/// Its Secret is gone, or was not read yet by an operator that starts, or its spec is refused: it restarts all the same.
+/// Its Secret is gone, or was not read yet by an operator that starts, or its spec is refused, or another version wrote it: it
+/// restarts all the same.
 #[test]
 fn a_cluster_that_restarts_holds_up_the_others_though_its_spec_is_of_no_use_meanwhile() {
-    for spec in [json!({"replicas": 3}), json!({"authentication": {"usersSecretRef": {"name": "nowhere"}}})] {
+    let nowhere = json!({"authentication": {"usersSecretRef": {"name": "nowhere"}}});
+    for spec in [json!({"replicas": 3}), nowhere, json!({"listeners": 5})] {
         let mut world = World::new();
         ["a", "b"].iter().for_each(|name| world.cluster(name));
         world.settle();
