@@ -25,7 +25,8 @@ use super::authentication::{Authenticator, Check, Gate};
 use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Pressure, Room, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
-use super::turnstile::{LOAD, STEP, Ticket, Turnstile};
+use super::socket::PIECE;
+use super::turnstile::{LOAD, STEP, TAKE, Ticket, Turnstile};
 use super::wire::Wire;
 use crate::settings::Settings;
 use crate::store::{Batch, Client, Token};
@@ -83,8 +84,10 @@ pub(super) struct Shard {
     tick_bytes: Cell<usize>,
     /// What those who come and go wait at.
     turnstile: Turnstile,
-    /// What those wait at who bring much, or take much.
+    /// What those wait at who bring much.
     loads: Turnstile,
+    /// What those wait at who take much.
+    takes: Turnstile,
     /// Somebody waits at one of them.
     crowd: Notify,
     flusher: RefCell<Option<Waker>>,
@@ -122,6 +125,7 @@ impl Shard {
             tick_bytes: Cell::new(0),
             turnstile: Turnstile::new(),
             loads: Turnstile::new(),
+            takes: Turnstile::new(),
             crowd: Notify::new(),
             flusher: RefCell::new(None),
             dirty: RefCell::default(),
@@ -201,9 +205,15 @@ impl Shard {
         self.note_crowd(passed)
     }
 
-    /// Ready when a step of someone who brings or takes much fits into this turn: they do not wait for those who come and go.
+    /// Ready when a step of someone who brings much fits into this turn: they do not wait for those who come and go.
     pub(super) fn poll_load(&self, ticket: &mut Ticket, cx: &Context) -> Poll<()> {
         let passed = self.loads.poll_pass(ticket, LOAD, cx);
+        self.note_crowd(passed)
+    }
+
+    /// Ready when a piece for someone who takes much fits into this turn: they wait for none of the others.
+    pub(super) fn poll_take(&self, ticket: &mut Ticket, cx: &Context) -> Poll<()> {
+        let passed = self.takes.poll_pass(ticket, TAKE, cx);
         self.note_crowd(passed)
     }
 
@@ -214,14 +224,19 @@ impl Shard {
         passed
     }
 
-    /// Begins a turn for those who come and go after each look at the sockets: who is here has been heard by then.
+    /// Begins a turn for those who wait after each look at the sockets: who is here has been heard by then. As much as was made
+    /// in the last one may be taken in addition, or who was behind once would stay so while others make more.
     pub(super) async fn take_turns(self: Rc<Self>) {
+        let lines = [&self.turnstile, &self.loads, &self.takes];
         loop {
             self.crowd.notified().await;
-            while self.turnstile.has_crowd() || self.loads.has_crowd() {
+            while lines.iter().any(|line| line.has_crowd()) {
+                let before = self.core.borrow().appended();
                 tokio::task::yield_now().await; // until the sockets were looked at
-                self.turnstile.turn();
-                self.loads.turn();
+                let pieces = (self.core.borrow().appended() - before).div_ceil(PIECE as u64);
+                self.turnstile.turn(0);
+                self.loads.turn(0);
+                self.takes.turn(TAKE.saturating_mul(u32::try_from(pieces).unwrap_or(u32::MAX)));
             }
         }
     }

@@ -77,6 +77,7 @@ pub(super) fn serve(shard: &Rc<Shard>, guest: Guest) {
         brings_kib: Cell::new((READ_BUDGET / 1024) as u8),
         ticket: Ticket::default(),
         load: Ticket::default(),
+        take: Ticket::default(),
         has_ended: false,
         _seat: seat,
     });
@@ -98,8 +99,10 @@ struct Task {
     brings_kib: Cell<u8>,
     /// What it waits with for its turn while it comes or goes.
     ticket: Ticket,
-    /// The same while it brings or takes much: they are two lines.
+    /// The same while it brings much, in a line of its own, …
     load: Ticket,
+    /// … and while it takes much, in another.
+    take: Ticket,
     /// Nothing more is read; it waits for its turn to go.
     has_ended: bool,
     /// Dropped when all else is done.
@@ -282,7 +285,7 @@ impl Task {
             let mut core = self.shard.core.borrow_mut();
             if core.waiting(self.id) > PIECE {
                 ready!(self.socket.poll_writable(cx, &self.wire))?;
-                ready!(self.shard.poll_load(&mut self.load, cx));
+                ready!(self.shard.poll_take(&mut self.take, cx));
             }
             let bytes = core.outgoing(self.id);
             let bytes = &bytes[..bytes.len().min(PIECE)];

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, Waker};
 const TURN: u32 = 32;
 /// Reading on in a long packet: when it is whole it may go to many.
 pub(super) const LOAD: u32 = 16;
+/// Writing a piece of what waits for one connection.
+pub(super) const TAKE: u32 = 2;
 /// A step of a handshake: keys are exchanged and something is signed.
 pub(super) const HANDSHAKE: u32 = 8;
 /// Any other: accepting a socket, reading CONNECT, closing.
@@ -66,9 +68,9 @@ impl Turnstile {
         !self.waiting.borrow().is_empty()
     }
 
-    /// A turn begins: as many as fit into it may pass.
-    pub(super) fn turn(&self) {
-        let (mut left, mut waiting) = (TURN, self.waiting.borrow_mut());
+    /// A turn begins, longer by `more` than others: as many as fit into it may pass.
+    pub(super) fn turn(&self, more: u32) {
+        let (mut left, mut waiting) = (TURN.saturating_add(more), self.waiting.borrow_mut());
         while left > 0
             && let Some((cost, waker)) = waiting.pop_front()
         {
@@ -104,11 +106,11 @@ mod tests {
         those.drain(..room);
         for _ in 0..2 {
             assert_eq!(pass(&turnstile, &mut those, STEP), [0; 0]);
-            turnstile.turn();
+            turnstile.turn(0);
             assert_eq!(pass(&turnstile, &mut those, STEP), (0..room).collect::<Vec<_>>());
             those.drain(..room);
         }
-        turnstile.turn();
+        turnstile.turn(0);
         assert_eq!(pass(&turnstile, &mut those, STEP), [0, 1, 2, 3]);
         assert!(!turnstile.has_crowd());
     }
@@ -121,12 +123,22 @@ mod tests {
         let mut second = crowd(TURN as usize);
         assert_eq!(pass(&turnstile, &mut second, STEP), [0; 0]);
         drop(first); // with the places of two who wait
-        turnstile.turn();
+        turnstile.turn(0);
         let mut third = crowd(1);
         assert_eq!(pass(&turnstile, &mut third, STEP), [0; 0]);
         assert_eq!(pass(&turnstile, &mut second, STEP).len(), TURN as usize - 2);
-        turnstile.turn();
+        turnstile.turn(0);
         assert_eq!(pass(&turnstile, &mut third, STEP), [0]);
+    }
+
+    #[test]
+    fn a_turn_that_is_longer_has_room_for_more() {
+        let turnstile = Turnstile::new();
+        let mut those = crowd(100);
+        let room = (TURN / TAKE) as usize;
+        assert_eq!(pass(&turnstile, &mut those, TAKE).len(), room);
+        turnstile.turn(2 * TAKE);
+        assert_eq!(pass(&turnstile, &mut those[room..], TAKE).len(), room + 2);
     }
 
     #[test]
@@ -135,7 +147,7 @@ mod tests {
         let mut those = crowd(10);
         let at_once = (TURN / HANDSHAKE) as usize;
         assert_eq!(pass(&turnstile, &mut those, HANDSHAKE).len(), at_once);
-        turnstile.turn();
+        turnstile.turn(0);
         assert_eq!(pass(&turnstile, &mut those[at_once..], HANDSHAKE).len(), at_once);
     }
 }

@@ -16,10 +16,14 @@ const BETWEEN: usize = 96;
 const HANDSHAKES_BETWEEN: usize = 12;
 /// The same for large messages for many, and the first of all, which nobody saw coming.
 const LOADS_BETWEEN: u64 = 6;
-/// And for what readers take: pieces.
-const PIECES_BETWEEN: usize = 8;
+/// And for what readers take: pieces, 1 MiB in each of three turns.
+const PIECES_BETWEEN: usize = 3 * 16;
 /// And for messages that go to many: 1 MiB to send in each of three turns.
 const MADE_BETWEEN: u64 = 3 << 20;
+/// So many take what is published, …
+const READERS: usize = 30;
+/// … and are behind by so much: half of what may wait.
+const BEHIND: usize = 2 << 20;
 
 fn open(broker: &Broker, name: &str, first: &[u8]) -> std::net::TcpStream {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port(broker, name))).expect("it listens");
@@ -121,27 +125,49 @@ fn who_is_here_does_not_wait_for_all_that_one_brings_for_many() {
     });
 }
 
+/// So many who subscribe to `much` and read when the test does, without waiting.
+async fn readers(broker: &Broker, count: usize) -> Vec<std::net::TcpStream> {
+    let mut filters = SubscribeFiltersBuf::default();
+    filters.push("much", SubscribeOptions::at(QoS::AtMostOnce)).expect("valid");
+    let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+    let subscribe = Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() });
+    let readers = (0..count).map(|n| {
+        let mut first = hello(&format!("r{n}"));
+        subscribe.encode(Version::V5, &mut first);
+        let stream = open(broker, "mqtt", &first);
+        stream.set_nonblocking(true).expect("it is open");
+        stream
+    });
+    let readers = readers.collect();
+    while broker.levels().subscriptions < count {
+        tokio::task::yield_now().await;
+    }
+    readers
+}
+
+/// Reads all there is, and counts it.
+fn take(readers: &mut [std::net::TcpStream], space: &mut [u8]) -> usize {
+    let mut taken = 0;
+    for stream in readers {
+        while let Ok(count @ 1..) = stream.read(space) {
+            taken += count;
+        }
+    }
+    taken
+}
+
+/// How much waits for all of them.
+fn waiting(broker: &Broker) -> usize {
+    let shard = &broker.inner.shard;
+    shard.wires.borrow().keys().map(|&id| shard.core.borrow().waiting(id)).sum()
+}
+
 #[test]
 fn who_is_here_does_not_wait_for_all_who_take_much() {
     run(|| async {
         let broker = Broker::start(&plain_settings());
         let mut bystander = Client::connect(&broker, "bystander").await;
-        let mut first = hello("r?");
-        let mut filters = SubscribeFiltersBuf::default();
-        filters.push("much", SubscribeOptions::at(QoS::AtMostOnce)).expect("valid");
-        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
-        Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() })
-            .encode(Version::V5, &mut first);
-        let name = first.iter().position(|&byte| byte == b'?').expect("it is named");
-        let mut readers: Vec<_> = (0..10)
-            .map(|n| {
-                first[name] = b'0' + n;
-                open(&broker, "mqtt", &first)
-            })
-            .collect();
-        while broker.levels().subscriptions < 10 {
-            tokio::task::yield_now().await;
-        }
+        let mut readers = readers(&broker, 10).await;
         // Nobody reads, until no buffer takes any more.
         let mut publisher = Client::connect(&broker, "publisher").await;
         let dropped = || broker.counters().dropped_slow;
@@ -149,21 +175,9 @@ fn who_is_here_does_not_wait_for_all_who_take_much() {
             publisher.send(&[publish("much", QoS::AtMostOnce, &[b'x'; 60_000])]).await;
             ping(&mut publisher).await;
         }
-        readers.iter().for_each(|stream| stream.set_nonblocking(true).expect("it is open"));
+        let waiting = || waiting(&broker);
         let mut space = vec![0; 1 << 20];
-        let mut take = || {
-            let mut taken = 0;
-            for stream in &mut readers {
-                while let Ok(count @ 1..) = stream.read(&mut space) {
-                    taken += count;
-                }
-            }
-            taken
-        };
-        let waiting = || {
-            let shard = &broker.inner.shard;
-            shard.wires.borrow().keys().map(|&id| shard.core.borrow().waiting(id)).sum::<usize>()
-        };
+        let mut take = || take(&mut readers, &mut space);
         assert!(waiting() > 10 * (4 << 20) && take() > 0);
         while waiting() > 10 * PIECE {
             ping(&mut bystander).await;
@@ -174,6 +188,45 @@ fn who_is_here_does_not_wait_for_all_who_take_much() {
             ping(&mut bystander).await;
             take();
         }
+    });
+}
+
+#[test]
+fn who_was_behind_catches_up_while_a_publisher_goes_on() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        let mut readers = readers(&broker, READERS).await;
+        let mut message = Vec::new();
+        publish("much", QoS::AtMostOnce, &[b'x'; 1_000]).encode(Version::V5, &mut message);
+        let stream = message.repeat(64);
+        let mut publisher = open(&broker, "mqtt", &hello("publisher"));
+        publisher.set_nonblocking(true).expect("it is open");
+        let mut sent = 0;
+        // As much as the system takes.
+        let mut publish = || {
+            while let Ok(count) = publisher.write(&stream[sent % message.len()..]) {
+                sent += count;
+            }
+        };
+        let (waiting, counters) = (|| waiting(&broker), || broker.counters());
+        while waiting() < READERS * BEHIND {
+            publish();
+            ping(&mut bystander).await;
+        }
+        assert_eq!(counters().dropped_slow, 0);
+        // Now they read all there is, and the publisher goes on.
+        let (before, mut turns) = (counters().received, 0);
+        let mut space = vec![0; 1 << 20];
+        while waiting() > READERS * PIECE {
+            publish();
+            ping(&mut bystander).await;
+            take(&mut readers, &mut space);
+            assert_eq!(counters().dropped_slow, 0, "{turns} pings, {} wait", waiting());
+            turns += 1;
+        }
+        let made = (counters().received - before) * (READERS * message.len()) as u64;
+        assert!(made > turns << 20, "{made} bytes in {turns} pings: that is no load");
     });
 }
 
