@@ -43,9 +43,11 @@ const MADE_BUDGET: usize = 1024 * 1024;
 /// The buffer that all connections read into.
 pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
 
-/// How many bytes a connection may bring at once, when those that it brought made so many to send.
-pub(super) fn budget_for(brought: usize, made: usize) -> usize {
-    (MADE_BUDGET / (made / brought.max(1)).max(1)).clamp(READ_BUDGET_MIN, READ_BUDGET)
+/// How many bytes a connection may bring at once, when it was so many before, and those that it brought made so many to send.
+/// It falls at once and rises slowly: what goes to nobody may come in between.
+pub(super) fn budget_for(before: usize, brought: usize, made: usize) -> usize {
+    let fit = (MADE_BUDGET / (made / brought.max(1)).max(1)).clamp(READ_BUDGET_MIN, READ_BUDGET);
+    fit.min(before + fit.saturating_sub(before).div_ceil(8))
 }
 
 /// Has a task run again, but not before the sockets were looked at: who is ready by then comes first.

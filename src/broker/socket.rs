@@ -147,7 +147,7 @@ impl Task {
         if !self.wire.is_named.get() {
             ready!(self.shard.poll_pass(&mut self.ticket, STEP, cx));
         }
-        let mut budget = self.shard.read_budget().min(usize::from(self.brings_kib.get()) * 1024);
+        let mut budget = self.shard.read_budget().min(self.brings());
         loop {
             if self.wire.is_closing.get() || self.wire.is_broken.get() {
                 return Poll::Ready(());
@@ -172,7 +172,7 @@ impl Task {
             match ready!(self.poll_read(cx, budget)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(count) => {
-                    budget = budget.saturating_sub(count);
+                    budget = budget.saturating_sub(count).min(self.brings());
                     self.shard.count_work(count);
                 }
             }
@@ -261,6 +261,11 @@ impl Task {
         self.shard.settle();
     }
 
+    /// How many bytes it may bring at once.
+    fn brings(&self) -> usize {
+        usize::from(self.brings_kib.get()) * 1024
+    }
+
     fn note_unread(&self) {
         self.wire.has_part.set(self.unread.len() > PART_BYTES);
     }
@@ -273,7 +278,7 @@ impl Task {
         let made = usize::try_from(core.appended() - before).unwrap_or(usize::MAX);
         self.shard.count_work(made.saturating_sub(used));
         if used > 0 {
-            self.brings_kib.set((budget_for(used, made) / 1024) as u8);
+            self.brings_kib.set(budget_for(self.brings(), used, made).div_ceil(1024) as u8);
         }
         self.wire.is_paused.set(!core.reads(self.id));
         used

@@ -20,6 +20,9 @@ const LOADS_BETWEEN: u64 = 6;
 const PIECES_BETWEEN: usize = 3 * 16;
 /// And for messages that go to many: 1 MiB to send in each of three turns.
 const MADE_BETWEEN: u64 = 3 << 20;
+/// The same where one in between is for nobody.
+const MADE_BY_SURPRISE: u64 = 5 << 20;
+
 /// So many take what is published, …
 const READERS: usize = 30;
 /// … and are behind by so much: half of what may wait.
@@ -187,6 +190,35 @@ fn who_is_here_does_not_wait_for_all_who_take_much() {
         while waiting() > 0 {
             ping(&mut bystander).await;
             take();
+        }
+    });
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_who_brings_for_many_and_for_nobody_in_turn() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut bystander = Client::connect(&broker, "bystander").await;
+        let _readers = readers(&broker, 100).await;
+        let several = |topic, count| {
+            let mut message = Vec::new();
+            publish(topic, QoS::AtMostOnce, &[b'x'; 1_000]).encode(Version::V5, &mut message);
+            message.repeat(count)
+        };
+        let mut publisher = open(&broker, "mqtt", &[hello("c"), several("much", 1)].concat());
+        while broker.counters().sent < 100 {
+            tokio::task::yield_now().await;
+        }
+        publisher
+            .write_all(&[several("much", 64), several("none", 16)].concat().repeat(15))
+            .expect("it is open");
+        let mut before = broker.counters();
+        while before.received < 1 + 80 * 15 {
+            ping(&mut bystander).await;
+            let now = broker.counters();
+            let made = (now.sent + now.dropped_slow - before.sent - before.dropped_slow) * 1_000;
+            assert!(made <= MADE_BY_SURPRISE, "{made} bytes came first");
+            before = now;
         }
     });
 }
