@@ -67,6 +67,8 @@ pub(super) struct LastTopic {
     pub(super) topic: Rc<str>,
     pub(super) generation: u64,
     pub(super) recipients: Rc<Recipients>,
+    /// One of them gets no [row](super::row) as it came: none is tried again in this read.
+    pub(super) is_apart: bool,
 }
 
 /// A topic that the rules let a client publish to.
@@ -259,7 +261,7 @@ impl Connection {
             Some(0x32) => QoS::AtLeastOnce,
             _ => return false,
         };
-        self.last_topic.as_ref().is_some_and(|last| last.recipients.are_sessions(qos))
+        self.last_topic.as_ref().is_some_and(|last| !last.is_apart && last.recipients.are_sessions(qos))
     }
 
     /// How many messages of QoS 1 may come that are acknowledged at once.

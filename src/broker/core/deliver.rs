@@ -152,8 +152,7 @@ impl Core {
                 &own_frame
             }
         };
-        let waiting_max = if self.pressure >= Pressure::Slow { SLOW_BYTES } else { OUT_BYTES_MAX };
-        match self.wires.offer(id, bytes, waiting_max) {
+        match self.wires.offer(id, bytes, waiting_max(QoS::AtMostOnce, self.pressure)) {
             Offered::Sent(waiting) => {
                 self.counters.sent += 1;
                 if waiting > OUT_BYTES_MAX {
@@ -330,6 +329,12 @@ impl Core {
             Some(Slot::Done) | None => {}
         }
     }
+}
+
+/// How many bytes may wait for a client that is sent one more.
+#[inline]
+pub(super) fn waiting_max(qos: QoS, pressure: Pressure) -> usize {
+    if qos == QoS::AtMostOnce && pressure >= Pressure::Slow { SLOW_BYTES } else { OUT_BYTES_MAX }
 }
 
 /// How ready a session is for a shared group's messages.

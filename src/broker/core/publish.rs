@@ -281,8 +281,9 @@ impl Core {
             connection.last_topic = None;
             return recipients;
         }
+        let (topic, is_apart) = (topic.into(), false);
         connection.last_topic =
-            Some(LastTopic { topic: topic.into(), generation, recipients: Rc::clone(&recipients) });
+            Some(LastTopic { topic, generation, recipients: Rc::clone(&recipients), is_apart });
         recipients
     }
 

@@ -14,6 +14,9 @@ impl Core {
         let (mut used, mut before) = (0, None);
         if let Some(connection) = self.wires.get_mut(id) {
             connection.last_seen = now;
+            if let Some(last) = &mut connection.last_topic {
+                last.is_apart = false;
+            }
             before = connection.last_topic();
         }
         let before = before.as_deref().unwrap_or_default();

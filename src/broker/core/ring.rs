@@ -3,7 +3,7 @@
 //! Messages have ordinals, counted from the session's first on, and an ordinal gives the packet id: so what is on disk needs
 //! no packet id, and a message that was sent before a restart is sent with the same one after it. An id's place is its
 //! distance from the oldest open one. A client that never answers the oldest holds the ring back: its length is bounded
-//! by twice the window, and what it holds by [`BYTES_MAX`].
+//! by twice the window, and what it holds by [`BYTES_MAX`], besides what came in a row with it (`row.rs`).
 //!
 //! Invariants: the front is never `Done`; `open` counts what is not `Done`; `bytes` is the sum over what is `Sent`.
 

@@ -6,14 +6,13 @@
 //! came, with room for all of it, and nothing to wait for. Anything else is left to [`Core::handle_publish`].
 //!
 //! The messages of a row lie in one block as long as one of them is kept, so what a client holds back is more than what it
-//! has not acknowledged, but no more than its places in the ring times [`MESSAGE_BYTES_MAX`]: 32 MiB.
+//! has not acknowledged, which the ring bounds: by its places there times [`MESSAGE_BYTES_MAX`], 32 MiB.
 
 use std::rc::Rc;
 
 use super::connection::{Connection, LastTopic};
-use super::deliver::OUT_BYTES_MAX;
+use super::deliver::waiting_max;
 use super::delivery::{Delivery, Outgoing};
-use super::pressure::Pressure;
 use super::recipients::{Recipient, Recipients};
 use super::{ConnectionId, Core, SessionId};
 use crate::mqtt::{self, Frame, PacketType, PlainPublish, Publish, QoS, Version, plain_publish};
@@ -44,7 +43,8 @@ impl Room {
 struct Row<'a> {
     bytes: &'a [u8],
     qos: QoS,
-    /// Where its messages begin.
+    count: usize,
+    /// Where its messages begin; at QoS 1.
     messages: &'a [(usize, PlainPublish)],
 }
 
@@ -59,10 +59,18 @@ impl Core {
         let connection = self.wires.get(id)?;
         let (version, last) = (connection.version, connection.last_topic.as_ref()?);
         let one = plain_publish(bytes, first, version, &last.topic)?;
-        if bytes.get(one.len) != Some(&first) {
-            return None; // it is alone
+        if one.len > MESSAGE_BYTES_MAX || bytes.get(one.len) != Some(&first) {
+            return None; // it is too large, or alone
         }
-        let room = self.row_room(id, connection, last, qos)?;
+        let is_as_before =
+            last.generation == self.routes.generation() && self.was_granted(connection, &last.topic);
+        if !is_as_before || !self.has_rows(qos) {
+            return None;
+        }
+        let Some(room) = self.row_room(id, connection, last, qos) else {
+            self.wires.get_mut(id)?.last_topic.as_mut()?.is_apart = true;
+            return None;
+        };
         let topic = last.topic.len();
         let recipients = Rc::clone(&last.recipients);
 
@@ -76,8 +84,9 @@ impl Core {
             messages.push((end, publish));
             end += publish.len;
         }
-        if end > 0 {
-            let row = Row { bytes: &bytes[..end], qos, messages: &messages };
+        let is_row = messages.len() > 1;
+        if is_row {
+            let row = Row { bytes: &bytes[..end], qos, count: messages.len(), messages: &messages };
             self.distribute_row(id, &recipients, &row);
             if recipients.shards != 0 {
                 self.mesh.publish_row(recipients.shards, version, topic, row.bytes, &messages);
@@ -85,21 +94,26 @@ impl Core {
         }
         messages.clear();
         self.row = messages;
-        (end > 0).then_some(end)
+        is_row.then_some(end)
     }
 
-    /// How much of a row may come from a connection to the topic that it published to last; nothing if it is no such topic.
+    /// While queues are kept short, what is in flight at QoS 1 is, too, and blocks hold more than is counted.
+    fn has_rows(&self, qos: QoS) -> bool {
+        qos == QoS::AtMostOnce || !self.pressure.keeps_queues_short()
+    }
+
+    /// How much of a row may come from a connection to the topic that it published to last; nothing if a recipient gets none as
+    /// it came.
     fn row_room(&self, id: ConnectionId, from: &Connection, last: &LastTopic, qos: QoS) -> Option<Room> {
-        let is_as_before = last.generation == self.routes.generation() && self.was_granted(from, &last.topic);
-        if !is_as_before || self.pressure != Pressure::None {
-            return None;
-        }
         let packet_bytes = MESSAGE_BYTES_MAX.min(from.terms.packets.packet_bytes_max);
         let mut room = Room { messages: ROW_MAX, bytes: ROW_BYTES_MAX, packet_bytes };
         if qos == QoS::AtLeastOnce {
             room.messages = room.messages.min(from.room_for_acks());
         }
         for recipient in &last.recipients.sessions {
+            if room.messages < 2 || room.bytes == 0 {
+                break;
+            }
             self.narrow_to(&mut room, recipient, Some(id), from.version, qos)?;
         }
         Some(room)
@@ -112,7 +126,7 @@ impl Core {
         let Publish { topic, qos: QoS::AtMostOnce, retain: false, .. } = first.publish else { return 0 };
         let recipients = self.recipients_of(topic);
         let is_plain = recipients.groups.is_empty() && recipients.peers.is_empty();
-        if !is_plain || self.pressure != Pressure::None || packet.len() > MESSAGE_BYTES_MAX {
+        if !is_plain || packet.len() > MESSAGE_BYTES_MAX {
             return 0;
         }
         let mut room = Room { messages: ROW_MAX, bytes: ROW_BYTES_MAX, packet_bytes: MESSAGE_BYTES_MAX };
@@ -128,13 +142,12 @@ impl Core {
         let is_same = |other: &&[u8]| other[end - topic.len()..end] == *topic.as_bytes();
         let all = bytes.chunks_exact(packet.len()).take(room.messages.min(room.bytes / packet.len()));
         let count = all.take_while(is_same).count();
-        let row = Row { bytes: &bytes[..count * packet.len()], qos: QoS::AtMostOnce, messages: &[] };
-        if count > 0 {
-            self.counters.sent += (count * recipients.sessions.len()) as u64;
-            for recipient in &recipients.sessions {
-                self.deliver_row(recipient.session, &row, None);
-                self.look_at(recipient.session);
-            }
+        if count < 2 {
+            return 0;
+        }
+        let row = Row { bytes: &bytes[..count * packet.len()], qos: QoS::AtMostOnce, count, messages: &[] };
+        for recipient in &recipients.sessions {
+            self.deliver_row(recipient.session, &row, None);
         }
         count
     }
@@ -150,6 +163,9 @@ impl Core {
     ) -> Option<()> {
         let grant = recipient.grant(None)?; // it is not the publisher's
         let session = &self.sessions[recipient.session as usize];
+        if qos == QoS::AtMostOnce && session.connection.is_none() {
+            return Some(()); // it misses this
+        }
         let to = session.connection.filter(|&to| Some(to) != from).and_then(|to| self.wires.get(to))?;
         let is_as_it_came = grant.qos >= qos
             && grant.identifiers.is_none()
@@ -158,7 +174,7 @@ impl Core {
         if !is_as_it_came {
             return None;
         }
-        let waiting = OUT_BYTES_MAX.saturating_sub(to.waiting());
+        let waiting = waiting_max(qos, self.pressure).saturating_sub(to.waiting());
         room.narrow(ROW_MAX, waiting.min(to.out.room()), to.packet_bytes_max);
         if qos == QoS::AtLeastOnce {
             if session.number.is_some() || session.has_backlog() {
@@ -171,13 +187,10 @@ impl Core {
     }
 
     fn distribute_row(&mut self, from: ConnectionId, recipients: &Recipients, row: &Row) {
-        let count = row.messages.len() as u64;
-        self.counters.received += count;
-        self.counters.sent += count * recipients.sessions.len() as u64;
+        self.counters.received += row.count as u64;
         let block = (row.qos > QoS::AtMostOnce).then(|| Rc::from(row.bytes));
         for recipient in &recipients.sessions {
             self.deliver_row(recipient.session, row, block.as_ref());
-            self.look_at(recipient.session);
         }
         if block.is_some() {
             self.wires.acknowledge(from, |out| {
@@ -188,7 +201,7 @@ impl Core {
         }
     }
 
-    /// Sends a row, which its session keeps as a block if it has one.
+    /// Sends a row to a session that is connected, which keeps it as a block if it has one.
     fn deliver_row(&mut self, to: SessionId, row: &Row, block: Option<&Rc<[u8]>>) {
         let session = &mut self.sessions[to as usize];
         let Some(connection) = session.connection else { return };
@@ -205,7 +218,9 @@ impl Core {
             }
         });
         if block.is_some() {
-            session.tail += row.messages.len() as u64;
+            session.tail += row.count as u64;
         }
+        self.counters.sent += row.count as u64;
+        self.look_at(to);
     }
 }

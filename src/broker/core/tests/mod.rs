@@ -5,6 +5,7 @@ mod connecting;
 mod durable;
 mod crashes;
 mod messages;
+mod row_edges;
 mod rows;
 mod sessions;
 mod wills;
