@@ -37,6 +37,8 @@ const SCENARIOS: &[Scenario] = &[
     ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, 1, n)),
     ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, 1, n)),
     ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, 1, n)),
+    ("message-1:100-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, n)),
+    ("message-1:100-qos1-one-of-3.1.1", |n| one_of_another_version(QoS::AtLeastOnce, n)),
     ("message-to-another-shard-qos0", |n| crossing(QoS::AtMostOnce, n)),
     ("message-to-another-shard-qos1", |n| crossing(QoS::AtLeastOnce, n)),
     ("connect", connect_many),
@@ -124,8 +126,12 @@ impl World {
     }
 
     fn send(&mut self, shard: usize, id: ConnectionId, packet: &Packet) {
+        self.send_as(VERSION, shard, id, packet);
+    }
+
+    fn send_as(&mut self, version: Version, shard: usize, id: ConnectionId, packet: &Packet) {
         let mut bytes = Vec::new();
-        packet.encode(VERSION, &mut bytes);
+        packet.encode(version, &mut bytes);
         assert_eq!(self.cores[shard].handle_bytes(id, &bytes, self.now), bytes.len());
     }
 
@@ -186,8 +192,8 @@ impl World {
 /// Finds the packet ids at their fixed place, as cheaply as a client could.
 fn acknowledge(bytes: &[u8], acks: &mut Vec<u8>) {
     let id_at = 2 + 2 + TOPIC.len();
-    let length = id_at + 2 + 1 + PAYLOAD.len();
     if bytes[0] >> 4 == 3 && bytes[0] & 6 == 2 {
+        let length = 2 + usize::from(bytes[1]); // all alike, and short
         for frame in bytes.chunks_exact(length) {
             acks.extend_from_slice(&[0x40, 2, frame[id_at], frame[id_at + 1]]);
         }
@@ -246,6 +252,32 @@ fn message(qos: QoS, subscribers: usize, others: usize, reads: usize, count: usi
         for read in bytes.chunks(bytes.len() / reads) {
             assert_eq!(world.cores[0].handle_bytes(publisher, read, world.now), read.len());
         }
+        world.settle();
+    }
+}
+
+/// Messages to a hundred, `count` hundred of them; the last of those speaks 3.1.1, and publisher and all others 5.0.
+fn one_of_another_version(qos: QoS, count: usize) {
+    let mut world = World::new(1);
+    let publisher = world.connect(0, "publisher");
+    for n in 0..99 {
+        let id = world.connect(0, &format!("subscriber-{n}"));
+        world.subscribe(0, id, TOPIC, qos);
+        world.subscribers.push((0, id));
+    }
+    let old = world.cores[0].open(world.now);
+    let connect = Connect { version: Version::V3, keep_alive_s: 60, ..Connect::new("old") };
+    world.send_as(Version::V3, 0, old, &Packet::Connect(connect));
+    let mut filters = SubscribeFiltersBuf::default();
+    filters.push(TOPIC, SubscribeOptions::at(qos)).expect("the filter is valid");
+    let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+    let subscribe = Subscribe { packet_id, properties, filters: filters.as_filters() };
+    world.send_as(Version::V3, 0, old, &Packet::Subscribe(subscribe));
+    world.settle();
+    world.subscribers.push((0, old));
+    let bytes = batch(qos, &[TOPIC.to_owned()]);
+    for _ in 0..count {
+        assert_eq!(world.cores[0].handle_bytes(publisher, &bytes, world.now), bytes.len());
         world.settle();
     }
 }
