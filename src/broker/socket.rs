@@ -72,8 +72,7 @@ pub(super) fn serve(shard: &Rc<Shard>, guest: Guest) {
         id,
         unread,
         is_flushed: true,
-        patience: None,
-        drained: 0,
+        farewell: None,
         brings_kib: Cell::new((READ_BUDGET / 1024) as u8),
         ticket: Ticket::default(),
         load: Ticket::default(),
@@ -91,10 +90,8 @@ struct Task {
     /// The beginning of a packet that is not whole yet.
     unread: Vec<u8>,
     is_flushed: bool,
-    /// While it is closing: how long that may take.
-    patience: Option<Pin<Box<Sleep>>>,
-    /// What was read and forgotten at the end.
-    drained: u32,
+    /// While it is closing.
+    farewell: Option<Box<Farewell>>,
     /// How much it may bring at once.
     brings_kib: Cell<u8>,
     /// What it waits with for its turn while it comes or goes.
@@ -109,11 +106,19 @@ struct Task {
     _seat: Seat,
 }
 
+/// What only those need who go.
+struct Farewell {
+    /// How long it may take.
+    patience: Pin<Box<Sleep>>,
+    /// What was read and forgotten.
+    drained: u32,
+}
+
 impl Future for Task {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<()> {
-        if self.patience.is_none() {
+        if self.farewell.is_none() {
             if !self.has_ended {
                 ready!(self.poll_open(cx));
                 self.has_ended = true;
@@ -121,9 +126,11 @@ impl Future for Task {
             let Task { shard, ticket, .. } = &mut *self;
             ready!(shard.poll_pass(ticket, STEP, cx));
             // A client that does not read must not keep us.
-            self.patience = Some(Box::pin(tokio::time::sleep(CLOSING_MAX)));
+            let patience = Box::pin(tokio::time::sleep(CLOSING_MAX));
+            self.farewell = Some(Box::new(Farewell { patience, drained: 0 }));
         }
-        let is_over = self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready());
+        let is_over =
+            self.farewell.as_mut().is_some_and(|farewell| farewell.patience.as_mut().poll(cx).is_ready());
         if is_over { Poll::Ready(()) } else { self.poll_farewell(cx) }
     }
 }
@@ -200,9 +207,10 @@ impl Task {
     fn poll_drain(&mut self, cx: &mut Context) -> Poll<()> {
         let mut buffer = self.shard.buffer.borrow_mut();
         let mut space = ReadBuf::new(&mut buffer);
-        match ready!(self.socket.poll_read(cx, &mut space)) {
-            Ok(()) if !space.filled().is_empty() && self.drained < DRAINED_MAX => {
-                self.drained += space.filled().len() as u32; // a buffer at a time
+        let read = ready!(self.socket.poll_read(cx, &mut space));
+        match (read, &mut self.farewell) {
+            (Ok(()), Some(farewell)) if !space.filled().is_empty() && farewell.drained < DRAINED_MAX => {
+                farewell.drained += space.filled().len() as u32; // a buffer at a time
                 run_again(cx); // others first
                 Poll::Pending
             }
