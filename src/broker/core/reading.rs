@@ -84,9 +84,9 @@ impl Core {
         }
     }
 
-    /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`], leaves answers unread,
-    /// has too many unanswered, or is closed, and while other shards are behind. It turns true again no later than something
-    /// was sent to it, or with [`Effect::Resume`].
+    /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`](super::Verdict), leaves
+    /// answers unread, has too many unanswered, or is closed, and while other shards are behind. It turns true again no later
+    /// than something was sent to it, or with [`Effect::Resume`](super::Effect::Resume).
     pub fn reads(&self, id: ConnectionId) -> bool {
         !self.mesh.is_congested() && self.wires.get(id).is_some_and(|connection| self.reads_from(connection))
     }
