@@ -40,6 +40,8 @@ const READ_BUDGET_MIN: usize = 8 * 1024;
 /// How many bytes a connection may make others send before the next one is heard, one message excepted: where a topic has many
 /// subscribers, it may bring so much less.
 const MADE_BUDGET: usize = 1024 * 1024;
+/// How many pieces may be taken in a turn besides the usual ones, however much was made: 4 MiB.
+const MORE_PIECES_MAX: u64 = 64;
 /// The buffer that all connections read into.
 pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
 
@@ -227,7 +229,8 @@ impl Shard {
     }
 
     /// Begins a turn for those who wait after each look at the sockets: who is here has been heard by then. As much as was made
-    /// in the last one may be taken in addition, or who was behind once would stay so while others make more.
+    /// in the last one may be taken in addition, within [`MORE_PIECES_MAX`], or who was behind once would stay so while others
+    /// make more. (What a queue has for whom a piece was taken from counts as made as well.)
     pub(super) async fn take_turns(self: Rc<Self>) {
         let lines = [&self.turnstile, &self.loads, &self.takes];
         loop {
@@ -238,7 +241,7 @@ impl Shard {
                 let pieces = (self.core.borrow().appended() - before).div_ceil(PIECE as u64);
                 self.turnstile.turn(0);
                 self.loads.turn(0);
-                self.takes.turn(TAKE.saturating_mul(u32::try_from(pieces).unwrap_or(u32::MAX)));
+                self.takes.turn(TAKE * pieces.min(MORE_PIECES_MAX) as u32);
             }
         }
     }

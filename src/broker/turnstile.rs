@@ -68,7 +68,7 @@ impl Turnstile {
         !self.waiting.borrow().is_empty()
     }
 
-    /// A turn begins, longer by `more` than others: as many as fit into it may pass.
+    /// A turn begins, longer by `more` than others for those who wait: as many as fit into it may pass.
     pub(super) fn turn(&self, more: u32) {
         let (mut left, mut waiting) = (TURN.saturating_add(more), self.waiting.borrow_mut());
         while left > 0
@@ -78,7 +78,7 @@ impl Turnstile {
             self.served.set(self.served.get().wrapping_add(1));
             waker.wake();
         }
-        self.left.set(left);
+        self.left.set(left.min(TURN));
     }
 }
 
@@ -113,6 +113,16 @@ mod tests {
         turnstile.turn(0);
         assert_eq!(pass(&turnstile, &mut those, STEP), [0, 1, 2, 3]);
         assert!(!turnstile.has_crowd());
+    }
+
+    #[test]
+    fn what_a_long_turn_leaves_is_not_there_for_the_next_crowd() {
+        let turnstile = Turnstile::new();
+        let mut those = crowd(TURN as usize + 1);
+        pass(&turnstile, &mut those, STEP);
+        turnstile.turn(1_000);
+        let mut next = crowd(200);
+        assert_eq!(pass(&turnstile, &mut next, STEP).len(), TURN as usize);
     }
 
     #[test]
