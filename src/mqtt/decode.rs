@@ -112,17 +112,22 @@ pub const PLAIN_ACK_BYTES: usize = 4;
 /// The version whose CONNACK the sender of this CONNECT understands best, also if the packet is malformed. None if it does not
 /// get as far as a protocol that we know: who sends that is not a client of ours, or takes any CONNACK for malformed.
 ///
-/// A level below 5, and the name of 3.1, get the two-byte CONNACK of 3.1.1, everything else that of 5.0. Bit 7 of the level, with which
-/// bridges present themselves, does not count.
+/// A level below 5, and the name of 3.1, get the two-byte CONNACK of 3.1.1, and so does one above 5 whose CONNECT is written as
+/// 3.1.1 has it; everything else that of 5.0. Bit 7 of the level, with which bridges present themselves, does not count.
 pub fn connack_version(input: &[u8]) -> Option<Version> {
     if input.first().map(|first| first >> 4) != Some(PacketType::Connect as u8) {
         return None;
     }
-    let Varint::Whole(_, len) = read_varint(input.get(1..)?) else { return None };
-    let mut reader = Reader::new(input.get(1 + len..)?);
+    let Varint::Whole(remaining, len) = read_varint(input.get(1..)?) else { return None };
+    let body = input.get(1 + len..)?;
+    let mut reader = Reader::new(&body[..body.len().min(remaining as usize)]);
     match (reader.data().ok()?, reader.byte().ok()?) {
         (MQISDP, _) => Some(Version::V3),
         (MQTT, level) if level & 0x7f < 5 => Some(Version::V3),
+        // [MQTT-3.1.2-2] v3
+        (MQTT, level) if level & 0x7f > 5 && connect_as(Version::V3, false, reader).is_ok() => {
+            Some(Version::V3)
+        }
         (MQTT, _) => Some(Version::V5),
         _ => None, // [MQTT-3.1.2-1] [MQTT-3.1.4-1] v3
     }
@@ -245,6 +250,11 @@ fn connect(first: u8, mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     if first & 0x0f != 0 && !is_mqisdp {
         return Err(Violation::ReservedFlags(PacketType::Connect));
     }
+    connect_as(version, is_mqisdp, body)
+}
+
+/// What follows the level.
+fn connect_as(version: Version, is_mqisdp: bool, mut body: Reader<'_>) -> Result<Connect<'_>, Violation> {
     let flags = body.byte()?;
     let has = |bit: u8| flags & bit != 0;
     if has(0b1) {

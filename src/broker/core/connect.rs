@@ -345,7 +345,11 @@ impl Core {
         };
         if can_say && fault != Fault::Violation(Violation::FirstPacketNotConnect) {
             const BARE: usize = 5;
-            let told = self.farewell(id, fault, BARE);
+            let told = match fault {
+                // The properties of another version are not known to be those of 5.0.
+                Fault::Violation(Violation::UnsupportedProtocolVersion(_)) => PropertiesBuf::new(),
+                _ => self.farewell(id, fault, BARE),
+            };
             let properties = told.as_properties();
             // Who has no room for it finds the connection closed.
             // [MQTT-3.2.2-6]

@@ -435,6 +435,12 @@ fn a_refused_connect_is_answered_in_its_own_version() {
     for level in [5, 6, 0x7f] {
         assert_eq!(connack_version(&connect(level)), Some(V5));
     }
+    // A level of which nothing is known: as its CONNECT is written.
+    let written = |rest: &[&[u8]]| {
+        [&packet(0x10, &[&data("MQTT"), &[99, 2, 0, 60], &rest.concat()]), &b"\xc0\0"[..]].concat()
+    };
+    assert_eq!(connack_version(&written(&[&data("a")])), Some(V3));
+    assert_eq!(connack_version(&written(&[&[0], &data("a")])), Some(V5));
     assert_eq!(connack_version(&packet(0x10, &[&data("MQIsdp"), &[5, 2, 0, 60]])), Some(V3));
     for len in 1..8 {
         assert_eq!(connack_version(&connect(4)[..len]), None, "the level is not there");

@@ -76,7 +76,7 @@ fn the_first_packet_is_connect_and_there_is_one() {
 // [MQTT-3.1.4-1] [MQTT-3.1.4-1] v3 [MQTT-3.2.2-6] v3 [MQTT-4.13.1-1]
 #[test]
 fn a_malformed_connect_is_answered_in_the_version_it_names() {
-    let cases: [(&[u8], Version, &[&str]); 10] = [
+    let cases: [(&[u8], Version, &[&str]); 11] = [
         // Who begins with anything else, or with another protocol, is no client, and hears nothing.
         (b"\xf0\x00", Version::V5, &[]),
         (b"\xf1", Version::V5, &[]),
@@ -86,6 +86,11 @@ fn a_malformed_connect_is_answered_in_the_version_it_names() {
         (b"\x10\x00", Version::V5, &[]),
         (
             b"\x10\x0c\x00\x04MQTT\x09\x02\x00\x00\x00\x00",
+            Version::V3,
+            &["CONNACK UnsupportedProtocolVersion"],
+        ),
+        (
+            b"\x10\x0d\x00\x04MQTT\x09\x02\x00\x00\x00\x00\x00",
             Version::V5,
             &["CONNACK UnsupportedProtocolVersion"],
         ),

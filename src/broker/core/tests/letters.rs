@@ -410,12 +410,20 @@ fn a_request_arrives_as_it_was_sent() {
 
 // [MQTT-3.1.2-2] v3
 #[test]
-fn a_level_that_is_not_served_is_answered_by_return_code_1() {
-    let mut w = World::new();
-    let id = w.raw(Version::V3);
-    w.send_bytes(id, b"\x10\x0d\x00\x04MQTT\x02\x02\x00\x00\x00\x01a");
-    assert_eq!(w.heard_bytes(id), [0x20, 2, 0, 1]);
-    assert!(w.closed(id).is_some());
+fn a_level_that_is_not_served_is_answered_as_it_is_written_and_without_properties() {
+    let cases: [(&[u8], &[u8]); 4] = [
+        (b"\x10\x0d\x00\x04MQTT\x02\x02\x00\x00\x00\x01a", &[0x20, 2, 0, 1]),
+        (b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x00\x00\x01a", &[0x20, 2, 0, 1]),
+        (b"\x10\x0d\x00\x04MQTT\xff\x02\x00\x00\x00\x01a", &[0x20, 2, 0, 1]),
+        (b"\x10\x0e\x00\x04MQTT\x06\x02\x00\x00\x00\x00\x01a", &[0x20, 3, 0, 0x84, 0]),
+    ];
+    for (connect, connack) in cases {
+        let mut w = World::new();
+        let id = w.raw(Version::V5);
+        w.send_bytes(id, connect);
+        assert_eq!(w.heard_bytes(id), connack);
+        assert!(w.closed(id).is_some());
+    }
 }
 
 // [MQTT-3.8.4-4]
