@@ -343,7 +343,8 @@ impl Core {
             Version::V5 => reason.is_allowed_in(mqtt::PacketType::ConnAck),
             Version::V3 => reason.connack_v3().is_some(),
         };
-        if can_say && fault != Fault::Violation(Violation::FirstPacketNotConnect) {
+        // Who leaves by itself is not refused.
+        if can_say && reason.is_error() && fault != Fault::Violation(Violation::FirstPacketNotConnect) {
             const BARE: usize = 5;
             let told = match fault {
                 // The properties of another version are not known to be those of 5.0.

@@ -94,6 +94,7 @@ fn until_it_is_in_a_client_sends_auth_and_disconnect_only() {
     let id = asked(&mut w);
     w.disconnect(id, ReasonCode::Success);
     assert_eq!(w.closed(id), Some(Fault::ClientLeft));
+    assert!(w.heard(id).is_empty(), "a CONNACK here would say that it is let in");
     let id = asked(&mut w);
     w.run_for(11.0);
     assert_eq!(w.closed(id), Some(Fault::ConnectTimeout));
