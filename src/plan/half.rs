@@ -1,7 +1,6 @@
 //! One side of a link, and what of it runs already.
 
 use super::world::{Key, World};
-use crate::api::ClusterLink;
 use crate::api::link::{self, External};
 use crate::settings::{Dial, Link};
 
@@ -30,24 +29,6 @@ pub(super) fn remote_id(link: &Key) -> String {
 pub(super) fn running<'w>(world: &'w World, cluster: &Key, id: &str) -> Option<&'w Link> {
     let links = &world.running.get(cluster)?.settings.links;
     links.binary_search_by(|link| link.id.as_str().cmp(id)).ok().map(|at| &links[at])
-}
-
-/// What nodes are to answer: the token, counted, so that no report of before answers the same token asked for after another.
-/// When the token goes, the last one stays in force, so that it is none anew when it comes back. Of one that is of no use there
-/// is a note.
-pub(super) fn resync(world: &World, cluster: &Key, link: &Key, object: &ClusterLink) -> Option<String> {
-    let before = running(world, cluster, &link.to_string()).and_then(|half| half.resync.clone());
-    let Some(token) = object.resync().ok().flatten() else { return before };
-    if before.as_deref().is_some_and(|before| resync_token(before) == token) {
-        return before;
-    }
-    let count = before.and_then(|before| before.split_once(' ')?.0.parse().ok()).unwrap_or(0u64);
-    Some(format!("{} {token}", count.saturating_add(1)))
-}
-
-/// The token of what nodes are to answer.
-pub(super) fn resync_token(counted: &str) -> &str {
-    counted.split_once(' ').map_or(counted, |(_, token)| token)
 }
 
 /// The halves of a link in the clusters that run them.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::clusters::Cluster;
-use super::half::{Half, dial, remote_id, resync, running};
+use super::half::{Half, dial, remote_id, running};
 use super::minted::{MintedCluster, MintedCredential, MintedLink};
 use super::secrets::Secrets;
 use super::world::{Key, World};
@@ -77,7 +77,7 @@ fn render_managed(
     let inward = mint.credential(&mut minted.inward, &remote.name, local);
     let mut near = half(object, mint.key.to_string(), &remote.name);
     // One side is enough: it tells, and asks.
-    near.resync = resync(world, &local.key, mint.key, object);
+    near.resync = minted.resync(object, &mut *mint.random);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
     let mut far = half(object, remote_id(mint.key), &local.name);
@@ -114,7 +114,7 @@ fn render_external(
 ) -> Result<Rendered, Finding> {
     let secrets = Secrets::of(world, &mint.key.namespace);
     let mut near = half(object, mint.key.to_string(), &external.cluster_name);
-    near.resync = resync(world, &local.key, mint.key, object);
+    near.resync = minted.resync(object, &mut *mint.random);
     near.topics = merged(&object.spec.topics);
     near.acl = acl(object);
     near.dial = dial(external, local.endpoint.listens);

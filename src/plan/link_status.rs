@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::clusters::Cluster;
-use super::half::{Half, resync_token};
+use super::half::Half;
 use super::halves;
 use super::links::Link;
-use super::minted::Minted;
+use super::minted::{Minted, resync_token};
 use super::reports::{self, NOT_SUPPORTED, Node, decisive, state_of};
 use super::world::{Key, Trouble, World};
 use crate::api::conditions::{self, State, Status};

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::world::{Key, World};
+use crate::api::ClusterLink;
 use crate::pki::{Authorities, LEAF_LIFE, Leaf, LeafRequest, Random};
 use crate::settings::canonical_sha256;
 
@@ -47,6 +48,9 @@ pub struct MintedLink {
     pub outward: MintedCredential,
     /// What the peer presents when it dials here.
     pub inward: MintedCredential,
+    /// What nodes are to answer to the last request for a resync.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resync: Option<String>,
 }
 
 /// What one side presents when it dials the other.
@@ -80,6 +84,25 @@ impl Minted {
         mark.truncate(8);
         mark
     }
+}
+
+impl MintedLink {
+    /// What nodes are to answer: a nonce and the token, so that no report answers another request with the same token, be it that
+    /// of a link of this name before. When the token goes, the last one stays in force, so that it is none anew when it comes back.
+    /// Of one that is of no use there is a note.
+    pub(super) fn resync(&mut self, object: &ClusterLink, random: Random<'_>) -> Option<String> {
+        if let Ok(Some(token)) = object.resync()
+            && self.resync.as_deref().map(resync_token) != Some(token)
+        {
+            self.resync = Some(format!("{} {token}", hex::<8>(random)));
+        }
+        self.resync.clone()
+    }
+}
+
+/// The token of what nodes are to answer.
+pub(super) fn resync_token(answer: &str) -> &str {
+    answer.split_once(' ').map_or(answer, |(_, token)| token)
 }
 
 impl MintedCredential {

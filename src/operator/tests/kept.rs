@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{World, id, two_regions};
 use crate::operator::build::Kind;
@@ -90,7 +90,20 @@ fn a_load_balancer_that_is_made_anew_costs_no_certificate() {
 #[test]
 fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
     let mut world = two_regions();
-    world.settle();
+    for token in ["first", "second"] {
+        let annotations = json!({"mqlink.dev/resync": token});
+        world.change(&id(Kind::ClusterLink, "us-eu"), |link| link["metadata"]["annotations"] = annotations);
+        world.settle();
+    }
+    let asked = |world: &World| {
+        let links = &world.objects[&id(Kind::Secret, "mqlink-us-east-links")]["data"]["links.json"];
+        let links = STANDARD.decode(links.as_str().expect("a text")).expect("base64");
+        let links: Value = serde_json::from_slice(&links).expect("JSON");
+        let links = links["links"].as_array().expect("links");
+        links.iter().find(|link| link["id"] == "mqtt/us-eu").expect("it runs")["resync"].clone()
+    };
+    let before = asked(&world);
+    assert!(before.as_str().is_some_and(|it| it.ends_with(" second")), "{before}");
     // The spec is refused, so what runs is known by the Secrets alone; then a link goes, and one Secret of two is written.
     world.change(&id(Kind::MqttCluster, "us-east"), |cluster| cluster["spec"]["replicas"] = json!(3));
     world.settle();
@@ -112,6 +125,7 @@ fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
             );
         }
         assert!(world.condition("us-east", "Accepted").starts_with("ReplicasUnsupported"));
+        assert_eq!(asked(&world), before, "nodes are asked nothing anew");
         world.restart();
         assert_eq!(world.settle(), 0);
     }

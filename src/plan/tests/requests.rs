@@ -12,6 +12,12 @@ fn handled(plan: &Plan) -> Option<&str> {
     plan.links[&key("us-eu")].last_handled_resync.as_deref()
 }
 
+/// What the nodes of the local side are to answer, and the token in it.
+fn asked(plan: &Plan) -> Option<(&str, &str)> {
+    let answer = plan.settings[&key("us")].links[0].resync.as_deref()?;
+    Some((answer, answer.split_once(' ').unwrap().1))
+}
+
 fn accepted(plan: &Plan) -> String {
     link_condition(plan, "us-eu", "Accepted").message
 }
@@ -24,17 +30,18 @@ fn a_resync_is_shown_when_all_ready_nodes_of_the_local_side_have_answered() {
     let before = planned(&world);
     assert_eq!(handled(&before), None);
     ask(&mut world, "one");
-    let asked = planned(&world);
-    assert_eq!(asked.settings[&key("us")].links[0].resync.as_deref(), Some("1 one"));
-    let ([us, eu], [us_before, eu_before]) = (revisions(&asked), revisions(&before));
+    let after = planned(&world);
+    let (answer, token) = asked(&after).unwrap();
+    assert_eq!(token, "one");
+    let ([us, eu], [us_before, eu_before]) = (revisions(&after), revisions(&before));
     assert!(us != us_before && eu == eu_before, "one side is enough: it tells, and asks");
-    check_link(&asked, "us-eu", "Programmed", "False/PodsPending");
-    assert_eq!(handled(&asked), None, "no node has answered");
+    check_link(&after, "us-eu", "Programmed", "False/PodsPending");
+    assert_eq!(handled(&after), None, "no node has answered");
     // A node that takes the settings over and has not done it says nothing yet.
     let mut world = later(world);
     report(&mut world, "us").links[0].resync = None;
     assert_eq!(handled(&planned(&world)), None);
-    report(&mut world, "us").links[0].resync = Some("1 one".into());
+    report(&mut world, "us").links[0].resync = Some(answer.into());
     assert_eq!(handled(&planned(&world)), Some("one"));
     let plan = planned(&world);
     publish(&mut world, plan);
@@ -54,7 +61,7 @@ fn a_resync_is_shown_when_all_ready_nodes_of_the_local_side_have_answered() {
 #[test]
 fn a_token_that_goes_and_comes_back_is_none_anew() {
     let mut world = later(world(TWO));
-    let asked = |world: &World| planned(world).settings[&key("us")].links[0].resync.clone();
+    let asked = |world: &World| asked(&planned(world)).map(|(answer, _)| answer.to_owned());
     ask(&mut world, "one two");
     world = later(world);
     let before = asked(&world);
@@ -71,9 +78,11 @@ fn a_token_that_goes_and_comes_back_is_none_anew() {
 #[test]
 fn no_report_of_before_answers_a_token_that_was_asked_for_again_after_another() {
     let mut world = later(world(TWO));
-    let given = |world: &mut World, token: &str| {
+    let mut seed = 1;
+    let mut given = |world: &mut World, token: &str| {
         ask(world, token);
-        let plan = planned(world);
+        seed += 1;
+        let plan = plan(world, at(0), &mut random(seed));
         publish(world, plan.clone());
         plan.settings[&key("us")].links[0].resync.clone()
     };
@@ -85,6 +94,38 @@ fn no_report_of_before_answers_a_token_that_was_asked_for_again_after_another() 
     assert_eq!(handled(&planned(&world)), None);
     report(&mut world, "us").links[0].resync = second;
     assert_eq!(handled(&planned(&world)), Some("x"));
+}
+
+#[test]
+fn what_runs_may_be_lost_and_nodes_are_asked_nothing_anew() {
+    let mut world = later(world(TWO));
+    for token in ["one", "two", "two and more"] {
+        ask(&mut world, token);
+        world = later(world);
+    }
+    let before = planned(&world);
+    assert_eq!(asked(&before).unwrap().1, "two and more");
+    // An operator died between two Secrets.
+    world.running.clear();
+    assert_eq!(asked(&plan(&world, at(0), &mut random(2))), asked(&before));
+    ask(&mut world, "more");
+    assert_eq!(asked(&planned(&world)).unwrap().1, "more");
+}
+
+#[test]
+fn no_report_of_a_link_of_the_same_name_before_answers() {
+    let mut world = world(TWO);
+    ask(&mut world, "one");
+    world = later(world);
+    assert_eq!(handled(&planned(&world)), Some("one"));
+    // It is made anew before its node has heard that it is gone.
+    let mut link = world.links.remove(0);
+    let gone = plan(&world, at(0), &mut random(2));
+    publish(&mut world, gone);
+    link.status = None;
+    world.links.push(link);
+    let plan = plan(&world, at(0), &mut random(3));
+    assert_eq!((asked(&plan).unwrap().1, handled(&plan)), ("one", None));
 }
 
 #[test]
@@ -124,7 +165,7 @@ fn a_token_that_is_of_no_use_is_said_to_be() {
     ask(&mut world, &"x".repeat(128));
     assert_eq!(
         planned(&world).settings[&key("us")].links[0].resync.as_ref().unwrap().len(),
-        "1 ".len() + 128
+        "0123456789abcdef ".len() + 128
     );
     assert!(!accepted(&planned(&world)).contains("resync"));
     for (token, why) in [(String::new(), "it is empty"), ("x".repeat(129), "it has more than 128 bytes")] {
