@@ -10,7 +10,7 @@ use super::build::{
 use super::picture::{Found, Picture};
 use crate::api::refs::{ServiceTemplate, ServiceType};
 use crate::api::{MqttCluster, values};
-use crate::plan::{Key, Placement};
+use crate::plan::{Key, Placement, Service};
 
 /// The address that listeners bind in pods: every one, of both families.
 const BIND: &str = "::";
@@ -61,20 +61,22 @@ impl Picture {
         self.children.get(&id)
     }
 
-    /// The Services that a cluster asks for, and whether it has them.
-    fn services(&self, key: &Key, cluster: &MqttCluster) -> BTreeMap<String, bool> {
+    /// The Services that a cluster asks for.
+    fn services(&self, key: &Key, cluster: &MqttCluster) -> BTreeMap<String, Service> {
         let listeners = cluster.spec.client_listeners();
-        let names = listeners.iter().map(|listener| listener_service(&key.name, &listener.name));
-        let link = cluster.spec.link_port().map(|_| link_service(&key.name));
-        let names = names.chain([nodes_service(&key.name)]).chain(link);
-        names
-            .map(|name| {
-                let id =
-                    ObjectId { kind: Kind::Service, namespace: key.namespace.clone(), name: name.clone() };
-                let owner = self.children.get(&id).and_then(|found| found.owner.as_ref());
-                (name, owner.is_some() && owner == cluster.metadata.uid.as_ref())
-            })
-            .collect()
+        let listeners = listeners.iter().enumerate().map(|(index, listener)| {
+            (listener_service(&key.name, &listener.name), format!("spec.listeners[{index}].name"))
+        });
+        let nodes = (nodes_service(&key.name), "metadata.name".to_owned());
+        let link =
+            cluster.spec.link_port().map(|_| (link_service(&key.name), "spec.linkListener".to_owned()));
+        let of_field = |(name, field): (String, String)| {
+            let id = ObjectId { kind: Kind::Service, namespace: key.namespace.clone(), name: name.clone() };
+            let owner = self.children.get(&id).and_then(|found| found.owner.as_ref());
+            let is_there = owner.is_some() && owner == cluster.metadata.uid.as_ref();
+            (name, Service { field, is_there })
+        };
+        listeners.chain([nodes]).chain(link).map(of_field).collect()
     }
 
     /// Where a Service is reached: behind a load balancer once that has an address, else by its name. One that is not there (yet,

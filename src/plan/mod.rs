@@ -48,7 +48,7 @@ pub use link_status::rtt_bucket;
 pub use minted::{Minted, MintedCluster, MintedCredential, MintedLink};
 pub use users::{UsersError, parse_users};
 pub use world::{
-    Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, Trouble, Unreadable, World,
+    Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, Sealed, Secret, Service, Trouble, Unreadable, World,
 };
 
 /// What should run, and what is true.

@@ -1,4 +1,5 @@
-//! Names of Services that two clusters of one namespace would both give: cluster `a` with listener `b-c`, and `a-b` with `c`.
+//! Names of Services that two clusters of one namespace would both give: cluster `a` with listener `b-c`, and `a-b` with `c`;
+//! or `a` with listener `b-nodes`, and `a-b` with any.
 //!
 //! Who has the name keeps it, else the older cluster gets it; the other one is refused, and told by whom. A cluster that is
 //! refused for another reason, and does not have the name, stands in nobody's way.
@@ -17,6 +18,8 @@ struct Claim<'a> {
     has_not: bool,
     created: Option<Timestamp>,
     cluster: &'a Key,
+    /// The field that asks for it.
+    field: &'a str,
 }
 
 /// The clusters that are refused, and why; `valid` are those that nothing else is wrong with.
@@ -26,10 +29,10 @@ pub(super) fn conflicts(world: &World, valid: impl Fn(&Key) -> bool) -> BTreeMap
         let key = Key::of(object);
         let Some((cluster, placement)) = world.placements.get_key_value(&key) else { continue };
         let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        for (service, has) in &placement.services {
-            if *has || valid(cluster) {
-                let claim = Claim { has_not: !has, created, cluster };
-                claims.entry((&cluster.namespace, service)).or_default().push(claim);
+        for (name, service) in &placement.services {
+            if service.is_there || valid(cluster) {
+                let claim = Claim { has_not: !service.is_there, created, cluster, field: &service.field };
+                claims.entry((&cluster.namespace, name)).or_default().push(claim);
             }
         }
     }
@@ -38,11 +41,11 @@ pub(super) fn conflicts(world: &World, valid: impl Fn(&Key) -> bool) -> BTreeMap
         let Some(holder) = claims.iter().min() else { continue };
         for claim in claims.iter().filter(|claim| claim.cluster != holder.cluster) {
             found.entry(claim.cluster.clone()).or_insert_with(|| Finding {
-                path: "spec.listeners".to_owned(),
+                path: claim.field.to_owned(),
                 reason: "NameConflict",
                 message: format!(
-                    "would make Service {namespace}/{service}, which is MqttCluster {}'s; rename a listener of one of them",
-                    holder.cluster
+                    "would make Service {namespace}/{service}, as {} of MqttCluster {} does; rename a listener of one of them",
+                    holder.field, holder.cluster
                 ),
             });
         }
@@ -55,7 +58,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::Placement;
+    use crate::plan::{Placement, Service};
 
     /// Clusters with the second of their creation, and the Services they make; `!` before those they have.
     fn world(clusters: &[(&str, i64, &[&str])]) -> World {
@@ -67,7 +70,10 @@ mod tests {
                 "metadata": {"name": name, "namespace": "mqtt", "creationTimestamp": created.to_string()},
             });
             world.clusters.push(serde_json::from_value(object).expect("a cluster"));
-            let service = |name: &&str| (name.trim_start_matches('!').to_owned(), name.starts_with('!'));
+            let service = |name: &&str| {
+                let service = Service { field: String::new(), is_there: name.starts_with('!') };
+                (name.trim_start_matches('!').to_owned(), service)
+            };
             let services = services.iter().map(service).collect();
             world.placements.insert(Key::new("mqtt", *name), Placement { services, ..Placement::default() });
         }

@@ -220,14 +220,23 @@ pub struct Placement {
     pub link_address: Option<String>,
     /// Whether its nodes are managed over the network: then both sides get certificates for that.
     pub admin: bool,
-    /// Names of the Services that its spec asks for, and whether it has them.
-    pub services: BTreeMap<String, bool>,
+    /// The Services that its spec asks for, by name.
+    pub services: BTreeMap<String, Service>,
     /// Ports that its nodes need for something else, and for what.
     pub reserved_ports: Vec<(i32, &'static str)>,
     /// Names of the nodes that there should be.
     pub nodes: Vec<String>,
     /// By what the pods of these nodes are found, where nodes are pods.
     pub selector: Option<String>,
+}
+
+/// A Service that a spec asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// The field that asks for it.
+    pub field: String,
+    /// Whether the cluster has it.
+    pub is_there: bool,
 }
 
 /// What is known of one node.

@@ -233,7 +233,8 @@ fn two_clusters_do_not_fight_for_a_name() {
     let service = id(Kind::Service, "a-b-c");
     assert_eq!(world.objects[&service]["spec"]["ports"][0]["port"], 1883);
     let refused = world.condition("a-b", "Accepted");
-    assert!(refused.contains("NameConflict") && refused.contains("mqtt/a's"), "{refused}");
+    let why = "spec.listeners[0].name would make Service mqtt/a-b-c, as spec.listeners[0].name of MqttCluster mqtt/a does; rename";
+    assert!(refused.starts_with(&format!("NameConflict {why}")), "{refused}");
     assert!(world.condition("a", "Accepted").contains("Accepted"));
     world.own(Kind::MqttCluster, "a", listening("other", 1883));
     world.settle();
@@ -244,6 +245,24 @@ fn two_clusters_do_not_fight_for_a_name() {
     world.settle();
     assert!(world.condition("a", "Accepted").contains("NameConflict"));
     assert_eq!(world.objects[&service]["spec"]["ports"][0]["port"], 1884);
+    // Once it is deleted the other one gets it, without being touched.
+    world.delete(&id(Kind::MqttCluster, "a-b"));
+    world.settle();
+    assert!(world.condition("a", "Accepted").contains("Accepted The"));
+    assert_eq!(world.objects[&service]["spec"]["ports"][0]["port"], 1883);
+    // One whose name is the trouble is told which listener it is.
+    world.own(Kind::MqttCluster, "a-b", json!({"linkListener": {"enabled": false}}));
+    world.settle();
+    world.own(Kind::MqttCluster, "a", listening("b-nodes", 1883));
+    world.settle();
+    let why = "spec.listeners[0].name would make Service mqtt/a-b-nodes, as metadata.name of MqttCluster mqtt/a-b does";
+    assert!(world.condition("a", "Accepted").contains(why), "{}", world.condition("a", "Accepted"));
+    world.delete(&id(Kind::MqttCluster, "a-b"));
+    world.settle();
+    world.cluster("a-b");
+    world.settle();
+    let why = "metadata.name would make Service mqtt/a-b-nodes, as spec.listeners[0].name of MqttCluster mqtt/a does";
+    assert!(world.condition("a-b", "Accepted").contains(why), "{}", world.condition("a-b", "Accepted"));
 }
 
 #[test]
