@@ -49,6 +49,8 @@ async fn crosses_between_pods(scene: &Scene, from: [&str; 4], to: [&str; 4], nam
 #[test]
 fn two_regions_exchange_messages() {
     play("two-regions", async |scene| {
+        // Where the network heeds it, nothing that follows may be kept out by it.
+        scene.kubectl(&["apply", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/config/network-policy")]).await;
         two_regions(scene).await;
         crosses_between_pods(scene, US, EU, ["us-says", "eu-hears"]).await;
         crosses_between_pods(scene, EU, US, ["eu-says", "us-hears"]).await;

@@ -14,6 +14,7 @@ mod deaths;
 mod rest;
 mod upgrades;
 mod rights;
+mod beside;
 mod edges;
 mod lease;
 mod faults;
