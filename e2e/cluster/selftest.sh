@@ -76,6 +76,13 @@ says "" kubectl_in $one kubectl get nodes --no-headers
 ! ./up.sh $one 2>/dev/null || fail "another level of the same cluster is not refused"
 ./down.sh $one
 
+step "a start that fails harms nobody"
+# Who may not make namespaces may not look at others' either; in a process namespace, so that this harms nobody in any case.
+MQLINK_E2E=$base/selftest unshare --pid --fork --mount-proc bash -c '
+    sleep 60 &
+    ! setpriv --bounding-set=-sys_admin,-sys_ptrace ./up.sh selftest-3 2>/dev/null || exit 1
+    [ -n "$(jobs -pr)" ] && ./down.sh selftest-3' || fail "a cluster that did not come up ended another process"
+
 step "three nodes"
 NODES=3 ./up.sh $one
 says 3 kubectl_in $one sh -c 'kubectl get nodes --no-headers | grep -c " Ready "'

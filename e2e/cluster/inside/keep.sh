@@ -37,9 +37,11 @@ fi
 wait $root || true
 wait $root || true # again, should a signal have interrupted it
 [ -z "${watch-}" ] || kill $watch 2>/dev/null || true
-# What enter.sh runs shares the cluster's network alone; it has lost what it was for.
+# What enter.sh runs shares the cluster's network alone; it has lost what it was for. A cluster that did not come up may have
+# no network, as a process may have none that we are allowed to look at.
+network=$(cat "$dir/network" 2>/dev/null) || network=none
 for process in /proc/[0-9]*; do
-    [ "$(readlink "$process/ns/net" 2>/dev/null)" != "$(cat "$dir/network")" ] || kill "${process#/proc/}" || true
+    [ "$(readlink "$process/ns/net" 2>/dev/null)" != "$network" ] || kill "${process#/proc/}" || true
 done
 
 remove_cgroup "$cgroup"

@@ -133,7 +133,7 @@ nodeStatusUpdateFrequency: 5s
 podLogsDir: $data/logs
 volumePluginDir: $run/volume-plugins
 # A machine that is nearly full is no reason to end the tests' pods.
-evictionHard: {nodefs.available: 1%, imagefs.available: 1%, memory.available: 100Mi}
+evictionHard: {nodefs.available: 100Mi, imagefs.available: 100Mi, memory.available: 100Mi}
 imageGCHighThresholdPercent: 100
 Y
     cat >"$run/kube-proxy.yaml" <<Y
