@@ -37,20 +37,13 @@ pub(super) const READ_BUDGET: usize = 64 * 1024;
 const TICK_BUDGET: usize = 256 * 1024;
 /// … a connection may bring no more than this.
 const READ_BUDGET_MIN: usize = 8 * 1024;
-/// How many bytes a connection may make others send before the next one is heard, one message excepted: where a topic has many
-/// subscribers, it may bring so much less.
-const MADE_BUDGET: usize = 1024 * 1024;
+/// How much more than that a connection may make the shard do before the next one is heard, one message or row excepted: what goes
+/// to many waits.
+const WORK_PER_BYTE: usize = 16;
 /// How many pieces may be taken in a turn besides the usual ones, however much was made: 4 MiB.
 const MORE_PIECES_MAX: u64 = 64;
 /// The buffer that all connections read into.
 pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
-
-/// How many bytes a connection may bring at once, when it was so many before, and those that it brought made so many to send.
-/// It falls at once and rises slowly: what goes to nobody may come in between.
-pub(super) fn budget_for(before: usize, brought: usize, made: usize) -> usize {
-    let fit = (MADE_BUDGET / (made / brought.max(1)).max(1)).clamp(READ_BUDGET_MIN, READ_BUDGET);
-    fit.min(before + fit.saturating_sub(before).div_ceil(8))
-}
 
 /// Has a task run again, but not before the sockets were looked at: who is ready by then comes first.
 pub(super) fn run_again(cx: &mut Context) {
@@ -92,7 +85,7 @@ pub(super) struct Shard {
     loads: Turnstile,
     /// What those wait at who take much.
     takes: Turnstile,
-    /// Somebody waits at one of them.
+    /// Somebody waits at one of them, or the core has something that takes long.
     crowd: Notify,
     flusher: RefCell<Option<Waker>>,
     dirty: RefCell<Vec<ConnectionId>>,
@@ -184,6 +177,11 @@ impl Shard {
         if self.tick_bytes.get() < TICK_BUDGET { READ_BUDGET } else { READ_BUDGET_MIN }
     }
 
+    /// How many bytes of work that may make.
+    pub(super) fn work_budget(&self) -> u64 {
+        (self.read_budget() * WORK_PER_BYTE) as u64
+    }
+
     /// Notes that a connection brought so many bytes, or others so many more to send.
     pub(super) fn count_work(&self, bytes: usize) {
         let before = self.tick_bytes.replace(self.tick_bytes.get().saturating_add(bytes));
@@ -230,19 +228,33 @@ impl Shard {
 
     /// Begins a turn for those who wait after each look at the sockets: who is here has been heard by then. As much as was made
     /// in the last one may be taken in addition, within [`MORE_PIECES_MAX`], or who was behind once would stay so while others
-    /// make more. (What a queue has for whom a piece was taken from counts as made as well.)
+    /// make more. (What a queue has for whom a piece was taken from counts as made as well.) What takes long goes on by a part.
     pub(super) async fn take_turns(self: Rc<Self>) {
         let lines = [&self.turnstile, &self.loads, &self.takes];
         loop {
             self.crowd.notified().await;
-            while lines.iter().any(|line| line.has_crowd()) {
+            while lines.iter().any(|line| line.has_crowd()) || self.has_work() {
                 let before = self.core.borrow().appended();
                 tokio::task::yield_now().await; // until the sockets were looked at
                 let pieces = (self.core.borrow().appended() - before).div_ceil(PIECE as u64);
                 self.turnstile.turn(0);
                 self.loads.turn(0);
                 self.takes.turn(TAKE * pieces.min(MORE_PIECES_MAX) as u32);
+                if self.has_work() {
+                    self.with_core(|core| core.handle_work(Instant::now()));
+                }
             }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.core.borrow().has_work()
+    }
+
+    /// Has what takes long go on in the turns to come.
+    pub(super) fn note_work(&self, core: &Core) {
+        if core.has_work() {
+            self.crowd.notify_one();
         }
     }
 
@@ -279,9 +291,10 @@ impl Shard {
         }
         let core = self.core.borrow();
         let has_mail = core.has_mail() && !self.must_wait.get();
-        if core.has_dirty() || has_mail || core.has_work() && !core.is_congested() {
+        if core.has_dirty() || has_mail {
             self.wake_flusher();
         }
+        self.note_work(&core);
         if core.has_timers() && !self.keeps_time.get() {
             self.keeps_time.set(true);
             self.timer_set.notify_one();
@@ -301,9 +314,9 @@ impl Shard {
         self.write_dirty(now);
         // What was said just now is confirmed at once.
         self.exchange(cx, now);
-        self.work(now);
         let core = self.core.borrow();
-        if core.has_dirty() || core.has_work() && !core.is_congested() {
+        self.note_work(&core);
+        if core.has_dirty() {
             run_again(cx);
         }
         Poll::Pending
@@ -332,14 +345,6 @@ impl Shard {
         mesh.ring(done.wake);
         self.core.borrow_mut().handle_mail(&mut desk, now);
         self.settle();
-    }
-
-    /// Does a part of what takes long.
-    fn work(self: &Rc<Self>, now: Instant) {
-        if self.core.borrow().has_work() {
-            self.core.borrow_mut().handle_work(now);
-            self.settle();
-        }
     }
 
     /// Goes on with connections that were not read because other shards were behind.

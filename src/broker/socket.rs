@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::carrier::Carrier;
 use super::core::{ConnectionId, Origin, PART_BYTES};
 use super::seats::Seat;
-use super::shard::{READ_BUDGET, READ_BUFFER, Shard, budget_for, run_again};
+use super::shard::{READ_BUDGET, READ_BUFFER, Shard, run_again};
 use super::turnstile::{STEP, Ticket};
 use super::websocket::WebSocket;
 use super::wire::Wire;
@@ -73,7 +73,7 @@ pub(super) fn serve(shard: &Rc<Shard>, guest: Guest) {
         unread,
         is_flushed: true,
         farewell: None,
-        brings_kib: Cell::new((READ_BUDGET / 1024) as u8),
+        has_more: Cell::new(false),
         ticket: Ticket::default(),
         load: Ticket::default(),
         take: Ticket::default(),
@@ -92,8 +92,8 @@ struct Task {
     is_flushed: bool,
     /// While it is closing.
     farewell: Option<Box<Farewell>>,
-    /// How much it may bring at once.
-    brings_kib: Cell<u8>,
+    /// What is unread would have made so much work that others come first.
+    has_more: Cell<bool>,
     /// What it waits with for its turn while it comes or goes.
     ticket: Ticket,
     /// The same while it brings much, in a line of its own, …
@@ -154,7 +154,7 @@ impl Task {
         if !self.wire.is_named.get() {
             ready!(self.shard.poll_pass(&mut self.ticket, STEP, cx));
         }
-        let mut budget = self.shard.read_budget().min(self.brings());
+        let mut budget = self.shard.read_budget();
         loop {
             if self.wire.is_closing.get() || self.wire.is_broken.get() {
                 return Poll::Ready(());
@@ -166,24 +166,24 @@ impl Task {
                 self.wire.is_paused.set(true);
                 return Poll::Pending;
             }
-            if self.unread.len() > LONG {
+            if self.unread.len() > LONG || self.has_more.get() {
                 ready!(self.shard.poll_load(&mut self.load, cx));
             }
-            if self.wire.is_paused.replace(false) {
+            if self.wire.is_paused.replace(false) || self.has_more.get() {
                 self.handle_unread();
-                continue;
-            }
-            if !self.wire.is_named.get() {
-                self.shard.name(self.id, &self.wire);
-            }
-            match ready!(self.poll_read(cx, budget)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(count) => {
-                    budget = budget.saturating_sub(count).min(self.brings());
-                    self.shard.count_work(count);
+            } else {
+                if !self.wire.is_named.get() {
+                    self.shard.name(self.id, &self.wire);
+                }
+                match ready!(self.poll_read(cx, budget)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(count) => {
+                        budget = budget.saturating_sub(count);
+                        self.shard.count_work(count);
+                    }
                 }
             }
-            if budget == 0 {
+            if budget == 0 || self.has_more.get() {
                 run_again(cx);
                 return Poll::Pending;
             }
@@ -269,25 +269,19 @@ impl Task {
         self.shard.settle();
     }
 
-    /// How many bytes it may bring at once.
-    fn brings(&self) -> usize {
-        usize::from(self.brings_kib.get()) * 1024
-    }
-
+    /// What others come before may be whole packets, of one who does nothing wrong.
     fn note_unread(&self) {
-        self.wire.has_part.set(self.unread.len() > PART_BYTES);
+        self.wire.has_part.set(self.unread.len() > PART_BYTES && !self.has_more.get());
     }
 
     /// Hands bytes to the core, and notes whether it stopped in their midst.
     fn handle(&self, bytes: &[u8]) -> usize {
         let mut core = self.shard.core.borrow_mut();
-        let before = core.appended();
-        let used = core.handle_bytes(self.id, bytes, Instant::now());
-        let made = usize::try_from(core.appended() - before).unwrap_or(usize::MAX);
+        let (appended, routed, work_max) = (core.appended(), core.routed(), self.shard.work_budget());
+        let used = core.handle_some(self.id, bytes, work_max, Instant::now());
+        let made = usize::try_from(core.appended() - appended).unwrap_or(usize::MAX);
         self.shard.count_work(made.saturating_sub(used));
-        if used > 0 {
-            self.brings_kib.set(budget_for(self.brings(), used, made).div_ceil(1024) as u8);
-        }
+        self.has_more.set(used < bytes.len() && core.routed() - routed >= work_max);
         self.wire.is_paused.set(!core.reads(self.id));
         used
     }
@@ -308,6 +302,7 @@ impl Task {
             let count = ready!(self.socket.poll_write(cx, &self.wire, bytes))?;
             self.is_flushed = false;
             core.handle_written(self.id, count, Instant::now());
+            self.shard.note_work(&core);
         }
         if !self.is_flushed {
             ready!(self.socket.poll_flush(cx))?;

@@ -127,7 +127,12 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ),
     ("broker/socket.rs", "PIECE: usize = 64 * 1024;", LIMITS, "64 KiB for whom more than that waits"),
     ("broker/shard.rs", "READ_BUDGET: usize = 64 * 1024;", LIMITS, "in a turn (`shard.rs`) | 64 KiB;"),
-    ("broker/shard.rs", "MADE_BUDGET: usize = 1024 * 1024;", LIMITS, "more than 1 MiB for others to send"),
+    ("broker/shard.rs", "WORK_PER_BYTE: usize = 16;", LIMITS, "as makes 1 MiB of work: its"),
+    ("broker/core/mod.rs", "DELIVERY_BYTES: usize = 64;", LIMITS, "messages' bytes and 64 more, for each"),
+    ("broker/core/reading.rs", "FEW_BYTES: usize = 8 * 1024;", LIMITS, "; 8 KiB may make 8 MiB,"),
+    ("broker/core/reading.rs", "FEW_MAY_COST: u64 = 8;", LIMITS, "; 8 KiB may make 8 MiB,"),
+    ("broker/core/pump.rs", "TURN_BYTES: u64 = 1 << 20;", LIMITS, "or acknowledge | 1 MiB; 64 KiB of one"),
+    ("broker/core/pump.rs", "PART_BYTES: u64 = 64 * 1024;", LIMITS, "or acknowledge | 1 MiB; 64 KiB of one"),
     (
         "broker/socket.rs",
         "LONG: usize = 8 * 1024;",
@@ -135,7 +140,12 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
         "64 KiB more of a packet that is not whole after 8 KiB (`",
     ),
     ("broker/shard.rs", "TICK_BUDGET: usize = 256 * 1024;", LIMITS, "in a turn (`shard.rs`) | 256 KiB |"),
-    ("broker/shard.rs", "READ_BUDGET_MIN: usize = 8 * 1024;", LIMITS, "read by 8 KiB until the next |"),
+    (
+        "broker/shard.rs",
+        "READ_BUDGET_MIN: usize = 8 * 1024;",
+        LIMITS,
+        "the others bring 8 KiB, and an eighth of the work, until",
+    ),
     (
         "broker/turnstile.rs",
         "TURN: u32 = 32;",

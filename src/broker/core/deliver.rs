@@ -1,4 +1,4 @@
-//! A message to its recipients: routing, each session's window, queue and buffer, and what waits there.
+//! A message to its recipients: routing, each session's window, queue and buffer. What waits there is `pump`'s.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,12 +8,11 @@ use super::members::{Member, Presence, Seat};
 use super::mesh::{TRIES_MAX, Try};
 use super::pressure::{Pressure, SHORT_QUEUE_BYTES, SLOW_BYTES};
 use super::recipients::{Grant, Recipients};
-use super::ring::Slot;
 use super::routes::GroupId;
 use super::session::Session;
 use super::wires::{Offered, Wires};
-use super::{Core, SessionId};
-use crate::mqtt::{Ack, Frame, Packet, Publish, QoS, SharedFilter, Version};
+use super::{Core, DELIVERY_BYTES, SessionId};
+use crate::mqtt::{Frame, Publish, QoS, SharedFilter, Version};
 
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
@@ -39,6 +38,7 @@ impl Core {
         if recipients.sessions.is_empty() && recipients.groups.is_empty() {
             return 0; // other shards' or peers' alone
         }
+        self.count_work(recipients.sessions.len() + recipients.groups.len(), outgoing);
         let mut count = 0;
         // 3.1.1 has no options, so those of a session that 5.0 made rest meanwhile. [MQTT-4.5.0-1] v3
         let publisher = publisher.filter(|&it| self.sessions[it as usize].version == Version::V5);
@@ -56,6 +56,12 @@ impl Core {
             count += usize::from(self.offer(group, 0, outgoing).is_some());
         }
         count
+    }
+
+    #[inline]
+    pub(super) fn count_work(&mut self, recipients: usize, outgoing: &Outgoing) {
+        let bytes = outgoing.publish.topic.len() + outgoing.publish.payload.len() + DELIVERY_BYTES;
+        self.routed += (recipients * bytes) as u64;
     }
 
     /// Hands a message to the member of a group that is owned here whose turn it is, or to the next, as long as they turn out
@@ -232,7 +238,7 @@ impl Core {
     }
 
     /// Sends a message that waited, unless its time is over.
-    fn send_aged(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
+    pub(super) fn send_aged(&mut self, to: SessionId, delivery: Delivery, now: Instant) {
         match delivery.aged(self.sessions[to as usize].version, now) {
             Some(frame) => self.send(to, Delivery { frame, ..delivery }),
             None => {
@@ -261,73 +267,6 @@ impl Core {
             }
         }
         self.counters.sent += 1;
-    }
-
-    /// Sends what waits, as far as the client takes it: first what an earlier connection left unanswered, then the queue.
-    // [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-10]
-    pub(super) fn pump(&mut self, id: SessionId, now: Instant) {
-        self.send_waiting(id, now);
-        self.look_at(id);
-    }
-
-    fn send_waiting(&mut self, id: SessionId, now: Instant) {
-        while let Some(session) = self.sessions.get_mut(id as usize) {
-            let connection = session.connection.and_then(|id| self.wires.get(id));
-            if connection.is_none_or(|connection| connection.waiting() > OUT_BYTES_MAX / 2) {
-                return;
-            }
-            if let Some(unsent) = &session.unsent {
-                let next = unsent.front().and_then(|&next| session.ring.get(next));
-                let is_release = matches!(next, Some(Slot::Released));
-                let has_room = session.ring.open().saturating_sub(unsent.len()) < session.window;
-                if !is_release && !has_room {
-                    return;
-                }
-                if session.unsafe_releases > 0 && is_release {
-                    return; // the store wakes it
-                }
-                self.repeat_next(id);
-                continue;
-            }
-            let Some(front) = session.queue.front() else { return };
-            let qos = front.frame.qos();
-            if qos != QoS::AtMostOnce && !session.ring.has_room(session.window) {
-                return;
-            }
-            if session.holds(qos) && session.ring.end() >= session.safe_until {
-                return; // the store wakes it
-            }
-            if let Some(delivery) = session.dequeue() {
-                self.send_aged(id, delivery, now);
-            }
-        }
-    }
-
-    /// Sends the next unanswered packet of an earlier connection again. [MQTT-4.4.0-1]
-    // [MQTT-4.6.0-1] [MQTT-4.3.3-7] [MQTT-4.8.2-4]
-    fn repeat_next(&mut self, id: SessionId) {
-        let session = &mut self.sessions[id as usize];
-        let (Some(packet_id), Some(connection)) = (session.next_unsent(), session.connection) else {
-            return;
-        };
-        let limit = self.wires.get(connection).map_or(0, |connection| connection.packet_bytes_max);
-        let version = session.version;
-        match session.ring.get(packet_id) {
-            Some(Slot::Sent(delivery)) if delivery.frame.len() > limit => {
-                session.ring.refuse(packet_id);
-                self.counters.dropped_oversize += 1;
-                self.touch(id);
-            }
-            Some(Slot::Sent(delivery)) => {
-                self.wires.send_frame(connection, &delivery.frame, Some(packet_id), true); // [MQTT-3.3.1-1]
-                self.counters.sent += 1;
-            }
-            Some(Slot::Released) => {
-                let packet = Packet::PubRel(Ack::success(packet_id));
-                self.wires.send(connection, |out| packet.encode(version, out));
-            }
-            Some(Slot::Done) | None => {}
-        }
     }
 }
 

@@ -5,11 +5,11 @@
 //! and no clock in here, so a test needs neither.
 //!
 //! Reading order: [`Core::handle_bytes`] decodes and branches; `connect`, `publish`, `acks`, `subscribe` and `leave` hold the
-//! packets' meaning; `answers` leave once they may; `deliver` brings a message to a session; `peers` is the links' side door.
+//! packets' meaning; `answers` leave once they may; `deliver` brings a message to a session, `pump` what waited there; `peers` is the links' side door.
 //!
 //! What holds: a fault of one client ends that client's connection and touches nobody else; nothing that a client sends
 //! makes the core panic or take memory beyond the settings' limits; between two events, every session with a backlog is
-//! waiting for its client (to acknowledge, to read or to come back), never for the core.
+//! waiting for its client (to acknowledge, to read or to come back), for the store, or in line for its turn.
 
 mod blocks;
 mod tree;
@@ -44,6 +44,7 @@ mod row;
 mod answers;
 mod acks;
 mod deliver;
+mod pump;
 mod peers;
 mod telling;
 mod mesh;
@@ -82,6 +83,7 @@ pub use self::mesh::{Bag, Desk, Exchanged, Office, Place, SHARDS_MAX, ShardMask,
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
 pub use self::pressure::{PART_BYTES, Pressure};
+use self::pump::Pumps;
 use self::retained::Retained;
 pub use self::room::Room;
 use self::routes::Routes;
@@ -93,6 +95,9 @@ use self::wires::Wires;
 use crate::mqtt::PlainPublish;
 use crate::settings::Limits;
 use crate::store::{Batch, Token};
+
+/// What a delivery costs besides the bytes of its message, as so many of them.
+const DELIVERY_BYTES: usize = 64;
 
 /// A session's place in the shard.
 type SessionId = u32;
@@ -189,6 +194,8 @@ pub struct Core {
     encoder: Encoder,
     /// Where the messages of a row begin, while there is one.
     row: Vec<(usize, PlainPublish)>,
+    pumps: Pumps,
+    routed: u64,
     wheel: Wheel<Timer>,
     unanswered: Waiting,
     /// Whose PUBREL and PUBCOMP wait for which batch.
@@ -229,6 +236,8 @@ impl Core {
             peers: Peers::default(),
             encoder: Encoder::default(),
             row: Vec::new(),
+            pumps: Pumps::default(),
+            routed: 0,
             wheel: Wheel::new(now),
             unanswered: Waiting::default(),
             uncompleted: VecDeque::new(),
@@ -315,6 +324,13 @@ impl Core {
     #[inline]
     pub fn appended(&self) -> u64 {
         self.wires.appended
+    }
+
+    /// How many bytes of messages this shard ever had to bring to its recipients, whatever came of it, and 64 more
+    /// for each: what goes into a queue or is dropped costs as well.
+    #[inline]
+    pub fn routed(&self) -> u64 {
+        self.routed
     }
 
     /// True if [`Core::take_dirty`] would give any.

@@ -217,6 +217,7 @@ impl Core {
         if recipients.peers.is_empty() || outgoing.publish.topic.starts_with('$') {
             return 0;
         }
+        self.count_work(recipients.peers.len(), outgoing);
         self.peers.forward(&recipients.peers, to_message(outgoing, now));
         recipients.peers.len()
     }

@@ -7,11 +7,23 @@ use super::pressure::{PART_BYTES, Pressure};
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{self, Packet, PacketType, Violation};
 
+/// How many bytes of a client may cost more than others, and how many times as much.
+const FEW_BYTES: usize = 8 * 1024;
+const FEW_MAY_COST: u64 = 8;
+
 impl Core {
     /// Bytes came. Returns how many of them were used; the rest must come again, with more behind it. Nothing is used
     /// while the connection does not [read](Core::reads).
     pub fn handle_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
+        self.handle_some(id, bytes, u64::MAX, now)
+    }
+
+    /// The same, but no more once what they brought cost this shard so many bytes of [work](Core::routed); a few bytes may cost
+    /// more, for what goes to very many goes out better together.
+    pub fn handle_some(&mut self, id: ConnectionId, bytes: &[u8], work_max: u64, now: Instant) -> usize {
         let (mut used, mut before) = (0, None);
+        let work_end =
+            [1, FEW_MAY_COST].map(|times| self.routed.saturating_add(work_max.saturating_mul(times)));
         if let Some(connection) = self.wires.get_mut(id) {
             connection.last_seen = now;
             if let Some(last) = &mut connection.last_topic {
@@ -22,6 +34,7 @@ impl Core {
         let before = before.as_deref().unwrap_or_default();
         while let Some(connection) = self.wires.get(id).filter(|connection| self.reads_from(connection))
             && !self.mesh.is_congested()
+            && self.routed < work_end[usize::from(used < FEW_BYTES)]
         {
             if connection.subscribing > 0 && !is_subscribe(&bytes[used..]) {
                 self.hold_back(id);

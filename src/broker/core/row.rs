@@ -188,6 +188,7 @@ impl Core {
 
     fn distribute_row(&mut self, from: ConnectionId, recipients: &Recipients, row: &Row) {
         self.counters.received += row.count as u64;
+        self.routed += (recipients.sessions.len() * row.bytes.len()) as u64;
         let block = (row.qos > QoS::AtMostOnce).then(|| Rc::from(row.bytes));
         for recipient in &recipients.sessions {
             self.deliver_row(recipient.session, row, block.as_ref());

@@ -120,6 +120,8 @@ pub(super) struct Session {
     pub(super) window: usize,
     pub(super) queue: VecDeque<Delivery>,
     pub(super) queue_bytes: usize,
+    /// It stands in line to be sent more.
+    pub(super) is_in_line: bool,
     /// The queue had no room for the last message, or for one since it was empty, with many shared groups.
     pub(super) is_full: bool,
     /// QoS 2 messages that came in and were not released. [MQTT-4.3.3-10]
@@ -162,6 +164,7 @@ impl Session {
             window: 1,
             queue: VecDeque::new(),
             queue_bytes: 0,
+            is_in_line: false,
             is_full: false,
             received: None,
             tail: 0,

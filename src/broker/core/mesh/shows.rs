@@ -215,11 +215,13 @@ impl Core {
     #[inline]
     pub fn has_work(&self) -> bool {
         let shows = &self.mesh.shows;
-        !shows.running.is_empty() || !shows.free.is_empty() || self.is_in_review()
+        let has_shows = !shows.running.is_empty() || !shows.free.is_empty();
+        self.pumps.has_line() || !self.mesh.is_congested() && (has_shows || self.is_in_review())
     }
 
     /// Does a part of what takes long; called again and again, it comes to an end.
     pub fn handle_work(&mut self, now: Instant) {
+        self.pump_on(now);
         if self.mesh.is_congested() {
             return; // what is found has nowhere to go
         }

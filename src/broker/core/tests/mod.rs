@@ -21,6 +21,7 @@ mod groups;
 mod limits;
 mod floods;
 mod waits;
+mod pumping;
 mod linked;
 mod routing;
 mod hostile;
