@@ -182,6 +182,12 @@ impl Frame {
         self.len as usize
     }
 
+    /// What it shares with others of its row.
+    #[cfg(test)]
+    pub fn block(&self) -> &Rc<[u8]> {
+        &self.block
+    }
+
     /// The QoS that the frame is encoded for.
     #[inline]
     pub fn qos(&self) -> QoS {

@@ -91,7 +91,7 @@ impl Core {
         // [MQTT-4.3.3-12] [MQTT-4.3.3-13]
         let reason = match self.sessions[session as usize].release(ack.packet_id) {
             true => {
-                self.make_room(id);
+                self.make_room(id, 1);
                 self.touch(session);
                 ReasonCode::Success
             }

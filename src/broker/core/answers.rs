@@ -57,6 +57,8 @@ impl Waiting {
 enum Answer {
     /// PUBACK or PUBREC.
     Acknowledge(PacketId, QoS, ReasonCode),
+    /// The PUBACKs of a row.
+    Row(Box<[PacketId]>),
     /// SUBACK or UNSUBACK, encoded.
     Packet(Vec<u8>),
     /// Whatever comes of a CONNECT.
@@ -68,6 +70,16 @@ pub(super) struct Unsafe {
     pub(super) connection: ConnectionId,
     packet_id: PacketId,
     reason: ReasonCode,
+}
+
+impl Answer {
+    /// How many packets it is.
+    fn count(&self) -> u32 {
+        match self {
+            Answer::Row(packet_ids) => packet_ids.len() as u32,
+            _ => 1,
+        }
+    }
 }
 
 impl Core {
@@ -89,6 +101,25 @@ impl Core {
             let bytes = if need.is_empty() { 0 } else { bytes };
             self.answer_later(id, token, need, Answer::Acknowledge(packet_id, qos, reason), bytes);
         }
+    }
+
+    /// Acknowledges the messages of a row, of so many bytes, once others have them: all together.
+    pub(super) fn answer_row(
+        &mut self,
+        id: ConnectionId,
+        packet_ids: impl Iterator<Item = PacketId>,
+        bytes: usize,
+    ) {
+        let need = self.mesh.take_need();
+        if need.is_empty() && !self.has_unanswered(id) {
+            return self.wires.acknowledge(id, packet_ids);
+        }
+        let packet_ids: Box<[_]> = packet_ids.collect();
+        if let Some(connection) = self.wires.get_mut(id) {
+            connection.receiving += packet_ids.len() as u32;
+        }
+        let bytes = if need.is_empty() { 0 } else { bytes };
+        self.answer_later(id, Token(0), need, Answer::Row(packet_ids), bytes);
     }
 
     /// Sends an answer, once what was changed since `before` is safe.
@@ -130,7 +161,7 @@ impl Core {
 
     fn answer_later(&mut self, id: ConnectionId, token: Token, need: Need, answer: Answer, bytes: usize) {
         let Some(connection) = self.wires.get_mut(id) else { return };
-        connection.unanswered += 1;
+        connection.unanswered += answer.count();
         self.unanswered.push(Unanswered { token, need, connection: id, answer, bytes });
     }
 
@@ -148,10 +179,14 @@ impl Core {
     // [MQTT-3.3.4-1] [MQTT-2.2.1-5] [MQTT-4.6.0-3]
     fn answer_now(&mut self, id: ConnectionId, answer: Answer, now: Instant) {
         if let Some(connection) = self.wires.get_mut(id) {
-            connection.unanswered -= 1;
+            connection.unanswered -= answer.count();
         }
         match answer {
             Answer::Acknowledge(packet_id, qos, reason) => self.acknowledge(id, packet_id, qos, reason),
+            Answer::Row(packet_ids) => {
+                self.make_room(id, packet_ids.len() as u32);
+                self.wires.acknowledge(id, packet_ids.iter().copied());
+            }
             Answer::Packet(bytes) => {
                 // Its length was looked at when it was encoded.
                 let _ = self.wires.answer(id, |out| out.extend_from_slice(&bytes));
@@ -173,13 +208,20 @@ impl Core {
                     let token = if one.token > self.safe { self.ledger.token() } else { one.token };
                     self.mesh.hold(token, one.need, Unsafe { connection: id, packet_id, reason });
                 }
-                Answer::Acknowledge(_, _, reason)
-                    if !reason.is_error() && connection.version == Version::V3 =>
-                {
+                Answer::Acknowledge(_, _, reason) if reason.is_error() => {
+                    self.answer_now(id, one.answer, now);
+                }
+                Answer::Acknowledge(..) | Answer::Row(_) if connection.version == Version::V3 => {
                     self.close(id, Fault::QuotaExceeded, now);
                 }
-                Answer::Acknowledge(packet_id, qos, reason) if !reason.is_error() => {
+                Answer::Acknowledge(packet_id, qos, _) => {
                     self.answer_now(id, Answer::Acknowledge(packet_id, qos, ReasonCode::QuotaExceeded), now);
+                }
+                Answer::Row(packet_ids) => {
+                    connection.unanswered -= packet_ids.len() as u32;
+                    for packet_id in packet_ids {
+                        self.acknowledge(id, packet_id, QoS::AtLeastOnce, ReasonCode::QuotaExceeded);
+                    }
                 }
                 other => self.answer_now(id, other, now),
             }
@@ -194,7 +236,7 @@ impl Core {
     fn acknowledge(&mut self, id: ConnectionId, packet_id: PacketId, qos: QoS, reason: ReasonCode) {
         let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
         if qos == QoS::AtLeastOnce || reason.is_error() {
-            self.make_room(id);
+            self.make_room(id, 1);
         }
         if reason.is_error() {
             return self.reply_refusal(id, ack, qos);

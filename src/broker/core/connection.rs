@@ -264,13 +264,19 @@ impl Connection {
         self.last_topic.as_ref().is_some_and(|last| !last.is_apart && last.recipients.are_sessions(qos))
     }
 
-    /// How many messages of QoS 1 may come that are acknowledged at once.
+    /// How many messages of QoS 1 may come that are acknowledged together; `waits` if that is not at once.
     #[inline]
-    pub(super) fn room_for_acks(&self) -> usize {
-        let may_come = self.version == Version::V3 || self.receiving < u32::from(self.terms.receive_max);
+    pub(super) fn room_for_acks(&self, waits: bool) -> usize {
+        let may_come = match self.version {
+            Version::V3 => usize::MAX,
+            Version::V5 => usize::from(self.terms.receive_max).saturating_sub(self.receiving as usize),
+        };
         let takes = self.packet_bytes_max >= mqtt::PLAIN_ACK_BYTES;
-        let owed = OWED_BYTES_MAX.saturating_sub(self.owed) / mqtt::PLAIN_ACK_BYTES;
-        if self.unanswered == 0 && may_come && takes { owed } else { 0 }
+        match waits || self.unanswered > 0 {
+            _ if may_come == 0 || !takes => 0,
+            true => may_come,
+            false => OWED_BYTES_MAX.saturating_sub(self.owed) / mqtt::PLAIN_ACK_BYTES,
+        }
     }
 
     /// The topic that it published to last, if that is remembered.

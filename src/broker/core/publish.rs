@@ -22,7 +22,7 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 const REMEMBERED_MAX: usize = 256;
 
 /// What a message costs there besides its bytes, about: its answer here and its places in mail.
-const AWAITED_BYTES: usize = 256;
+pub(super) const AWAITED_BYTES: usize = 256;
 
 impl Core {
     pub(super) fn handle_publish(
@@ -204,11 +204,11 @@ impl Core {
         Ok(())
     }
 
-    /// A message no longer counts against our Receive Maximum.
-    pub(super) fn make_room(&mut self, id: ConnectionId) {
+    /// So many messages no longer count against our Receive Maximum.
+    pub(super) fn make_room(&mut self, id: ConnectionId, messages: u32) {
         if let Some(connection) = self.wires.get_mut(id) {
             // What an earlier connection left half way in was not counted here.
-            connection.receiving = connection.receiving.saturating_sub(1);
+            connection.receiving = connection.receiving.saturating_sub(messages);
         }
     }
 

@@ -127,12 +127,13 @@ impl Recipients {
         self.routes += 1;
     }
 
-    /// True if there are any, and all are sessions with subscriptions of their own: at QoS 1 of this shard.
+    /// True if there are any, and all are sessions with subscriptions of their own; of other shards none that at this QoS may
+    /// have to be stored for.
     #[inline]
     pub(super) fn are_sessions(&self, qos: QoS) -> bool {
-        let is_here = self.shards == 0;
-        let is_any = !self.sessions.is_empty() || !is_here;
-        is_any && self.groups.is_empty() && self.peers.is_empty() && (is_here || qos == QoS::AtMostOnce)
+        let is_any = !self.sessions.is_empty() || self.shards != 0;
+        let is_stored = self.keepers != 0 && qos != QoS::AtMostOnce;
+        is_any && !is_stored && self.groups.is_empty() && self.peers.is_empty()
     }
 
     /// Makes one of those that came by several routes.

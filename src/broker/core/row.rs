@@ -3,7 +3,8 @@
 //! Most publish so, and most of what a message costs by itself is to find out again what was true of the one before. A row has no
 //! meaning of its own: what goes out, is kept and is counted is what its messages would bring one by one (`tests/rows` holds
 //! it to that). So it is only for what is plain: QoS 0 or 1, not retained, without properties; recipients that get it as it
-//! came, with room for all of it, and nothing to wait for. Anything else is left to [`Core::handle_publish`].
+//! came, with room for all of it, and no store to wait for. Anything else is left to [`Core::handle_publish`]. It crosses to other
+//! shards as one, is one there if it can, and its PUBACKs wait for them together.
 //!
 //! The messages of a row lie in one block as long as one of them is kept, so what a client holds back is more than what it
 //! has not acknowledged, which the ring bounds: by its places there times [`MESSAGE_BYTES_MAX`], 32 MiB.
@@ -13,9 +14,11 @@ use std::rc::Rc;
 use super::connection::{Connection, LastTopic};
 use super::deliver::waiting_max;
 use super::delivery::{Delivery, Outgoing};
+use super::mesh::ShardNumber;
+use super::publish::AWAITED_BYTES;
 use super::recipients::{Recipient, Recipients};
 use super::{ConnectionId, Core, SessionId};
-use crate::mqtt::{self, Frame, PacketType, PlainPublish, Publish, QoS, Version, plain_publish};
+use crate::mqtt::{Frame, PacketType, PlainPublish, Publish, QoS, Version, plain_publish};
 
 /// The largest message of a row: what larger ones cost is mostly to copy them.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -32,6 +35,10 @@ struct Room {
 }
 
 impl Room {
+    fn is_none(&self) -> bool {
+        self.messages < 2 || self.bytes == 0
+    }
+
     fn narrow(&mut self, messages: usize, bytes: usize, packet_bytes: usize) {
         self.messages = self.messages.min(messages);
         self.bytes = self.bytes.min(bytes);
@@ -40,12 +47,12 @@ impl Room {
 }
 
 /// What a row has in common.
-struct Row<'a> {
-    bytes: &'a [u8],
-    qos: QoS,
-    count: usize,
-    /// Where its messages begin; at QoS 1.
-    messages: &'a [(usize, PlainPublish)],
+pub(super) struct Row<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) qos: QoS,
+    pub(super) count: usize,
+    /// Where its messages begin; of one of another shard at QoS 1 only.
+    pub(super) messages: &'a [(usize, PlainPublish)],
 }
 
 impl Core {
@@ -87,9 +94,14 @@ impl Core {
         let is_row = messages.len() > 1;
         if is_row {
             let row = Row { bytes: &bytes[..end], qos, count: messages.len(), messages: &messages };
-            self.distribute_row(id, &recipients, &row);
+            self.counters.received += row.count as u64;
+            self.deliver_row(&recipients, &row);
             if recipients.shards != 0 {
-                self.mesh.publish_row(recipients.shards, version, topic, row.bytes, &messages);
+                self.mesh.publish_row(recipients.shards, version, topic, &row);
+            }
+            if qos == QoS::AtLeastOnce {
+                let packet_ids = messages.iter().filter_map(|(_, publish)| publish.packet_id);
+                self.answer_row(id, packet_ids, end + row.count * AWAITED_BYTES);
             }
         }
         messages.clear();
@@ -103,53 +115,81 @@ impl Core {
     }
 
     /// How much of a row may come from a connection to the topic that it published to last; nothing if a recipient gets none as
-    /// it came.
+    /// it came, or somebody has no room, as none will be before the next read.
     fn row_room(&self, id: ConnectionId, from: &Connection, last: &LastTopic, qos: QoS) -> Option<Room> {
         let packet_bytes = MESSAGE_BYTES_MAX.min(from.terms.packets.packet_bytes_max);
         let mut room = Room { messages: ROW_MAX, bytes: ROW_BYTES_MAX, packet_bytes };
         if qos == QoS::AtLeastOnce {
-            room.messages = room.messages.min(from.room_for_acks());
+            room.messages = room.messages.min(from.room_for_acks(last.recipients.shards != 0));
         }
-        for recipient in &last.recipients.sessions {
-            if room.messages < 2 || room.bytes == 0 {
-                break;
-            }
-            self.narrow_to(&mut room, recipient, Some(id), from.version, qos)?;
-        }
+        self.narrow_to_all(&mut room, &last.recipients, Some(id), from.version, qos)?;
         Some(room)
     }
 
-    /// Handles as many of these messages of another shard as are a row, of which this is the first and the others are of its
-    /// shape. Returns how many they are.
-    pub(super) fn handle_relayed_row(&mut self, first: &Outgoing, bytes: &[u8]) -> usize {
-        let Some((version, packet)) = first.packet else { return 0 };
-        let Publish { topic, qos: QoS::AtMostOnce, retain: false, .. } = first.publish else { return 0 };
-        let recipients = self.recipients_of(topic);
-        let is_plain = recipients.groups.is_empty() && recipients.peers.is_empty();
-        if !is_plain || packet.len() > MESSAGE_BYTES_MAX {
-            return 0;
-        }
-        let mut room = Room { messages: ROW_MAX, bytes: ROW_BYTES_MAX, packet_bytes: MESSAGE_BYTES_MAX };
+    /// Narrows a row to what all recipients take; nothing if one takes none as it came, or no two messages.
+    fn narrow_to_all(
+        &self,
+        room: &mut Room,
+        recipients: &Recipients,
+        from: Option<ConnectionId>,
+        version: Version,
+        qos: QoS,
+    ) -> Option<()> {
         for recipient in &recipients.sessions {
-            if self.narrow_to(&mut room, recipient, None, version, QoS::AtMostOnce).is_none() {
-                return 0;
+            self.narrow_to(room, recipient, from, version, qos)?;
+            if room.is_none() {
+                break;
             }
         }
-        if packet.len() > room.packet_bytes {
-            return 0;
+        (!room.is_none()).then_some(())
+    }
+
+    /// Handles as many of these messages of another shard as are a row, of which this is the first and the others are of its
+    /// shape. Returns how many they are, or else of how many nothing else has to be asked.
+    pub(super) fn handle_relayed_row(
+        &mut self,
+        from: ShardNumber,
+        first: &Outgoing,
+        bytes: &[u8],
+    ) -> Result<usize, usize> {
+        let (Some((version, packet)), Publish { topic, qos, retain: false, .. }) =
+            (first.packet, first.publish)
+        else {
+            return Err(usize::MAX);
+        };
+        if qos == QoS::ExactlyOnce || packet.len() > MESSAGE_BYTES_MAX {
+            return Err(usize::MAX);
         }
-        let end = first.topic_end(version, packet);
-        let is_same = |other: &&[u8]| other[end - topic.len()..end] == *topic.as_bytes();
-        let all = bytes.chunks_exact(packet.len()).take(room.messages.min(room.bytes / packet.len()));
-        let count = all.take_while(is_same).count();
-        if count < 2 {
-            return 0;
+        let (len, topic_end) = (packet.len(), first.topic_end(version, packet));
+        // The first byte says whether it is sent again.
+        let is_same = |other: &&[u8]| {
+            other[0] == packet[0] && other[topic_end - topic.len()..topic_end] == *topic.as_bytes()
+        };
+        let alike = bytes.chunks_exact(len).take(ROW_MAX).take_while(is_same).count();
+        let is_again = packet[0] != (PacketType::Publish as u8) << 4 | (qos as u8) << 1;
+        if alike < 2 || is_again || !self.has_rows(qos) {
+            return Err(alike);
         }
-        let row = Row { bytes: &bytes[..count * packet.len()], qos: QoS::AtMostOnce, count, messages: &[] };
-        for recipient in &recipients.sessions {
-            self.deliver_row(recipient.session, &row, None);
+        let recipients = self.recipients_of(topic);
+        let is_plain = recipients.groups.is_empty() && recipients.peers.is_empty();
+        let mut room = Room { messages: alike, bytes: ROW_BYTES_MAX, packet_bytes: MESSAGE_BYTES_MAX };
+        let has_room = is_plain && self.narrow_to_all(&mut room, &recipients, None, version, qos).is_some();
+        let count = room.messages.min(room.bytes / len);
+        if !has_room || len > room.packet_bytes || count < 2 {
+            return Err(alike);
         }
-        count
+        let mut messages = std::mem::take(&mut self.row);
+        if qos == QoS::AtLeastOnce {
+            let publish = PlainPublish { len, topic_end, packet_id: None };
+            messages.extend((0..count).map(|n| (n * len, publish)));
+        }
+        self.deliver_row(&recipients, &Row { bytes: &bytes[..count * len], qos, count, messages: &messages });
+        if qos == QoS::AtLeastOnce {
+            self.confirm_relayed(from, count, self.ledger.changes());
+        }
+        messages.clear();
+        self.row = messages;
+        Ok(count)
     }
 
     /// Narrows a row to what one recipient takes; nothing if it takes none as it came.
@@ -186,24 +226,18 @@ impl Core {
         Some(())
     }
 
-    fn distribute_row(&mut self, from: ConnectionId, recipients: &Recipients, row: &Row) {
-        self.counters.received += row.count as u64;
+    /// Sends a row to all sessions here, which at QoS 1 keep it as one block.
+    fn deliver_row(&mut self, recipients: &Recipients, row: &Row) {
         self.routed += (recipients.sessions.len() * row.bytes.len()) as u64;
-        let block = (row.qos > QoS::AtMostOnce).then(|| Rc::from(row.bytes));
+        let has_block = row.qos > QoS::AtMostOnce && !recipients.sessions.is_empty();
+        let block = has_block.then(|| Rc::from(row.bytes));
         for recipient in &recipients.sessions {
-            self.deliver_row(recipient.session, row, block.as_ref());
-        }
-        if block.is_some() {
-            self.wires.acknowledge(from, |out| {
-                for id in row.messages.iter().filter_map(|(_, publish)| publish.packet_id) {
-                    out.extend_from_slice(&mqtt::plain_ack(PacketType::PubAck, id));
-                }
-            });
+            self.deliver_row_to(recipient.session, row, block.as_ref());
         }
     }
 
-    /// Sends a row to a session that is connected, which keeps it as a block if it has one.
-    fn deliver_row(&mut self, to: SessionId, row: &Row, block: Option<&Rc<[u8]>>) {
+    /// Sends a row to a session that is connected.
+    fn deliver_row_to(&mut self, to: SessionId, row: &Row, block: Option<&Rc<[u8]>>) {
         let session = &mut self.sessions[to as usize];
         let Some(connection) = session.connection else { return };
         let ring = &mut session.ring;

@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::connection::{Connection, State, Terms};
 use super::{ConnectionId, Effect};
-use crate::mqtt::{Frame, PacketId, topic_of};
+use crate::mqtt::{Frame, PacketId, PacketType, plain_ack, topic_of};
 
 /// How many bytes of unused buffers are kept.
 const BUFFERS_BYTES_MAX: usize = 4 << 20;
@@ -188,11 +188,16 @@ impl Wires {
         is_sent
     }
 
-    /// Lets `write` append acknowledgements, each of which the client takes.
-    pub(super) fn acknowledge(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends PUBACKs, each of which the client takes.
+    pub(super) fn acknowledge(&mut self, id: ConnectionId, packet_ids: impl Iterator<Item = PacketId>) {
         self.append(id, |to| {
+            if matches!(to.state, State::Closed) {
+                return;
+            }
             let before = to.out.open.len();
-            write(&mut to.out.open);
+            for packet_id in packet_ids {
+                to.out.open.extend_from_slice(&plain_ack(PacketType::PubAck, packet_id));
+            }
             to.owed += to.out.open.len() - before;
         });
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::super::SessionId;
 use super::super::delivery::Outgoing;
 use super::super::members::{Member, Presence, Seat};
+use super::super::row::Row;
 use crate::mqtt::{Filter, PlainPublish, Properties, Publish, QoS, SharedFilter, Version};
 
 /// A message's place in the bytes of a bag, and what is not in them.
@@ -211,17 +212,11 @@ impl Bag {
         self.items.push(Item::Publish { parcel, more: 0, keeps });
     }
 
-    /// Adds messages of QoS 0 in a row, as they came.
-    pub(super) fn publish_row(
-        &mut self,
-        version: Version,
-        topic: usize,
-        row: &[u8],
-        messages: &[(usize, PlainPublish)],
-    ) {
+    /// Adds messages in a row, as they came, to a topic of so many bytes.
+    pub(super) fn publish_row(&mut self, version: Version, topic: usize, row: &Row) {
         let (start, mut last) = (self.bytes.len(), 0);
-        self.bytes.extend_from_slice(row);
-        for &(at, PlainPublish { len, topic_end, .. }) in messages {
+        self.bytes.extend_from_slice(row.bytes);
+        for &(at, PlainPublish { len, topic_end, packet_id }) in row.messages {
             if len == last
                 && let Some(Item::Publish { more, .. }) = self.items.last_mut()
             {
@@ -230,7 +225,7 @@ impl Bag {
                 continue;
             }
             last = len;
-            let middle = usize::from(version == Version::V5); // an empty list of properties
+            let middle = 2 * usize::from(packet_id.is_some()) + usize::from(version == Version::V5);
             let shape = Shape {
                 packet: Some(version),
                 header: (topic_end - topic) as u8,
@@ -238,7 +233,7 @@ impl Bag {
                 middle: middle as u8,
                 properties: 0,
                 payload: (len - topic_end - middle) as u32,
-                qos: QoS::AtMostOnce,
+                qos: row.qos,
                 retain: false,
                 is_tied: false,
             };
@@ -428,7 +423,12 @@ mod tests {
         let mut row = Bag::default();
         let message = PlainPublish { len: 8, topic_end: 7, packet_id: None };
         let places: Vec<_> = (0..100).map(|n| (n * 8, message)).collect();
-        row.publish_row(Version::V3, 4, &[0; 800], &places);
+        let bytes = [0; 800];
+        row.publish_row(
+            Version::V3,
+            4,
+            &Row { bytes: &bytes, qos: QoS::AtMostOnce, count: 100, messages: &places },
+        );
         assert_eq!((row.items.len(), row.weight()), (1, 800 + 100 * ITEM_BYTES));
         assert_eq!(unpack(&mut bag).len(), 100);
     }

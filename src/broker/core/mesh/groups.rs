@@ -35,7 +35,7 @@ impl Mesh {
         let bag = &mut self.out[usize::from(shard)];
         let parcel = bag.pack(outgoing, self.is_tied);
         bag.items.push(Item::Assign { to, shared, attempt, parcel });
-        self.sent(shard, Lane::Assigned, outgoing.publish.qos);
+        self.sent(shard, Lane::Assigned, outgoing.publish.qos, 1);
     }
 
     /// Gives a message of a group to its owner, to be placed anew; `tried` members had no room for it.
@@ -51,7 +51,7 @@ impl Mesh {
         let bag = &mut self.out[usize::from(owner)];
         let parcel = bag.pack(outgoing, self.is_tied);
         bag.items.push(Item::Return { shared, instead_of, giver, tried, parcel });
-        self.sent(owner, Lane::Returned, outgoing.publish.qos);
+        self.sent(owner, Lane::Returned, outgoing.publish.qos, 1);
     }
 
     /// Forgets of which moved messages nobody has to wait any longer. One may have been moved several times.
@@ -90,7 +90,7 @@ impl Core {
         match owner {
             Some(owner) => {
                 self.mesh.say(owner, Rare::Join { shared, member });
-                self.mesh.count(owner, Lane::Joined);
+                self.mesh.count(owner, Lane::Joined, 1);
             }
             None => self.add_member(&shared, member),
         }
@@ -153,7 +153,7 @@ impl Core {
 
     pub(super) fn handle_join(&mut self, from: ShardNumber, shared: &SharedFilter, member: Member) {
         self.add_member(shared, member);
-        let number = self.mesh.received(from, Lane::Joined);
+        let number = self.mesh.received(from, Lane::Joined, 1);
         // What counts is that all others hold the group's interest; the memberships of this shard's own are not its matter.
         let mut need = self.mesh.unconfirmed();
         need.retain(|(_, lane, _)| *lane == Lane::Held);
@@ -173,7 +173,7 @@ impl Core {
         let presence = |core: &Core| core.sessions.get(to.session as usize).map(|session| session.presence);
         let was = presence(self);
         let is_counted = outgoing.publish.qos != QoS::AtMostOnce;
-        let number = is_counted.then(|| self.received(from, Lane::Assigned));
+        let number = is_counted.then(|| self.received(from, Lane::Assigned, 1));
         let is_taken = match self.grant_of(to, &shared) {
             _ if attempt == Try::Back => self.take_back(to, outgoing, &shared),
             Some(grant) => {
@@ -224,7 +224,7 @@ impl Core {
     ) {
         let before = self.ledger.changes();
         if outgoing.publish.qos != QoS::AtMostOnce {
-            self.received(from, Lane::Returned);
+            self.received(from, Lane::Returned, 1);
         }
         if !self.offer_again(&shared, tried, outgoing)
             && let Some(giver) = giver

@@ -31,9 +31,10 @@ pub use self::office::{Desk, Exchanged, Office};
 pub(super) use self::shows::{Shows, Wanted};
 use super::answers::Unsafe;
 use super::delivery::Outgoing;
+use super::row::Row;
 use super::subscribe::Subscribed;
 use super::{Core, Effect, Fault};
-use crate::mqtt::{Filter, PlainPublish, QoS, Version};
+use crate::mqtt::{Filter, QoS, Version};
 use crate::store::{Handed, PARTITIONS, Partition, Token};
 
 /// A shard's number on its node.
@@ -234,31 +235,24 @@ impl Mesh {
         let all = to | keeper.map_or(0, |keeper| 1 << keeper);
         for shard in shards_in(all) {
             self.out[usize::from(shard)].publish(outgoing, self.is_tied, keeper == Some(shard));
-            self.sent(shard, Lane::Published, outgoing.publish.qos);
+            self.sent(shard, Lane::Published, outgoing.publish.qos, 1);
         }
     }
 
-    /// Sends messages of QoS 0 in a row, to a topic of so many bytes, to other shards.
-    pub(super) fn publish_row(
-        &mut self,
-        to: ShardMask,
-        version: Version,
-        topic: usize,
-        row: &[u8],
-        messages: &[(usize, PlainPublish)],
-    ) {
+    /// Sends messages in a row, to a topic of so many bytes, to other shards.
+    pub(super) fn publish_row(&mut self, to: ShardMask, version: Version, topic: usize, row: &Row) {
         for shard in shards_in(to) {
-            self.out[usize::from(shard)].publish_row(version, topic, row, messages);
-            self.is_congested |= self.is_behind(shard);
+            self.out[usize::from(shard)].publish_row(version, topic, row);
+            self.sent(shard, Lane::Published, row.qos, row.count);
         }
     }
 
-    /// Counts a message that must be confirmed.
+    /// Counts messages that must be confirmed.
     #[inline]
-    fn sent(&mut self, shard: ShardNumber, lane: Lane, qos: QoS) {
+    fn sent(&mut self, shard: ShardNumber, lane: Lane, qos: QoS, messages: usize) {
         self.is_congested |= self.is_behind(shard);
         if qos != QoS::AtMostOnce {
-            let number = self.count(shard, lane);
+            let number = self.count(shard, lane, messages);
             self.need.push((shard, lane, number));
             if self.is_tied {
                 self.gave.push(Handed { with: usize::from(shard), lane: lane as u8, number });
@@ -266,9 +260,9 @@ impl Mesh {
         }
     }
 
-    fn count(&mut self, shard: ShardNumber, lane: Lane) -> u64 {
+    fn count(&mut self, shard: ShardNumber, lane: Lane, words: usize) -> u64 {
         let sent = &mut self.siblings[usize::from(shard)].sent[lane as usize];
-        *sent += 1;
+        *sent += words as u64;
         *sent
     }
 
@@ -294,7 +288,7 @@ impl Mesh {
     pub(super) fn announce(&mut self, filter: &Filter, group: Option<&Arc<str>>, wanted: bool) {
         for shard in self.others() {
             self.say(shard, Rare::Interest { filter: filter.clone(), group: group.cloned(), wanted });
-            self.count(shard, Lane::Held);
+            self.count(shard, Lane::Held, 1);
         }
     }
 
@@ -315,9 +309,9 @@ impl Mesh {
         all.filter_map(open).collect()
     }
 
-    fn received(&mut self, from: ShardNumber, lane: Lane) -> u64 {
+    fn received(&mut self, from: ShardNumber, lane: Lane, words: usize) -> u64 {
         let received = &mut self.siblings[usize::from(from)].received[lane as usize];
-        *received += 1;
+        *received += words as u64;
         *received
     }
 
@@ -431,20 +425,25 @@ impl Core {
         match item {
             Item::Publish { parcel, more, keeps } => {
                 self.mesh.tie(parcel.is_tied());
+                // Of the next so many it is known that they are no row.
+                let mut single = if keeps { usize::MAX } else { 0 };
                 let (mut done, count) = (0, more as usize + 1);
                 while done < count {
                     let before = self.topics.last();
                     let before = before.as_deref().unwrap_or_default();
                     let (parcel, left) = (parcel.behind(done), count - done);
                     let outgoing = Bag::unpack(bytes, parcel, before);
-                    let in_row = match left > 1 && !keeps {
-                        true => self.handle_relayed_row(&outgoing, parcel.bytes_of(bytes, left)),
-                        false => 0,
-                    };
-                    if in_row == 0 {
-                        self.handle_relayed(from, &outgoing, keeps, now);
+                    if single == 0 && left > 1 {
+                        match self.handle_relayed_row(from, &outgoing, parcel.bytes_of(bytes, left)) {
+                            Ok(in_row) => {
+                                done += in_row;
+                                continue;
+                            }
+                            Err(messages) => single = messages,
+                        }
                     }
-                    done += in_row.max(1);
+                    self.handle_relayed(from, &outgoing, keeps, now);
+                    (done, single) = (done + 1, single.saturating_sub(1));
                 }
                 self.mesh.tie(false);
             }
@@ -498,14 +497,19 @@ impl Core {
             self.forward(&recipients, outgoing, now);
         }
         if outgoing.publish.qos != QoS::AtMostOnce {
-            let token = self.token_of_others(before);
-            let number = self.received(from, Lane::Published);
-            let need = self.mesh.take_need();
-            if self.mesh.relayed.is_empty() && need.is_empty() && token <= self.safe {
-                return self.mesh.done(from, Lane::Published, number);
-            }
-            self.mesh.relayed.push_back(Pending { token, need, what: (from, number) });
+            self.confirm_relayed(from, 1, before);
         }
+    }
+
+    /// Confirms so many messages that another shard's client published, once all is safe that they changed since `before`.
+    pub(super) fn confirm_relayed(&mut self, from: ShardNumber, messages: usize, before: u64) {
+        let token = self.token_of_others(before);
+        let number = self.received(from, Lane::Published, messages);
+        let need = self.mesh.take_need();
+        if self.mesh.relayed.is_empty() && need.is_empty() && token <= self.safe {
+            return self.mesh.done(from, Lane::Published, number);
+        }
+        self.mesh.relayed.push_back(Pending { token, need, what: (from, number) });
     }
 
     /// Another shard wants a filter, or no longer does.
@@ -519,7 +523,7 @@ impl Core {
         if self.routes.mark(filter, group, from, wanted) {
             self.peers.interest(filter, group, wanted);
         }
-        let number = self.mesh.received(from, Lane::Held);
+        let number = self.mesh.received(from, Lane::Held, 1);
         self.mesh.done(from, Lane::Held, number);
     }
 
@@ -535,9 +539,9 @@ impl Core {
         }
     }
 
-    /// Counts a message of another shard, after what it brought.
-    fn received(&mut self, from: ShardNumber, lane: Lane) -> u64 {
-        let number = self.mesh.received(from, lane);
+    /// Counts messages of another shard, after what they brought.
+    fn received(&mut self, from: ShardNumber, lane: Lane, messages: usize) -> u64 {
+        let number = self.mesh.received(from, lane, messages);
         if self.mesh.is_tied {
             self.mesh.took(from, lane, number);
             self.ledger.ask_anyway();

@@ -363,7 +363,7 @@ impl Core {
         let bag = &mut self.mesh.out[usize::from(asker)];
         let parcel = bag.pack(outgoing, false);
         bag.items.push(Item::Shown { show, parcel });
-        self.mesh.sent(asker, Lane::Published, QoS::AtMostOnce);
+        self.mesh.sent(asker, Lane::Published, QoS::AtMostOnce, 1);
         true
     }
 

@@ -4,6 +4,7 @@ pub(in crate::broker) mod world;
 mod connecting;
 mod durable;
 mod crashes;
+mod crossing;
 mod messages;
 mod row_edges;
 mod rows;

@@ -1,10 +1,15 @@
 //! Where rows begin and end: what is one, and what becomes of one where packet ids begin again, where its reader comes back as
 //! another client, and on several shards.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use super::node::Node;
+use super::rows::ids_in;
 use super::world::{World, v3, v5};
+use crate::broker::core::ring::{Ring, Slot};
 use crate::broker::core::{ConnectionId, Pressure, SessionId};
-use crate::mqtt::{Packet, PacketId, Properties, Property, Publish, QoS, Version};
+use crate::mqtt::{Frame, Packet, PacketId, Properties, Property, Publish, QoS, Version};
 
 /// Messages to `a` of so many bytes of payload each.
 fn messages(qos: u8, sizes: &[usize]) -> Vec<u8> {
@@ -40,6 +45,13 @@ fn session_of(w: &World, name: &str) -> SessionId {
     found.expect("it is there").0 as SessionId
 }
 
+/// The blocks in which a ring's messages lie.
+pub(super) fn blocks(ring: &Ring) -> Vec<&Rc<[u8]>> {
+    let sent =
+        ring.iter().filter_map(|(_, slot)| if let Slot::Sent(it) = slot { Some(&it.frame) } else { None });
+    sent.map(Frame::block).collect()
+}
+
 /// How many bytes of these are a row.
 fn row(w: &mut World, publisher: ConnectionId, qos: u8, sizes: &[usize]) -> Option<usize> {
     w.core.handle_row(publisher, &messages(qos, sizes))
@@ -55,6 +67,43 @@ fn a_row_has_several_messages_that_are_small() {
         assert_eq!(row(&mut w, publisher, qos, &[9, 600]), None);
         assert_eq!(row(&mut w, publisher, qos, &[9, 9, 600]), Some(messages(qos, &[9; 2]).len()));
     }
+}
+
+#[test]
+fn a_row_has_no_more_messages_than_it_may() {
+    let (mut w, publisher, readers) = world();
+    readers.into_iter().for_each(|reader| drop(w.heard(reader)));
+    for qos in [0, 1] {
+        assert_eq!(row(&mut w, publisher, qos, &[1; 300]), Some(messages(qos, &[1; 256]).len()));
+        assert_eq!(readers.map(|reader| w.heard(reader).len()), [256; 2]);
+    }
+}
+
+/// The worst that it can do is to acknowledge all but one message of each block.
+#[test]
+fn what_a_reader_holds_back_is_bounded_by_the_places_in_its_ring() {
+    let window = 500;
+    let (mut w, publisher, [one, other]) = world();
+    let reader = w.connect(v5("holds").with(Property::ReceiveMaximum(window)));
+    w.subscribe(reader, "a", 1);
+    w.send_bytes(publisher, &messages(0, &[1]));
+    let session = session_of(&w, "holds") as usize;
+    while row(&mut w, publisher, 1, &[490; 16]).is_some() {
+        for (id, keeps) in [(one, 0), (other, 0), (reader, 1)] {
+            let sent = ids_in(&w.heard_bytes(id), Version::V5);
+            let all_but_some = sent.into_iter().filter(|id| id.get() % 16 != keeps || keeps == 0);
+            all_but_some.for_each(|packet_id| w.puback(id, packet_id.get()));
+        }
+    }
+    let ring = &w.core.sessions[session].ring;
+    let held: usize = blocks(ring)
+        .iter()
+        .map(|block| (block.as_ptr(), block.len()))
+        .collect::<HashMap<_, _>>()
+        .values()
+        .sum();
+    let most = 2 * usize::from(window) * 512;
+    assert!((most / 2..=most).contains(&held), "{held} of {most}");
 }
 
 #[test]
@@ -147,7 +196,7 @@ fn of_a_row_who_returns_with_a_smaller_packet_size_gets_what_fits() {
     assert_eq!(w.core.counters().dropped_oversize, 2);
 }
 
-/// At QoS 0 rows cross to other shards, whose interest and disinterest comes between two reads.
+/// Rows cross to other shards, whose interest and disinterest comes between two reads.
 #[test]
 fn rows_on_several_shards_bring_each_what_it_wants_in_order() {
     let mut node = Node::new(3, 1);

@@ -1,10 +1,12 @@
 //! However many packets a read brings, what comes of them is the same: everything happens to two brokers, one of which reads
-//! packet by packet.
+//! packet by packet. So it is for several shards whose mail comes when it may.
+
+use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::world::{Hello, World, options, packet, v3, v5};
-use crate::broker::core::{ConnectionId, Counters, ExportedSession, Fault, Pressure};
+use crate::broker::core::{ConnectionId, Counters, Desk, ExportedSession, Fault, Office, Place, Pressure};
 use crate::mqtt::{
     Limits, Packet, PacketId, PacketType, PropertiesBuf, Property, Publish, QoS, SubscribeOptions, Version,
     Violation, decode, plain_ack,
@@ -44,6 +46,10 @@ enum Step {
     Return(usize),
     Rules(bool),
     Pressure(Pressure),
+    /// One shard exchanges mail.
+    Exchange(usize),
+    /// The store fails, if there is one, or is back.
+    Store(bool),
 }
 
 /// Publishers and subscribers in one: all may do both.
@@ -102,21 +108,44 @@ fn step() -> impl Strategy<Value = Step> {
         1 => client().prop_map(Step::Return),
         1 => any::<bool>().prop_map(Step::Rules),
         1 => pressure.prop_map(Step::Pressure),
+        10 => (0..3_usize).prop_map(Step::Exchange),
+        1 => any::<bool>().prop_map(Step::Store),
     ]
 }
 
 /// What can be seen of a broker, besides what it sends.
 #[derive(Debug, PartialEq)]
 struct State {
-    counters: Counters,
+    counters: Vec<Counters>,
     sessions: Vec<Option<ExportedSession>>,
     closed: Vec<Option<Fault>>,
+    /// How many messages of a client wait to be acknowledged, and count against our Receive Maximum.
+    waiting: Vec<Option<(u32, u32)>>,
     stored: String,
 }
 
+impl State {
+    fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.counters.iter().map(count).sum()
+    }
+}
+
+/// What a broker is like.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    shards: usize,
+    is_stored: bool,
+    inflight_max: u16,
+}
+
+const PLAIN: Kind = Kind { shards: 1, is_stored: false, inflight_max: WINDOW };
+
 /// A broker, and whom it serves.
 struct Side {
-    w: World,
+    /// Its shards.
+    w: Vec<World>,
+    office: Office,
+    desks: Vec<Desk>,
     is_apart: bool,
     clients: Vec<ConnectionId>,
     /// What each has not acknowledged.
@@ -124,22 +153,57 @@ struct Side {
 }
 
 impl Side {
-    fn new(is_apart: bool, is_stored: bool, inflight_max: u16) -> Side {
-        let limits = settings::Limits::default();
+    fn new(is_apart: bool, Kind { shards, is_stored, inflight_max }: Kind) -> Side {
+        let (limits, now) = (settings::Limits::default(), Instant::now());
         let limits = settings::Limits { queued_messages_max: 60, packet_bytes_max: 430, ..limits };
-        let w = World::with_limits(settings::Limits { inflight_max, ..limits });
-        let mut w = if is_stored { w.with_store() } else { w };
-        let clients = (0..CLIENTS.len()).map(|client| w.connect(hello(client))).collect();
-        Side { w, is_apart, clients, open: vec![Vec::new(); CLIENTS.len()] }
+        let limits = settings::Limits { inflight_max, ..limits };
+        let worlds = (0..shards).map(|own| World::one_of(Place::new(own, shards), limits, now));
+        let mut w: Vec<_> = worlds.map(|w| if is_stored { w.with_store() } else { w }).collect();
+        let clients = (0..CLIENTS.len()).map(|client| w[client % shards].connect(hello(client))).collect();
+        let desks = (0..shards).map(|_| Desk::default()).collect();
+        Side {
+            w,
+            office: Office::new(shards),
+            desks,
+            is_apart,
+            clients,
+            open: vec![Vec::new(); CLIENTS.len()],
+        }
+    }
+
+    /// The shard of a client.
+    fn of(&mut self, client: usize) -> &mut World {
+        let shards = self.w.len();
+        &mut self.w[client % shards]
+    }
+
+    fn exchange(&mut self, shard: usize) {
+        if self.w.len() > 1 {
+            let (w, desk) = (&mut self.w[shard], &mut self.desks[shard]);
+            w.core.exchange(&self.office, desk);
+            w.core.handle_mail(desk, w.now);
+            w.settle();
+        }
+    }
+
+    /// All mail is read.
+    fn rest(&mut self) {
+        let has_mail = |side: &Side, shard: usize| {
+            side.w.len() > 1 && (side.w[shard].core.has_mail() || side.office.has_mail(shard as u8))
+        };
+        while let Some(shard) = (0..self.w.len()).find(|&shard| has_mail(self, shard)) {
+            self.exchange(shard);
+        }
     }
 
     /// What the store is asked for comes behind all packets on either side.
     fn send(&mut self, client: usize, packets: &[Vec<u8>]) {
-        let all = [packets.concat()];
-        for bytes in if self.is_apart { packets } else { &all } {
-            self.w.core.handle_bytes(self.clients[client], bytes, self.w.now);
+        let (all, id, is_apart) = ([packets.concat()], self.clients[client], self.is_apart);
+        let w = self.of(client);
+        for bytes in if is_apart { packets } else { &all } {
+            w.core.handle_bytes(id, bytes, w.now);
         }
-        self.w.settle();
+        w.settle();
     }
 
     fn step(&mut self, step: &Step) -> Vec<u8> {
@@ -155,11 +219,14 @@ impl Side {
                 let is_v5 = version(*client) == Version::V5;
                 let no_local = *no_local && is_v5 && !FILTERS[*filter].starts_with('$');
                 let options = SubscribeOptions { no_local, ..options(*qos) };
-                self.w.subscribe_with(self.clients[*client], FILTERS[*filter], options, id.filter(|_| is_v5));
+                let connection = self.clients[*client];
+                self.of(*client).subscribe_with(connection, FILTERS[*filter], options, id.filter(|_| is_v5));
+                self.rest(); // nothing is read behind it before
                 Vec::new()
             }
             Step::Read(client, acks) => {
-                let bytes = self.w.heard_bytes(self.clients[*client]);
+                let connection = self.clients[*client];
+                let bytes = self.of(*client).heard_bytes(connection);
                 self.open[*client].extend(ids_in(&bytes, version(*client)));
                 let mut acks = acks.iter();
                 let (taken, left) = std::mem::take(&mut self.open[*client])
@@ -172,9 +239,10 @@ impl Side {
                 bytes
             }
             Step::Return(client) => {
-                self.w.lose(self.clients[*client]);
+                let connection = self.clients[*client];
+                self.of(*client).lose(connection);
                 self.open[*client].clear();
-                self.clients[*client] = self.w.hello(&hello(*client));
+                self.clients[*client] = self.of(*client).hello(&hello(*client));
                 Vec::new()
             }
             Step::Rules(are_there) => {
@@ -185,28 +253,51 @@ impl Side {
                     effect: Effect::Deny,
                 };
                 let rules = Authorization { default_effect: Effect::Allow, rules: vec![no] };
-                self.w.core.set_access(Some(&rules).filter(|_| *are_there), false);
-                self.w.settle();
+                for w in &mut self.w {
+                    w.core.set_access(Some(&rules).filter(|_| *are_there), false);
+                    w.settle();
+                }
                 Vec::new()
             }
             Step::Pressure(pressure) => {
-                self.w.core.set_pressure(*pressure);
-                self.w.settle();
+                for w in &mut self.w {
+                    w.core.set_pressure(*pressure);
+                    w.settle();
+                }
+                Vec::new()
+            }
+            Step::Exchange(shard) => {
+                self.exchange(shard % self.w.len());
+                Vec::new()
+            }
+            Step::Store(is_down) => {
+                for w in &mut self.w {
+                    match is_down {
+                        true => w.store_down(),
+                        false => w.store_up(),
+                    }
+                }
                 Vec::new()
             }
         }
     }
 
     fn state(&mut self) -> State {
-        let sessions = CLIENTS.iter().map(|client| self.w.core.export_session(client, self.w.now));
-        let sessions = sessions.collect();
-        let closed = self.clients.iter().map(|&id| self.w.closed(id)).collect();
-        for (_, session) in &self.w.core.sessions {
+        for (_, session) in self.w.iter().flat_map(|w| &w.core.sessions) {
             let queued = session.queue.iter().filter(|one| one.frame.qos() > QoS::AtMostOnce).count();
             assert_eq!(session.tail, session.ring.end() + queued as u64, "{}", session.client_id);
         }
-        let stored = format!("{:?}", self.w.shelf.read());
-        State { counters: self.w.core.counters(), sessions, closed, stored }
+        let (mut sessions, mut closed, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for (client, name) in CLIENTS.iter().enumerate() {
+            let id = self.clients[client];
+            let w = self.of(client);
+            sessions.push(w.core.export_session(name, w.now));
+            closed.push(w.closed(id));
+            waiting.push(w.core.wires.get(id).map(|one| (one.unanswered, one.receiving)));
+        }
+        let counters = self.w.iter().map(|w| w.core.counters()).collect();
+        let stored = self.w.iter_mut().map(|w| format!("{:?}", w.shelf.read())).collect();
+        State { counters, sessions, closed, waiting, stored }
     }
 }
 
@@ -238,7 +329,7 @@ fn encode(n: usize, message: &Message, version: Version) -> Vec<u8> {
 }
 
 /// The packet ids of the QoS 1 messages among these packets.
-fn ids_in(mut bytes: &[u8], version: Version) -> Vec<PacketId> {
+pub(super) fn ids_in(mut bytes: &[u8], version: Version) -> Vec<PacketId> {
     let mut ids = Vec::new();
     while let Some((packet, length)) = decode(bytes, version, &Limits::default()).expect("all is valid") {
         if let Packet::Publish(Publish { qos: QoS::AtLeastOnce, packet_id: Some(id), .. }) = packet {
@@ -251,13 +342,21 @@ fn ids_in(mut bytes: &[u8], version: Version) -> Vec<PacketId> {
 
 /// Lets both brokers do the same, and compares all that can be seen of them.
 #[track_caller]
-fn check(is_stored: bool, steps: &[Step]) -> State {
-    let mut sides = [false, true].map(|is_apart| Side::new(is_apart, is_stored, WINDOW));
-    for (n, step) in steps.iter().enumerate() {
-        let [together, apart] = sides.each_mut().map(|side| (side.step(step), side.state()));
+fn check(kind: Kind, steps: &[Step]) -> State {
+    let mut sides = [false, true].map(|is_apart| Side::new(is_apart, kind));
+    let ends = (0..CLIENTS.len()).map(|client| Step::Read(client, Vec::new()));
+    for (n, step) in steps.iter().cloned().chain([Step::Store(false)]).chain(ends).enumerate() {
+        if n > steps.len() {
+            sides.iter_mut().for_each(Side::rest);
+        }
+        let [together, apart] = sides.each_mut().map(|side| (side.step(&step), side.state()));
         assert_eq!(together, apart, "step {n}");
     }
-    sides[0].state()
+    let state = sides[0].state();
+    for (closed, waiting) in state.closed.iter().zip(&state.waiting) {
+        assert!(closed.is_some() || waiting.is_none_or(|(unanswered, _)| unanswered == 0), "{state:?}");
+    }
+    state
 }
 
 fn plain(count: usize, topic: usize, qos: u8) -> Vec<Message> {
@@ -271,10 +370,12 @@ fn subscribe(client: usize, topic: usize, qos: u8) -> Step {
 proptest! {
     #[test]
     fn how_many_packets_a_read_brings_makes_no_difference(
+        shards in 1..4_usize,
         is_stored in prop::bool::weighted(0.3),
+        inflight_max in prop_oneof![Just(WINDOW), Just(200)],
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        check(is_stored, &steps);
+        check(Kind { shards, is_stored, inflight_max }, &steps);
     }
 }
 
@@ -282,14 +383,14 @@ proptest! {
 fn rules_that_changed_hold_for_a_row() {
     let publish = || Step::Publish(0, plain(20, 0, 1));
     let steps = [subscribe(1, 0, 1), publish(), Step::Rules(true), publish()];
-    assert_eq!(check(false, &steps).counters.dropped_not_authorized, 20);
+    assert_eq!(check(PLAIN, &steps).sum(|counted| counted.dropped_not_authorized), 20);
 }
 
 #[test]
 fn a_row_counts_against_our_receive_maximum() {
     let all = Step::Publish(0, plain(usize::from(WINDOW), 0, 2));
     let read = || Step::Read(1, vec![true; 40]);
-    let state = check(false, &[subscribe(1, 0, 1), all, read(), read(), Step::Publish(0, plain(5, 0, 1))]);
+    let state = check(PLAIN, &[subscribe(1, 0, 1), all, read(), read(), Step::Publish(0, plain(5, 0, 1))]);
     assert_eq!(state.closed[0], Some(Fault::Violation(Violation::ReceiveMaximumExceeded)));
 }
 
@@ -298,7 +399,7 @@ fn a_row_behind_an_answer_that_waits_for_the_store_is_answered_behind_it() {
     // Of the two subscribers the first is stored.
     let messages = [plain(1, 2, 1), plain(5, 0, 1)].concat();
     check(
-        true,
+        Kind { is_stored: true, ..PLAIN },
         &[subscribe(2, 2, 1), subscribe(1, 0, 1), Step::Publish(0, messages), Step::Read(0, Vec::new())],
     );
 }
@@ -314,32 +415,37 @@ fn many_messages_in_one_read_keep_to_the_bounds_of_few() {
         (1, 400, true, Slow),
         (1, 400, true, Queues),
     ];
-    for (qos, size, reads, pressure) in cases.into_iter().chain([(1, 0, false, None)]) {
+    let cases = cases.into_iter().chain([(1, 0, false, None)]);
+    // With three the reader is on another one.
+    for (shards, (qos, size, reads, pressure)) in cases.flat_map(|case| [(1, case), (3, case)]) {
         let state_of = |is_apart| {
-            let mut side = Side::new(is_apart, false, u16::MAX);
+            let mut side = Side::new(is_apart, Kind { shards, inflight_max: u16::MAX, ..PLAIN });
             let reader = side.clients[2];
             side.step(&subscribe(2, 2, qos));
             side.step(&Step::Pressure(pressure));
             let publish = Step::Publish(0, vec![Message { topic: 2, qos, size, flaw: Flaw::None }; 200]);
             for _ in 0..if reads { 60 } else { 350 } {
                 side.step(&publish);
+                side.rest();
                 side.step(&if reads { Step::Read(0, Vec::new()) } else { Step::Read(2, vec![true; 200]) });
             }
-            assert_eq!(side.w.core.reads(side.clients[0]), reads);
+            let publisher = side.clients[0];
+            assert_eq!(side.of(0).core.reads(publisher), reads);
             // What waits besides goes first, though there is room again.
-            side.w.core.handle_written(reader, 50_000, side.w.now);
+            let w = side.of(2);
+            w.core.handle_written(reader, 50_000, w.now);
             side.step(&publish);
+            side.rest();
             side.state()
         };
         let (together, apart) = (state_of(false), state_of(true));
         assert_eq!(together, apart);
-        let counted = together.counters;
-        let missed = match (qos, pressure) {
+        let missed = together.sum(|counted| match (qos, pressure) {
             (0, None) => counted.dropped_slow,
             (0, _) => counted.shed_slow,
             (_, Queues) => counted.shed_queued + counted.dropped_queue_full,
             _ => counted.dropped_queue_full,
-        };
+        });
         assert!(!reads || missed > 1_000, "{missed}");
     }
 }

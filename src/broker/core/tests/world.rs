@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::broker::core::{ConnectionId, Core, Effect, Fault, Origin, PortEvent, Verdict};
+use crate::broker::core::{ConnectionId, Core, Effect, Fault, Origin, Place, PortEvent, Verdict};
 use crate::mqtt::{
     Ack, Connect, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
     ReasonCode, RetainHandling, Subscribe, SubscribeFiltersBuf, SubscribeOptions, Unsubscribe,
@@ -140,9 +140,13 @@ impl World {
     }
 
     pub(super) fn with_limits(limits: Limits) -> World {
-        let now = Instant::now();
+        World::one_of(Place::ALONE, limits, Instant::now())
+    }
+
+    /// One shard of several.
+    pub(super) fn one_of(place: Place, limits: Limits, now: Instant) -> World {
         World {
-            core: Core::new(limits, true, 7, now),
+            core: Core::one_of(place, limits, true, 7, now),
             now,
             asked: Vec::new(),
             shelf: Shelf::default(),
