@@ -106,6 +106,19 @@ fn a_row_is_one_there_and_acknowledged_when_it_is_there() {
     }
 }
 
+#[test]
+fn that_one_row_is_there_says_nothing_of_the_next() {
+    let mut pair = Pair::new(1_000);
+    let (_, publisher) = (pair.reader(v5("reader")), pair.publisher(v5("publisher")));
+    pair.w[0].send_bytes(publisher, &messages(Version::V5, "a", 1, 1..6));
+    [0, 1, 1].into_iter().for_each(|shard| pair.exchange(shard));
+    pair.w[0].send_bytes(publisher, &messages(Version::V5, "a", 1, 6..9));
+    pair.exchange(0);
+    assert_eq!(pair.w[0].heard(publisher), acks(1..6));
+    pair.rest();
+    assert_eq!(pair.w[0].heard(publisher), acks(6..9));
+}
+
 /// [MQTT-4.6.0-2]
 #[test]
 fn a_row_that_stays_here_is_acknowledged_behind_one_that_crosses() {
