@@ -119,7 +119,6 @@ fn that_one_row_is_there_says_nothing_of_the_next() {
     assert_eq!(pair.w[0].heard(publisher), acks(6..9));
 }
 
-/// [MQTT-4.6.0-2]
 #[test]
 fn a_row_that_stays_here_is_acknowledged_behind_one_that_crosses() {
     let mut pair = Pair::new(1_000);
@@ -137,7 +136,6 @@ fn a_row_that_stays_here_is_acknowledged_behind_one_that_crosses() {
     assert_eq!(pair.w[0].heard(publisher), acks(1..16));
 }
 
-/// [MQTT-3.3.4-7]
 #[test]
 fn a_row_that_waits_counts_against_our_receive_maximum_until_it_is_acknowledged() {
     let mut pair = Pair::new(8);
@@ -230,7 +228,7 @@ fn no_row_goes_where_it_may_have_to_be_stored() {
     assert!(may(&pair, 0) && !may(&pair, 1));
 }
 
-/// Of messages that come in a read each some are sent again, which is nobody else's business. [MQTT-3.3.1-3]
+/// Of messages that come in a read each some are sent again, which is nobody else's business.
 #[test]
 fn what_is_sent_again_is_no_row_there() {
     let mut pair = Pair::new(1_000);
