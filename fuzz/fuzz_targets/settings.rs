@@ -1,5 +1,5 @@
-//! Settings documents of whatever bytes: reading and checking never panic, errors tell no values, and what is accepted is
-//! written and read back as the same.
+//! Settings documents of whatever bytes: reading and checking never panic, and what is accepted is written and read back
+//! as the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

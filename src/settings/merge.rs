@@ -11,8 +11,7 @@
 use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
-use super::Settings;
-use super::parse::without_values;
+use super::parse::{typed, without_values};
 use super::pieces::{PIECES, hash};
 
 /// Why pieces make no document.
@@ -50,8 +49,7 @@ pub fn merge<'a>(pieces: impl IntoIterator<Item = (String, &'a [u8])>) -> Result
     let mut whole = Map::new();
     for (name, json) in &pieces {
         let name = name.clone();
-        let mut piece =
-            read(json).map_err(|error| MergeError::Piece(name.clone(), without_values(&error)))?;
+        let mut piece = read(json).map_err(|error| MergeError::Piece(name.clone(), error))?;
         if let Some(others) = piece.remove(PIECES) {
             check_others(&name, &others, &pieces)?;
         }
@@ -73,11 +71,12 @@ fn check_others(name: &str, others: &Value, pieces: &[(String, &[u8])]) -> Resul
 }
 
 /// A piece whose fields have the right types: with a `cluster`, it must be a document.
-fn read(json: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
-    let piece: Map<String, Value> = serde_json::from_slice(json)?;
+fn read(json: &[u8]) -> Result<Map<String, Value>, String> {
+    let piece: Map<String, Value> =
+        serde_json::from_slice(json).map_err(|error| without_values(&error.to_string()))?;
     let mut document = piece.clone();
     document.entry("cluster").or_insert_with(|| Value::String(String::new()));
-    serde_json::from_value::<Settings>(Value::Object(document))?;
+    typed(Value::Object(document))?;
     Ok(piece)
 }
 

@@ -1,5 +1,6 @@
 //! From JSON to a document, with the fields that this version does not know.
 
+use serde::Deserializer;
 use serde_json::Value;
 
 use super::Settings;
@@ -18,33 +19,42 @@ pub struct Parsed {
 #[error("failed to parse the settings document: {0}")]
 pub struct ParseError(String);
 
-impl From<serde_json::Error> for ParseError {
-    fn from(error: serde_json::Error) -> Self {
-        Self(without_values(&error))
-    }
-}
-
 /// Reads a JSON settings document.
 ///
 /// # Errors
-/// When it is not JSON, lacks `cluster`, or a field has the wrong type; line and column are named.
+/// When it is not JSON, lacks `cluster`, or a field has the wrong type; the field is named, and line and column.
 pub fn parse(json: &[u8]) -> Result<Parsed, ParseError> {
-    let settings: Settings = serde_json::from_slice(json)?;
-    let given: Value = serde_json::from_slice(json)?;
-    let known = serde_json::to_value(&settings)?;
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let settings: Settings = typed(&mut reader).map_err(ParseError)?;
+    let fail = |error: serde_json::Error| ParseError(error.to_string());
+    reader.end().map_err(fail)?;
+    let given: Value = serde_json::from_slice(json).map_err(fail)?;
+    let known = serde_json::to_value(&settings).map_err(fail)?;
     let mut unknown_fields = Vec::new();
     collect_unknown(&given, &known, "", &mut unknown_fields);
     unknown_fields.sort();
     Ok(Parsed { settings, unknown_fields })
 }
 
-/// The error's text without the string that was found where something else was expected: it may be a password in the wrong
-/// place, and the text goes to logs and into status.
-pub(super) fn without_values(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match (text.find("string \""), text.rfind("\", expected")) {
-        (Some(from), Some(to)) if from < to => format!("{}string{}", &text[..from], &text[to + 1..]),
-        _ => text,
+/// Makes a document of JSON, or says which field is wrong.
+pub(super) fn typed<'de>(
+    json: impl Deserializer<'de, Error = serde_json::Error>,
+) -> Result<Settings, String> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let path = match error.path().to_string() {
+            path if matches!(&path[..], "." | "?") => String::new(),
+            path => path + ": ",
+        };
+        path + &without_values(&error.into_inner().to_string())
+    })
+}
+
+/// An error's text without what was found where something else was expected, but for its kind: it may be a password in the
+/// wrong place, or one without its quotes, and the text goes to logs and into status.
+pub(super) fn without_values(text: &str) -> String {
+    match (text.find(['`', '"']), text.rfind(", expected")) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", text[..from].trim_end(), &text[to..]),
+        _ => text.to_owned(),
     }
 }
 

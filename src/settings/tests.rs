@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::report::*;
 use super::*;
@@ -235,7 +235,10 @@ fn unknown_fields_are_named_and_ignored() {
 #[test]
 fn a_broken_document_is_refused_with_its_line() {
     let error = parse(b"{\"cluster\": \"us\",\n \"links\": 5}").unwrap_err().to_string();
-    assert!(error.contains("line 2"), "{error}");
+    assert!(
+        error.contains(": links: invalid type: integer, expected") && error.contains("line 2"),
+        "{error}"
+    );
     assert!(parse(b"{}").unwrap_err().to_string().contains("cluster"));
 }
 
@@ -243,7 +246,7 @@ fn a_broken_document_is_refused_with_its_line() {
 fn hashes_do_not_depend_on_the_order_of_fields() {
     assert_eq!(canonical_sha256(&json!({"a": 1, "b": [{"d": 2, "c": 3}]})), {
         let text = r#"{"b": [{"c": 3, "d": 2}], "a": 1}"#;
-        canonical_sha256(&serde_json::from_str::<serde_json::Value>(text).unwrap())
+        canonical_sha256(&serde_json::from_str::<Value>(text).unwrap())
     });
     // printf '{"a":"x"}' | sha256sum
     assert_eq!(
@@ -287,8 +290,8 @@ fn check_merge(pieces: &[&str], expected: Result<&str, &str>) {
     let named = pieces.iter().enumerate().map(|(at, piece)| (format!("{at}.json"), piece.as_bytes()));
     match (merge(named), expected) {
         (Ok(merged), Ok(expected)) => {
-            let [merged, expected] = [&merged, expected.as_bytes()]
-                .map(|json| serde_json::from_slice::<serde_json::Value>(json).unwrap());
+            let [merged, expected] =
+                [&merged, expected.as_bytes()].map(|json| serde_json::from_slice::<Value>(json).unwrap());
             assert_eq!(merged, expected);
         }
         (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
@@ -326,25 +329,49 @@ fn pieces_do_not_overrule_each_other() {
 fn a_bad_piece_is_named() {
     check_merge(&["{}", "{\n]"], Err("failed to parse 1.json: key must be a string at line 2 column 1"));
     check_merge(&["{}", "[]"], Err("failed to parse 1.json: invalid type"));
-    check_merge(&["{}", r#"{"links": {}}"#], Err("failed to parse 1.json: invalid type: map"));
+    check_merge(&["{}", r#"{"links": {}}"#], Err("failed to parse 1.json: links: invalid type: map"));
+}
+
+/// The path of each value in a document, as errors name it, and as a JSON pointer.
+fn places(value: &Value, path: &str, pointer: &str, found: &mut Vec<(String, String)>) {
+    found.push((path.to_owned(), pointer.to_owned()));
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let dot = if path.is_empty() { "" } else { "." };
+        places(value, &format!("{path}{dot}{name}"), &format!("{pointer}/{name}"), found);
+    }
+    for (at, value) in value.as_array().into_iter().flatten().enumerate() {
+        places(value, &format!("{path}[{at}]"), &format!("{pointer}/{at}"), found);
+    }
 }
 
 #[test]
-fn errors_show_no_value_that_may_be_secret() {
-    for document in [
-        r#"{"cluster": "us", "authentication": {"users": "hunter2\", expected"}}"#,
-        r#"{"cluster": "us", "links": [{"id": "a", "peer": "b", "credentials": "hunter2"}]}"#,
-        r#"{"cluster": "us", "listeners": [{"name": "a", "protocol": "MQTT", "port": "hunter2"}]}"#,
-    ] {
-        let alone = parse(document.as_bytes()).unwrap_err().to_string();
-        let piece = merge([("a.json".to_owned(), document.as_bytes())]).unwrap_err().to_string();
-        for error in [alone, piece] {
-            assert!(
-                error.contains("invalid type: string, expected") && !error.contains("hunter2"),
-                "{error}"
-            );
+fn errors_name_the_field_and_show_no_value_that_may_be_secret() {
+    let document = serde_json::to_value(full()).unwrap();
+    let mut all = Vec::new();
+    places(&document, "", "", &mut all);
+    let secrets =
+        [json!(918_273_645_546u64), json!(-918_273_645), json!(918_273.5), json!("918273`\", expected")];
+    let mut refused = 0;
+    for (path, pointer) in all {
+        for secret in &secrets {
+            let mut wrong = document.clone();
+            *wrong.pointer_mut(&pointer).unwrap() = secret.clone();
+            let text = wrong.to_string();
+            let alone = parse(text.as_bytes()).map(drop).map_err(|error| error.to_string());
+            let piece =
+                merge([("a.json".to_owned(), text.as_bytes())]).map(drop).map_err(|error| error.to_string());
+            assert_eq!(alone.is_err(), piece.is_err(), "{path}: {secret}");
+            for error in [alone, piece].into_iter().filter_map(Result::err) {
+                assert!(!error.contains("918273"), "{error}");
+                assert!(
+                    error.contains(&format!(": {path}")) && error.contains("expected "),
+                    "{path}: {error}"
+                );
+                refused += 1;
+            }
         }
     }
+    assert!(refused > 500, "{refused}");
 }
 
 #[test]
@@ -408,9 +435,7 @@ fn the_documentation_names_every_limit_with_its_default_and_what_counts_it() {
         let is_known = METRICS_PAGE.contains(&format!("| `{metric}` |"));
         assert!(is_known || counted.starts_with("nothing: "), "{key}: {counted}");
     };
-    let Ok(serde_json::Value::Object(limits)) = serde_json::to_value(Limits::default()) else {
-        unreachable!()
-    };
+    let Ok(Value::Object(limits)) = serde_json::to_value(Limits::default()) else { unreachable!() };
     for (key, value) in &limits {
         let all = rows(key);
         let row =
@@ -418,9 +443,7 @@ fn the_documentation_names_every_limit_with_its_default_and_what_counts_it() {
         check_row(key, row);
         assert_eq!(row[2], default_as_text(key, value.as_u64().unwrap()), "{key}");
     }
-    let Ok(serde_json::Value::Object(limits)) = serde_json::to_value(ListenerLimits::default()) else {
-        unreachable!()
-    };
+    let Ok(Value::Object(limits)) = serde_json::to_value(ListenerLimits::default()) else { unreachable!() };
     for key in limits.keys() {
         let all = rows(key);
         let row =
