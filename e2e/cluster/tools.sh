@@ -6,7 +6,7 @@
 #
 # Kubernetes and CoreDNS are built from e2e/tools (about 8 minutes on two cores, once). etcd, containerd, runc and
 # the CNI plugins are Debian's packages, unpacked and not installed: none of them starts as a service, and a
-# containerd that the machine has is left alone. All of it is kept outside the checkout under a key of go.sum.
+# containerd that the machine has is left alone. All of it is kept outside the checkout under a key of go.sum and our own programs.
 # A KUBEBUILDER_ASSETS that is set already is taken as it is for `api`.
 set -euo pipefail
 umask 022
@@ -20,7 +20,7 @@ if [ "$level" = api ] && [ -n "${KUBEBUILDER_ASSETS-}" ]; then
     exit
 fi
 
-key=$(sha256sum <"$source/go.sum" | cut -c1-12)
+key=$(cat "$source"/go.sum "$source"/*/main.go | sha256sum | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/mqlink/kubernetes-$key
 bin=$cache/bin images=$cache/images packages=$cache/packages
 mkdir -p "$bin" "$images" "$packages"

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::process::run;
 use crate::regions::two_regions;
-use crate::scene::{HOME, OPERATOR, Scene, play};
+use crate::scene::{HOME, OPERATOR, Scene, play_alone, stop_operator};
 
 /// What is asked of a namespace, and the file for the answer. Secrets by name only.
 const QUESTIONS: [(&str, &[&str]); 5] = [
@@ -34,7 +34,8 @@ pub(crate) async fn leave(scene: &Scene) {
             leave_namespace(namespace, &folder.join(namespace)).await;
         }
     }
-    let log = run("kubectl", &["-n", HOME, "logs", &format!("deployment/{OPERATOR}")], "").await.stdout;
+    let mut log = scene.said.take();
+    log += &run("kubectl", &["-n", HOME, "logs", &format!("deployment/{OPERATOR}")], "").await.stdout;
     let about = log.lines().rev().filter(|line| line.contains(&scene.namespace));
     let mut last: Vec<&str> = about.take(WORDS_MAX).collect();
     last.reverse();
@@ -71,9 +72,10 @@ fn write(folder: &Path, name: &str, text: String) {
 fn a_scene_that_fails_leaves_its_report() {
     let namespace = Mutex::new(String::new());
     let fails = || {
-        play("fails", async |scene| {
+        play_alone("fails", async |scene| {
             namespace.lock().expect("no panic").clone_from(&scene.namespace);
             two_regions(scene).await;
+            stop_operator(scene).await; // what it said is not lost with its pod
             panic!("on purpose");
         });
     };

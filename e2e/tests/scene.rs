@@ -1,5 +1,6 @@
 //! A namespace of its own for each test, what a user does in it, and waiting for what follows.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, Location};
 
 use futures::{FutureExt, StreamExt, pin_mut};
@@ -69,6 +70,8 @@ impl Kind {
 pub(crate) struct Scene {
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    /// What operators said that were taken away since.
+    pub(crate) said: RefCell<String>,
     /// The image of operator and brokers.
     pub(crate) image: String,
 }
@@ -144,10 +147,12 @@ pub(crate) fn needs_own_cluster() -> Option<String> {
     name
 }
 
-/// Takes the operator away: its pod is gone when this returns.
+/// Takes the operator away: its pod is gone when this returns, and its log is kept for the report.
 pub(crate) async fn stop_operator(scene: &Scene) {
     nobody_crashed(scene).await;
     let deployment = format!("deployment/{OPERATOR}");
+    let said = kubectl(&["-n", HOME, "logs", &deployment]).await;
+    scene.said.borrow_mut().push_str(&said);
     kubectl(&["-n", HOME, "scale", &deployment, "--replicas=0"]).await;
     let selector = format!("app.kubernetes.io/name={OPERATOR}");
     scene.kubectl(&["-n", HOME, "wait", "--for=delete", "pod", "-l", &selector, "--timeout=60s"]).await;
@@ -182,7 +187,8 @@ impl Scene {
         });
         let pod = operator.spec.and_then(|spec| spec.template.spec).expect("a Deployment has a pod");
         let image = pod.containers.into_iter().find_map(|it| it.image).expect("a container has an image");
-        let scene = Scene { client, namespace: format!("e2e-{name}-{}", tag()), image };
+        let said = RefCell::default();
+        let scene = Scene { client, namespace: format!("e2e-{name}-{}", tag()), said, image };
         scene.create_namespace().await;
         scene
     }
@@ -212,8 +218,12 @@ impl Scene {
 
     /// Another namespace of this scene, which goes with it.
     pub(crate) async fn neighbour(&self) -> Scene {
-        let scene =
-            Scene { client: self.client.clone(), namespace: self.beside(), image: self.image.clone() };
+        let scene = Scene {
+            client: self.client.clone(),
+            namespace: self.beside(),
+            said: RefCell::default(),
+            image: self.image.clone(),
+        };
         scene.create_namespace().await;
         scene
     }
