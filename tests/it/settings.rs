@@ -38,7 +38,12 @@ impl Managed {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = Client::new(socket);
         until("the admin socket", || runtime.block_on(client.healthz()).ok());
-        Managed { child, client, runtime, _folder: folder }
+        let node = Managed { child, client, runtime, _folder: folder };
+        until("its listeners", || {
+            let listeners = node.report().listeners;
+            (!listeners.is_empty() && listeners.iter().all(|one| one.error.is_none())).then_some(())
+        });
+        node
     }
 
     fn put(&self, document: &Value) -> Result<Vec<String>, String> {
