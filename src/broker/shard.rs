@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::authentication::{Authenticator, Check, Gate};
-use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, Pressure, Room, Verdict};
+use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, PIECE_FULL, Pressure, Room, Verdict};
 use super::seats::Seats;
 use super::siblings::Mesh;
 use super::socket::PIECE;
@@ -31,8 +31,9 @@ use super::wire::Wire;
 use crate::settings::Settings;
 use crate::store::{Batch, Client, Token};
 
-/// How many bytes a connection may bring before the next one is heard: what counts is messages per system call, …
-pub(super) const READ_BUDGET: usize = 64 * 1024;
+/// How many bytes a connection may bring before the next one is heard: what counts is messages per system call, and that what
+/// they make to send for one other goes out in one as well, as a piece of its buffer; …
+pub(super) const READ_BUDGET: usize = 60 * 1024;
 /// … but when many bring much, each waits for all others: beyond so many bytes in a tick …
 const TICK_BUDGET: usize = 256 * 1024;
 /// … a connection may bring no more than this.
@@ -42,6 +43,7 @@ const READ_BUDGET_MIN: usize = 8 * 1024;
 const WORK_PER_BYTE: usize = 16;
 /// How many pieces may be taken in a turn besides the usual ones, however much was made: 4 MiB.
 const MORE_PIECES_MAX: u64 = 64;
+const _: () = assert!(READ_BUDGET <= PIECE_FULL);
 /// The buffer that all connections read into.
 pub(super) const READ_BUFFER: usize = 2 * READ_BUDGET;
 

@@ -80,6 +80,7 @@ pub use self::fault::{Endings, Fault};
 pub use self::inspect::Kicked;
 use self::mesh::Mesh;
 pub use self::mesh::{Bag, Desk, Exchanged, Office, Place, SHARDS_MAX, ShardMask, ShardNumber, shards_in};
+pub use self::outbox::PIECE_FULL;
 use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
 pub use self::pressure::{PART_BYTES, Pressure};

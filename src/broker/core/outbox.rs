@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::mem;
 
-/// How long a piece gets before the next is begun, and the largest that is kept for others; a packet is never parted.
+/// How much memory a piece takes, and the largest that is kept for others; a packet is never parted.
 const PIECE: usize = 64 * 1024;
-/// What is kept free for the packet that exceeds it, so that few pieces grow.
-const SPARE: usize = 4 * 1024;
+/// When a piece is long enough: what is kept free is for the packet that exceeds it, so that few pieces grow.
+pub const PIECE_FULL: usize = PIECE - 4 * 1024;
 
 /// The bytes that wait, in order.
 #[derive(Default)]
@@ -32,7 +32,7 @@ impl Outbox {
     /// Begins a new piece if the last is long enough.
     #[inline]
     pub(super) fn seal(&mut self) {
-        if self.open.len() > PIECE - SPARE {
+        if self.open.len() > PIECE_FULL {
             self.begin_piece();
         }
     }
