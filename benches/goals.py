@@ -59,7 +59,7 @@ LOADS = [
 FLOOR_NOISE = 0.95
 
 print("""One core, messages of 64 bytes; CPU per message (per delivery in the fan-out) as multiples of the floor in the same run.
-*Main* is the table on top. *Guarded* has users, ten rules of which the last lets through, and storage.
+*Main* is the table on top. *Guarded* has users, ten rules of which the last lets through, storage, and metrics that are read each second.
 """)
 print("| multiples of the floor | goal | main | guarded | |\n|---|---|---|---|---|")
 below = []
@@ -111,7 +111,7 @@ row("two shards beside one, both on one core", 1.2, named(two), [(x, 1.2) for _,
 away = [kept.of(f"offline={n},qos=1,window={w}", "kept") for n, w in ((1, 1000), (50, 100))]
 row("a QoS 1 message for a session on disk whose client is away", "3 µs", " and ".join(map(shown, away)), [(x, 3) for x in away])
 ruled = [(name, guarded.ratio(v, "guarded", "plain")) for name, v, _ in LOADS]
-row("users, rules and storage beside none", "", named(ruled), [])
+row("users, rules, storage and metrics beside none", "", named(ruled), [])
 idle = re.search(r"\d+", text("idle.txt"))
 idle = int(idle[0]) if idle else None
 row("RSS of an idle connection, 18,000 of them", "2,000 B", shown(idle, 0), [(idle, 2000)])
