@@ -5,7 +5,8 @@
 //! - Every file is in some `mod` list, begins with `//!`, and is short enough to read.
 //! - Tests wait for what they expect; they never sleep.
 //! - Every statement of the specification is enforced and shown; `docs/conformance.md` says where.
-//! - Relative links in Markdown lead somewhere, and README's map of the code is complete.
+//! - Relative links in Markdown lead somewhere, README's map of the code is complete, and the page of figures ends with what
+//!   explains them.
 //!
 //! It reads text, not syntax: comments and literals are blanked first, which is enough for these rules.
 
@@ -201,6 +202,13 @@ fn readme_maps_every_module() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md can be read");
     let missing = EDGES.iter().filter(|(module, _)| !readme.contains(&format!("`src/{module}`")));
     check("README.md's map lacks", missing.map(|(module, _)| format!("`src/{module}`")).collect());
+}
+
+#[test]
+fn the_figures_end_with_how_they_are_made() {
+    let read = |path| std::fs::read_to_string(root().join(path)).expect("a page can be read");
+    let is_its_end = read("docs/performance.md").ends_with(&read("benches/method.md"));
+    assert!(is_its_end, "docs/performance.md ends with a copy of benches/method.md: edit that, and copy it");
 }
 
 /// Whether `path` is `prefix` or lies below it.
