@@ -25,7 +25,7 @@ use super::watch::Source;
 use super::write::MANAGER;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster};
 use crate::plan::{INVITATION, Key, Minted, MintedCredential, MintedLink, Plan, Sealed, Unreadable, World};
-use crate::settings;
+use crate::settings::{self, Pieces};
 
 /// An object that the operator made, as it is.
 #[derive(Clone, Debug)]
@@ -447,24 +447,24 @@ impl Picture {
     /// What a cluster's nodes run. An operator may have died between two of its Secrets: links of another rendering than the
     /// rest are left out, as each decision renders them anew; other mixtures are nothing that ever ran.
     fn read_settings(&self, owner: &MqttCluster, name: &str) -> Option<Sealed> {
-        let [base, users, links] = settings_secrets(name).map(|secret| self.pieces_in(owner, secret));
-        let (base, users) = (base?, users?);
-        let whole = base.iter().chain(&users).chain(links.iter().flatten());
-        let linked = settings::merge(whole.map(|(file, json)| (file.clone(), json.as_slice())));
-        let merged = linked.ok().or_else(|| {
-            let alone = base.iter().map(|(file, json)| Some((file.clone(), settings::without_links(json)?)));
-            let alone: Vec<(String, Vec<u8>)> = alone.collect::<Option<_>>()?;
-            let rest = alone.iter().chain(&users);
-            settings::merge(rest.map(|(file, json)| (file.clone(), json.as_slice()))).ok()
-        })?;
+        let [base, users, links] = settings_secrets(name);
+        let [base_file, users_file, links_file] = Pieces::FILES;
+        let base = self.file_in(owner, base, base_file)?;
+        let users = self.file_in(owner, users, users_file)?;
+        let links = self.file_in(owner, links, links_file);
+        let merge = |base: &[u8], links: Option<&[u8]>| {
+            let files = [(base_file, Some(base)), (users_file, Some(&users)), (links_file, links)];
+            settings::merge(files.into_iter().filter_map(|(file, json)| Some((file.to_owned(), json?))))
+        };
+        let linked = merge(&base, links.as_deref());
+        let merged = linked.ok().or_else(|| merge(&settings::without_links(&base)?, None).ok())?;
         serde_json::from_slice(&merged).ok().map(Sealed::new)
     }
 
-    /// The files in a Secret of a cluster.
-    fn pieces_in(&self, owner: &MqttCluster, secret: String) -> Option<Vec<(String, Vec<u8>)>> {
+    /// A file in a Secret of a cluster. What else somebody put there is none of ours.
+    fn file_in(&self, owner: &MqttCluster, secret: String, file: &str) -> Option<Vec<u8>> {
         let found = self.child_of(owner, Kind::Secret, secret)?;
-        let files = found.body["data"].as_object()?.iter();
-        files.map(|(file, text)| Some((file.clone(), STANDARD.decode(text.as_str()?).ok()?))).collect()
+        STANDARD.decode(found.body["data"][file].as_str()?).ok()
     }
 
     fn child_of(&self, owner: &impl kube::Resource, kind: Kind, name: String) -> Option<&Found> {

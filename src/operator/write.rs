@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::build::{Object, ObjectId, Owner, matches};
+use super::build::{Object, ObjectId, Owner, matches_in, merging};
 use super::events::News;
 use super::ledger::Part;
 use super::watch::api;
@@ -149,22 +149,22 @@ async fn apply(
     before: Before,
 ) -> kube::Result<DynamicObject> {
     let applied = api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await;
-    // Secrets and accounts have nothing that could be mended: somebody sealed them.
-    let has_spec = body["spec"].is_object();
-    match applied {
-        Ok(object) if !has_spec || matches(&body["spec"], &object.data["spec"]) => Ok(object),
-        Err(kube::Error::Api(status)) if status.is_invalid() && has_spec && before != Before::New => {
-            mend(api, name, body).await
+    // What others put into a list or a map, server-side apply leaves to them.
+    let Some(field) = ["spec", "data"].into_iter().find(|field| body[*field].is_object()) else {
+        return applied;
+    };
+    let found = match applied {
+        Ok(object) if matches_in(field, &body[field], &object.data[field]) => return Ok(object),
+        Ok(object) => object.data[field].clone(),
+        // It may be a list with theirs in it. A Secret has none: somebody sealed it.
+        Err(kube::Error::Api(status)) if status.is_invalid() && field == "spec" && before != Before::New => {
+            Value::Null
         }
-        Err(error) => Err(error),
-        Ok(_) => mend(api, name, body).await,
-    }
-}
-
-/// Replaces lists as a whole: what others put into a list, server-side apply leaves to them.
-async fn mend(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<DynamicObject> {
+        Err(error) => return Err(error),
+    };
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch(name, &parameters, &Patch::Merge(json!({"spec": body["spec"]}))).await
+    let merged = merging(field, &body[field], &found);
+    api.patch(name, &parameters, &Patch::Merge(json!({field: merged}))).await
 }
 
 async fn publish(api: &Api<DynamicObject>, name: &str, body: &Value) -> kube::Result<Option<DynamicObject>> {

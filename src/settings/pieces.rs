@@ -41,6 +41,9 @@ impl Pieces {
         Pieces { base: whole.to_string().into_bytes(), users: users.into_bytes(), links: links.into_bytes() }
     }
 
+    /// The names of the files, base first.
+    pub const FILES: [&str; 3] = [BASE, USERS, LINKS];
+
     /// Each with the name of its file.
     pub fn named(self) -> [(&'static str, Vec<u8>); 3] {
         [(BASE, self.base), (USERS, self.users), (LINKS, self.links)]

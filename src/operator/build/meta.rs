@@ -90,14 +90,17 @@ pub(super) fn hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Fields that are one value though they are maps: one key more leads clients nowhere, or is read by nodes.
+const WHOLE: [&str; 3] = ["selector", "matchLabels", "data"];
+
 /// Whether an object is as it should be: everything wanted is there. What others added does not count, but in a list,
-/// where nobody can tell whose an entry is.
+/// where nobody can tell whose an entry is, and in [`WHOLE`].
 pub(in crate::operator) fn matches(wanted: &Value, found: &Value) -> bool {
     match (wanted, found) {
         (Value::Object(wanted), Value::Object(found)) => {
             let empty = |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty);
             wanted.iter().all(|(key, value)| match found.get(key) {
-                Some(found) => matches(value, found),
+                Some(found) => matches_in(key, value, found),
                 None => value.is_null() || empty(value),
             })
         }
@@ -107,4 +110,24 @@ pub(in crate::operator) fn matches(wanted: &Value, found: &Value) -> bool {
         }
         _ => wanted == found,
     }
+}
+
+/// The same of what stands in a field.
+pub(in crate::operator) fn matches_in(field: &str, wanted: &Value, found: &Value) -> bool {
+    let count = |value: &Value| value.as_object().map(serde_json::Map::len);
+    (!WHOLE.contains(&field) || count(wanted) == count(found)) && matches(wanted, found)
+}
+
+/// What makes a field as it should be, merged into it: lists are replaced by that as a whole, and what is in [`WHOLE`] and
+/// should not be is taken out.
+pub(in crate::operator) fn merging(field: &str, wanted: &Value, found: &Value) -> Value {
+    let Value::Object(own) = wanted else { return wanted.clone() };
+    let mut merged: serde_json::Map<String, Value> =
+        own.iter().map(|(key, value)| (key.clone(), merging(key, value, &found[key]))).collect();
+    for key in
+        found.as_object().into_iter().flat_map(serde_json::Map::keys).filter(|_| WHOLE.contains(&field))
+    {
+        merged.entry(key).or_insert(Value::Null);
+    }
+    Value::Object(merged)
 }

@@ -27,7 +27,7 @@ use crate::api::{ClusterLink, MqttCluster};
 use crate::plan::{MintedCluster, MintedLink};
 use crate::settings::Settings;
 
-pub(super) use meta::{APPLIED, MANAGED_BY, OWN, POD_SPEC, matches, selector_text};
+pub(super) use meta::{APPLIED, MANAGED_BY, OWN, POD_SPEC, matches, matches_in, merging, selector_text};
 pub(super) use names::{
     link_secret, link_service, listener_service, minted_secret, node_name, nodes_service, settings_secrets,
 };

@@ -142,3 +142,17 @@ fn an_object_matches_when_all_that_is_wanted_is_there() {
     check(json!({"a": {}, "list": [{"x": 1}]}), false);
     check(json!({"a": {"b": 1}, "list": [{"x": 1}, {"x": 2}]}), false);
 }
+
+#[test]
+fn one_key_more_in_a_map_that_is_one_value_is_taken_out() {
+    let wanted = json!({"spec": {"selector": {"app": "ours"}, "labels": {"a": "b"}}});
+    let check = |found: Value, expected: Option<Value>| {
+        let merged = (!matches(&wanted, &found)).then(|| merging("", &wanted, &found));
+        assert_eq!(merged, expected, "{found}");
+    };
+    check(json!({"spec": {"selector": {"app": "ours"}, "labels": {"a": "b", "c": "d"}}}), None);
+    let out = json!({"spec": {"selector": {"app": "ours", "other": null}, "labels": {"a": "b"}}});
+    check(json!({"spec": {"selector": {"app": "ours", "other": "theirs"}, "labels": {"c": "d"}}}), Some(out));
+    assert!(!matches(&json!({"data": {"a": "b"}}), &json!({"data": {"a": "b", "c": "d"}})));
+    assert_eq!(merging("data", &json!({"a": "b"}), &json!({"c": "d"})), json!({"a": "b", "c": null}));
+}

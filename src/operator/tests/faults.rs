@@ -26,6 +26,7 @@ fn another_field_manager_does_not_keep_what_is_ours() {
         let _operator = scene.operator();
         scene.until(Kind::Service, "us-east-mqtt", port(1883)).await;
         scene.until(Kind::StatefulSet, "us-east", exists).await;
+        let selector = json!({"app.kubernetes.io/name": "mqlink", "mqlink.dev/cluster": "us-east"});
         let services = api(&scene.client, Kind::Service, Some(&scene.namespace));
         let grab = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "us-east-mqtt", "labels": {"theirs": "stays"}},
@@ -40,6 +41,7 @@ fn another_field_manager_does_not_keep_what_is_ours() {
                 port(1883)(object)
                     && object.is_some_and(|it| it["spec"]["ports"].as_array().is_some_and(|it| it.len() == 1))
                     && object.is_some_and(|it| it["metadata"]["labels"]["theirs"] == "stays")
+                    && object.is_some_and(|it| it["spec"]["selector"] == selector)
             };
             scene.until(Kind::Service, "us-east-mqtt", mended).await;
         }

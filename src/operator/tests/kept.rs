@@ -132,6 +132,21 @@ fn an_operator_that_dies_between_two_secrets_loses_nothing_that_runs() {
 }
 
 #[test]
+fn what_somebody_puts_beside_what_runs_is_no_part_of_it_and_does_not_stay() {
+    let mut world = two_regions();
+    world.settle();
+    world.change(&id(Kind::MqttCluster, "us-east"), |cluster| cluster["spec"]["replicas"] = json!(3));
+    world.settle();
+    let users = id(Kind::Secret, "mqlink-us-east-users");
+    let before = world.objects[&users]["data"].clone();
+    let eve = STANDARD.encode(r#"{"authentication": {"users": [{"name": "eve", "secret": "plain:x"}]}}"#);
+    world.change(&users, |secret| secret["data"]["zz.json"] = json!(eve));
+    world.restart();
+    world.settle();
+    assert_eq!(world.objects[&users]["data"], before);
+}
+
+#[test]
 fn an_invitation_is_where_the_status_says_and_deleting_it_revokes_it() {
     let mut world = World::new();
     world.cluster("us-east");

@@ -67,6 +67,17 @@ fn drift_is_repaired() {
         let wrong = json!({"spec": {"ports": [{"name": "mqtt", "port": 1999}]}});
         scene.merge(Kind::Service, "us-east-mqtt", wrong).await;
         scene.until(Kind::Service, "us-east-mqtt", port(1883)).await;
+        // Nodes read every file of these.
+        let has = |file: &'static str| {
+            move |object: Option<&Value>| object.is_some_and(|it| it["data"][file].is_string())
+        };
+        let more = json!({"data": {"zz.json": "YnJva2Vu"}});
+        scene.merge(Kind::Secret, "mqlink-us-east-users", more).await;
+        scene
+            .until(Kind::Secret, "mqlink-us-east-users", move |it| {
+                has("users.json")(it) && !has("zz.json")(it)
+            })
+            .await;
         scene.delete(Kind::Secret, "mqlink-us-east-settings").await;
         scene.until(Kind::Secret, "mqlink-us-east-settings", exists).await;
         let strip = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}});
