@@ -89,7 +89,7 @@ pub struct MqttClusterSpec {
     pub replicas: Option<i32>,
     /// Image of the broker; default: the operator's own version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::text")]
+    #[schemars(schema_with = "schema::image")]
     pub image: Option<String>,
     /// Where MQTT clients connect; default: one listener `mqtt`, MQTT on 1883.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,11 +211,11 @@ pub struct Limits {
     pub max_memory: Option<String>,
     /// How long a client may take to its CONNECT, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::hours")]
     pub connect_timeout: Option<String>,
     /// Longest keep alive, in whole seconds: MQTT 5 clients that want a longer one, or none, are told this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::hours")]
     pub max_keep_alive: Option<String>,
 }
 
@@ -224,6 +224,10 @@ pub struct Limits {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.selector) == (has(self.namespaces) && self.namespaces == 'Selector')")
     .message("selector is required for namespaces: Selector, and not allowed for Same and All")
+    .field_path(".selector"))]
+#[x_kube(validation = Rule::new("!has(self.selector) || !has(self.selector.matchExpressions) || self.selector.matchExpressions.all(it, \
+    (it.operator in ['In', 'NotIn']) == (has(it.values) && it.values.size() > 0))")
+    .message("In and NotIn need values, Exists and DoesNotExist have none; correct matchExpressions")
     .field_path(".selector"))]
 pub struct AllowedLinks {
     /// Which namespaces; default Same.

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
+use super::bounds::MAP_ENTRIES_MAX;
 use super::schema::{DNS_LABEL, QUANTITY, SERVICE_LABEL, VARIABLE, metadata_name};
 use super::{ClusterLink, MqttCluster};
 
@@ -80,6 +81,10 @@ pub fn crd(kind: Kind) -> Value {
             drop_descriptions(part);
             narrow(part, field);
         }
+    }
+    if let Some(selector) = root.pointer_mut("/properties/spec/properties/allowedLinks/properties/selector") {
+        selector["properties"]["matchExpressions"]["maxItems"] = json!(MAP_ENTRIES_MAX);
+        narrow(selector, "affinity");
     }
     crd
 }

@@ -183,7 +183,7 @@ pub struct ListenerLimits {
     pub max_connect_rate: Option<i64>,
     /// How long PROXY header, TLS and WebSocket handshake may take together, in whole seconds; default 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::hours")]
     pub handshake_timeout: Option<String>,
 }
 

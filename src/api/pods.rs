@@ -121,6 +121,6 @@ pub struct Monitoring {
     pub pod_monitor: Option<bool>,
     /// How often `$SYS` topics are published, in whole seconds; default 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::hours")]
     pub sys_interval: Option<String>,
 }

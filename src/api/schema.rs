@@ -49,6 +49,12 @@ pub(super) const LABEL_VALUE: &str = "^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?
 /// The name of an environment variable: visible ASCII and spaces, without `=`.
 pub(super) const VARIABLE: &str = "^[ -<>-~]+$";
 
+/// The name of an image: maybe a registry, a path in lower case, maybe a tag, maybe a digest. Nothing is the operator's own.
+pub(super) const IMAGE: &str = concat!(
+    r"^(([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*",
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@[a-z0-9]+:[0-9a-f]{32,128})?)?$"
+);
+
 /// The origin of a web page: a scheme and a host, maybe with a port.
 pub(super) const ORIGIN: &str = r"^[a-z][a-z0-9+.-]*://[!-.0->@-~]+$";
 
@@ -107,8 +113,14 @@ pub(super) fn listener_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "maxLength": TEXT_CHARS_MAX })
+/// The name of an image, or nothing.
+pub(super) fn image(_: &mut SchemaGenerator) -> Schema {
+    matching(
+        0,
+        TEXT_CHARS_MAX,
+        IMAGE,
+        "must be the name of an image, such as registry.example.org/mqlink:0.1.0",
+    )
 }
 
 pub(super) fn address(_: &mut SchemaGenerator) -> Schema {
@@ -201,12 +213,26 @@ pub(super) fn storage_size(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
+    of_time(
+        "duration(self) >= duration('1s')",
+        "must be numbers with the units ms, s, m or h, together at least 1s, such as 90s or 1h30m",
+    )
+}
+
+/// What nodes count in seconds, of which 16 bits hold 18 hours.
+pub(super) fn hours(_: &mut SchemaGenerator) -> Schema {
+    of_time(
+        "duration(self) >= duration('1s') && duration(self) <= duration('18h')",
+        "must be numbers with the units ms, s, m or h, together from 1s to 18h, such as 90s or 1h30m",
+    )
+}
+
+fn of_time(bounds: &str, message: &str) -> Schema {
     json_schema!({
         "type": "string", "minLength": 1, "maxLength": 32,
-        "x-kubernetes-validations": [{
-            "rule": format!("self.matches('{DURATION}') && duration(self) > duration('0s')"),
-            "message": "must be numbers with the units ms, s, m or h, together above 0, such as 90s or 1h30m",
-        }],
+        "x-kubernetes-validations": [
+            { "rule": format!("self.matches('{DURATION}') && {bounds}"), "message": message },
+        ],
     })
 }
 

@@ -56,6 +56,44 @@ pub fn is_quantity(text: &str) -> bool {
     is_number && (UNITS.contains(&unit) || unit.strip_prefix(['e', 'E']).is_some_and(is_exponent))
 }
 
+/// Whether this is the name of an image: maybe a registry, a path in lower case, maybe a tag, maybe a digest.
+pub fn is_image(text: &str) -> bool {
+    let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+    let (name, tag) = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (name, None),
+    };
+    let (host, path) = name.split_once('/').map_or((None, name), |(host, path)| (Some(host), path));
+    let is_low = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_part = |part: &str| {
+        let inner = part.bytes().all(|byte| is_low(byte) || b"._-".contains(&byte));
+        let ends = [part.bytes().next(), part.bytes().next_back()];
+        inner && ends.into_iter().all(|end| end.is_some_and(is_low))
+    };
+    let is_host = |host: &str| {
+        let (host, port) = host.split_once(':').map_or((host, "1"), |(host, port)| (host, port));
+        let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+        let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        !host.is_empty() && is_name && is_port
+    };
+    let is_tag = |tag: &str| {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        tag.bytes().next().is_some_and(is_word)
+            && tag.len() <= 128
+            && tag.bytes().all(|byte| is_word(byte) || b".-".contains(&byte))
+    };
+    let is_digest = |digest: &str| {
+        digest.split_once(':').is_some_and(|(how, hex)| {
+            let is_hex = hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+            !how.is_empty() && how.bytes().all(is_low) && is_hex && (32..=128).contains(&hex.len())
+        })
+    };
+    host.is_none_or(|host| is_host(host) || is_part(host))
+        && path.split('/').all(is_part)
+        && tag.is_none_or(is_tag)
+        && digest.is_none_or(is_digest)
+}
+
 /// Reads a duration such as `90s` or `1h30m`; `None` when it is not one or is zero.
 pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut parts) = (text, Duration::ZERO, 0);

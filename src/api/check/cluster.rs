@@ -1,5 +1,7 @@
 //! The rules of `MqttCluster`.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+
 use super::Finding;
 use super::fields::Findings;
 use crate::api::access::{Authorization, Jwt};
@@ -24,7 +26,7 @@ pub fn cluster(cluster: &MqttCluster) -> Vec<Finding> {
     if let Some(replicas) = spec.replicas {
         found.range("spec.replicas", replicas, REPLICAS_MAX);
     }
-    found.text("spec.image", spec.image.as_deref().unwrap_or_default());
+    found.image("spec.image", spec.image.as_deref().unwrap_or_default());
     if let Some(listeners) = &spec.listeners {
         check_listeners(&mut found, listeners);
     }
@@ -51,7 +53,7 @@ pub fn cluster(cluster: &MqttCluster) -> Vec<Finding> {
         check_allowed_links(&mut found, allowed);
     }
     if let Some(monitoring) = &spec.monitoring {
-        found.duration("spec.monitoring.sysInterval", monitoring.sys_interval.as_ref());
+        found.hours("spec.monitoring.sysInterval", monitoring.sys_interval.as_ref());
     }
     if let Some(template) = &spec.pod_template {
         check_pod_template(&mut found, template);
@@ -170,7 +172,7 @@ fn check_listener(found: &mut Findings, path: &str, listener: &Listener) {
         {
             value.into_iter().for_each(|value| found.range(format!("{path}.{name}"), value, COUNT_MAX));
         }
-        found.duration(format!("{path}.handshakeTimeout"), limits.handshake_timeout.as_ref());
+        found.hours(format!("{path}.handshakeTimeout"), limits.handshake_timeout.as_ref());
     }
 }
 
@@ -270,13 +272,9 @@ fn check_limits(found: &mut Findings, limits: &Limits) {
     ] {
         found.byte_size(format!("spec.limits.{name}"), size.as_ref());
     }
-    for (name, duration) in [
-        ("maxSessionExpiry", &limits.max_session_expiry),
-        ("connectTimeout", &limits.connect_timeout),
-        ("maxKeepAlive", &limits.max_keep_alive),
-    ] {
-        found.duration(format!("spec.limits.{name}"), duration.as_ref());
-    }
+    found.duration("spec.limits.maxSessionExpiry", limits.max_session_expiry.as_ref());
+    found.hours("spec.limits.connectTimeout", limits.connect_timeout.as_ref());
+    found.hours("spec.limits.maxKeepAlive", limits.max_keep_alive.as_ref());
     if let Some(inflight) = limits.max_inflight {
         found.range("spec.limits.maxInflight", inflight, INFLIGHT_MAX);
     }
@@ -301,6 +299,18 @@ fn check_allowed_links(found: &mut Findings, allowed: &AllowedLinks) {
     if by_selector != allowed.selector.is_some() {
         let message = "selector is required for namespaces: Selector, and not allowed for Same and All";
         found.add("spec.allowedLinks.selector", message);
+    }
+    let expressions = allowed.selector.as_ref().and_then(|selector| selector.match_expressions.as_deref());
+    let expressions = expressions.unwrap_or_default();
+    let lists = |it: &LabelSelectorRequirement| matches!(it.operator.as_str(), "In" | "NotIn");
+    if expressions.iter().any(|it| lists(it) == it.values.as_deref().unwrap_or_default().is_empty()) {
+        let message = "In and NotIn need values, Exists and DoesNotExist have none; correct matchExpressions";
+        found.add("spec.allowedLinks.selector", message);
+    }
+    if expressions.len() > MAP_ENTRIES_MAX {
+        let message =
+            format!("has {} entries, but {MAP_ENTRIES_MAX} are the most; remove some", expressions.len());
+        found.add("spec.allowedLinks.selector.matchExpressions", message);
     }
 }
 

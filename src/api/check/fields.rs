@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::time::Duration;
 
 use super::Finding;
 use crate::api::bounds::*;
 use crate::api::refs::{SecretRef, ServiceTemplate};
 use crate::api::values;
 use crate::mqtt::Filter;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -131,8 +134,23 @@ impl Findings {
 
     pub(super) fn duration(&mut self, path: impl Display, duration: Option<&String>) {
         let Some(duration) = duration else { return };
-        let message = "must be numbers with the units ms, s, m or h, together above 0, such as 90s or 1h30m";
-        self.require(values::duration(duration).is_some(), path, message);
+        let message =
+            "must be numbers with the units ms, s, m or h, together at least 1s, such as 90s or 1h30m";
+        self.require(values::duration(duration).is_some_and(|it| it >= SECOND), path, message);
+    }
+
+    pub(super) fn hours(&mut self, path: impl Display, duration: Option<&String>) {
+        let Some(duration) = duration else { return };
+        let message =
+            "must be numbers with the units ms, s, m or h, together from 1s to 18h, such as 90s or 1h30m";
+        let fits = values::duration(duration).is_some_and(|it| (SECOND..=SECOND * 18 * 3_600).contains(&it));
+        self.require(fits, path, message);
+    }
+
+    pub(super) fn image(&mut self, path: impl Display, image: &str) {
+        self.chars(&path, image, 0, TEXT_CHARS_MAX);
+        let message = "must be the name of an image, such as registry.example.org/mqlink:0.1.0";
+        self.require(image.is_empty() || values::is_image(image), path, message);
     }
 
     pub(super) fn entries(&mut self, path: impl Display, map: Option<&BTreeMap<String, String>>) {

@@ -49,6 +49,39 @@ fn names_and_counts() {
         refuse(&["spec.replicas"], "{replicas: 1.5}"),
         refuse(&["spec.image"], format!("{{image: {}}}", "i".repeat(513))),
     ]);
+    let digest = format!("@sha256:{}", "0".repeat(64));
+    let named = |name: &str| format!("{{image: '{name}'}}");
+    for good in [
+        "",
+        "mqlink",
+        "mqlink:1_A.b-",
+        "my_org/a__b--c",
+        "localhost/mqlink:dev",
+        "Registry.example.org:5000/a/b/c.d:x",
+        &format!("r/m{digest}"),
+        &format!("r/m:1{digest}"),
+    ] {
+        check_clusters(vec![accept(named(good))]);
+    }
+    for bad in [
+        "not an image",
+        " a",
+        "Mqlink",
+        "a/B",
+        "a//b",
+        "/a",
+        "a/",
+        "a:",
+        "a:b:c",
+        "a-",
+        "r:x/a",
+        "a@sha256:0",
+        "a:-",
+        "https://r/a",
+        "é",
+    ] {
+        check_clusters(vec![refuse(&["spec.image"], named(bad))]);
+    }
 }
 
 #[test]
@@ -396,6 +429,10 @@ fn storage_and_limits() {
         refuse(&["spec.limits.maxConnections"], "{limits: {maxConnections: 0}}"),
         refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: 7d}}"),
         refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: 0s}}"),
+        refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: 999ms}}"),
+        accept("{limits: {maxSessionExpiry: 99999h, connectTimeout: 1000ms, maxKeepAlive: 18h}}"),
+        refuse(&["spec.limits.connectTimeout"], "{limits: {connectTimeout: 18h1ms}}"),
+        refuse(&["spec.limits.maxKeepAlive"], "{limits: {maxKeepAlive: 1ms}}"),
         refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: ''}}"),
     ]);
 }
@@ -407,6 +444,10 @@ fn who_may_link_and_how_pods_look() {
         let all = (0..count).map(each).collect::<Vec<_>>().join(",");
         format!("{{podTemplate: {{metadata: {{labels: {{{all}}}}}}}}}")
     };
+    let selecting = |how: &str| {
+        let selector = format!("{{matchExpressions: [{{key: team, operator: {how}}}]}}");
+        format!("{{allowedLinks: {{namespaces: Selector, selector: {selector}}}}}")
+    };
     check_clusters(vec![
         accept("{allowedLinks: {}}"),
         accept("{allowedLinks: {namespaces: All}}"),
@@ -415,6 +456,12 @@ fn who_may_link_and_how_pods_look() {
         refuse(&["spec.allowedLinks.selector"], "{allowedLinks: {namespaces: All, selector: {}}}"),
         refuse(&["spec.allowedLinks.selector"], "{allowedLinks: {selector: {}}}"),
         refuse(&["spec.allowedLinks.namespaces"], "{allowedLinks: {namespaces: Some}}"),
+        accept(selecting("In, values: [a]")),
+        accept(selecting("DoesNotExist")),
+        refuse(&["spec.allowedLinks.selector"], selecting("NotIn")),
+        refuse(&["spec.allowedLinks.selector"], selecting("In, values: []")),
+        refuse(&["spec.allowedLinks.selector"], selecting("Exists, values: [a]")),
+        refuse(&["spec.allowedLinks.selector.matchExpressions[0].operator"], selecting("Equals")),
         accept(labels(64)),
         refuse(&["spec.podTemplate.metadata.labels"], labels(65)),
         accept("{podTemplate: {resources: {requests: {cpu: 1, memory: 64Mi}}, env: [{name: A, value: b}]}}"),
