@@ -17,7 +17,7 @@ use crate::admin::StatusLine;
 use crate::api::cluster::MqttClusterStatus;
 use crate::api::link::ClusterLinkStatus;
 use crate::api::{ClusterLink, MqttCluster};
-use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, Random, Sealed, World};
+use crate::plan::{self, Key, Minted, NodeView, Placement, Plan, Random, Sealed, Trouble, World};
 use crate::settings::report::{LinkReport, NodeReport};
 
 /// The link listener among the ports of a cluster; with a capital letter it is no name of another listener.
@@ -201,7 +201,7 @@ fn views(cluster: &Key, seen: &Seen, now: Instant) -> BTreeMap<String, NodeView>
     let view = NodeView {
         report: seen.report.clone().map(Arc::new),
         age: seen.heard.map(|heard| now.saturating_duration_since(heard)).unwrap_or_default(),
-        trouble: seen.trouble.clone(),
+        trouble: seen.trouble.clone().map(|message| Trouble { message, is_refused: false }),
         ..NodeView::default()
     };
     BTreeMap::from([(node_name(cluster), view)])

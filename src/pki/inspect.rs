@@ -8,6 +8,10 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -28,6 +32,9 @@ pub enum Unreadable {
     /// The key is none, or of an unknown kind.
     #[error("holds no usable private key; expected PKCS #8 in PEM")]
     Key,
+    /// The key is that of another certificate.
+    #[error("holds the private key of another certificate")]
+    OtherKey,
     /// A name that should go into a certificate is no name.
     #[error("cannot stand in a certificate")]
     Name,
@@ -155,6 +162,22 @@ pub fn inspect_der(der: &[u8]) -> Result<Inspection, Unreadable> {
 pub fn fingerprint(pem: &str) -> Result<String, Unreadable> {
     let block = certificates(pem).next().ok_or(Unreadable::Pem)?;
     Ok(hex(&Sha256::digest(&block.contents)))
+}
+
+/// Whether a private key is that of the first certificate of a PEM text: asked as TLS asks, which would not serve with the two.
+///
+/// # Errors
+/// When it is not, or they cannot be used.
+pub fn check_pair(certificate_pem: &str, key_pem: &str) -> Result<(), Unreadable> {
+    let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<_, _>>();
+    let chain = chain.map_err(|_| Unreadable::Certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| Unreadable::Key)?;
+    match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(Unreadable::OtherKey),
+        Err(rustls::Error::InvalidCertificate(_)) => Err(Unreadable::Certificate),
+        Err(_) => Err(Unreadable::Key),
+    }
 }
 
 fn certificates(pem: &str) -> impl Iterator<Item = Pem> + '_ {

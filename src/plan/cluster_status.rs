@@ -74,7 +74,9 @@ fn conditions_of(seen: &Seen<'_>, states: Vec<State>, now: Timestamp) -> Vec<Con
     let object = seen.cluster.object;
     let previous = object.status.as_ref().and_then(|status| status.conditions.as_deref());
     // The first two are a person's to put right, the rest is what nodes are working on, unless that was refused.
-    let mistakes = if seen.trouble.is_some_and(|trouble| trouble.is_refused) { 3 } else { 2 };
+    let is_refused = seen.trouble.is_some_and(|trouble| trouble.is_refused)
+        || seen.nodes.iter().any(|node| node.is_refused);
+    let mistakes = if is_refused { 3 } else { 2 };
     let passing = conditions::kstatus(&states[..mistakes], &states[mistakes..5]);
     let generation = object.metadata.generation;
     conditions::list(&conditions::OF_CLUSTER, states, passing, generation, previous, now)

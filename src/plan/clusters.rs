@@ -309,10 +309,10 @@ fn render_link_listener(
             let reference = tls.and_then(|tls| tls.secret_ref.clone()).unwrap_or_default();
             let secret = secrets.get("spec.linkListener.tls.secretRef", &reference)?;
             let ca_pem = secret.certificates("ca.crt")?;
-            let certificate = secret.certificates("tls.crt")?;
+            let (certificate, key) = secret.pair()?;
             endpoint.not_after = crate::pki::inspect(&certificate).ok().map(|own| own.not_after);
             endpoint.tls = Some(EndpointTls { ca_pem, server_name: host.unwrap_or_default() });
-            Some((certificate, secret.private_key("tls.key")?))
+            Some((certificate, key))
         }
     };
     // Certificates are requested, not required: a password is as good. The chain opens nothing without the URI of a link.

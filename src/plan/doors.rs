@@ -53,12 +53,13 @@ fn render_tls(path: &str, tls: &ListenerTls, secrets: Secrets<'_>) -> Result<Ser
         .map(|reference| secrets.get(&format!("{path}.clientCaRef"), reference)?.certificates("ca.crt"));
     let more = tls.additional_secret_refs.iter().flatten().enumerate().map(|(at, reference)| {
         let secret = secrets.get(&format!("{path}.additionalSecretRefs[{at}]"), reference)?;
-        let (certificate_pem, key_pem) = (secret.certificates("tls.crt")?, secret.private_key("tls.key")?);
+        let (certificate_pem, key_pem) = secret.pair()?;
         Ok(CertificatePem { certificate_pem, key_pem })
     });
+    let (certificate_pem, key_pem) = secret.pair()?;
     Ok(ServerTls {
-        certificate_pem: secret.certificates("tls.crt")?,
-        key_pem: secret.private_key("tls.key")?,
+        certificate_pem,
+        key_pem,
         more: more.collect::<Result<_, Finding>>()?,
         version_min: match tls.min_version.unwrap_or_default() {
             TlsVersion::Tls12 => settings::TlsVersion::V1_2,

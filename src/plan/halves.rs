@@ -157,7 +157,8 @@ fn dial_external(near: &mut Link, external: &External, secrets: Secrets<'_>) -> 
             return Err(secret.finding(problem));
         }
         if has_certificate && !is_plaintext {
-            certificate = (Some(secret.certificates("tls.crt")?), Some(secret.private_key("tls.key")?));
+            let (certificate_pem, key_pem) = secret.pair()?;
+            certificate = (Some(certificate_pem), Some(key_pem));
         }
         if has_password || !has_certificate {
             near.credentials = Some(secret.password()?);

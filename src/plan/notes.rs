@@ -18,6 +18,11 @@ pub(super) fn cluster(object: &MqttCluster) -> String {
     if object.spec.monitoring.as_ref().and_then(|one| one.pod_monitor).unwrap_or(false) {
         notes.push("spec.monitoring.podMonitor has no effect yet: no PodMonitor is made.".to_owned());
     }
+    let env =
+        object.spec.pod_template.as_ref().and_then(|template| template.env.as_deref()).unwrap_or_default();
+    if env.iter().any(|variable| variable.name == "POD_NAME") {
+        notes.push("spec.podTemplate.env POD_NAME has no effect: it is the name of the pod.".to_owned());
+    }
     if let Some(listener) = object.spec.link_listener.as_ref().filter(|_| object.spec.link_port().is_none()) {
         let fields = [
             ("port", listener.port.is_some()),

@@ -14,6 +14,8 @@ const REASON_BYTES_MAX: usize = 64;
 pub(super) struct Node<'a> {
     pub(super) name: String,
     pub(super) report: Result<&'a NodeReport, State>,
+    /// Whether it does not run, and will not before a person does something about it.
+    pub(super) is_refused: bool,
     /// Why it is not ready, where somebody else than itself says so.
     pending: Option<&'a str>,
     /// What became of the settings that it was last given.
@@ -31,17 +33,26 @@ pub(super) fn nodes<'a>(world: &'a World, cluster: &Key) -> Vec<Node<'a>> {
         false => placed,
     };
     let view = |name: &String| views.and_then(|views| views.get(name));
-    names.into_iter().map(|name| node(view(&name), name, are_pods)).collect()
+    names.into_iter().map(|name| node(view(&name), name, are_pods, cluster)).collect()
 }
 
-fn node(view: Option<&NodeView>, name: String, are_pods: bool) -> Node<'_> {
+fn node<'a>(view: Option<&'a NodeView>, name: String, are_pods: bool, cluster: &Key) -> Node<'a> {
     let report = match view {
         Some(view) => report_of(&name, view),
-        None if are_pods => Err(State::no("PodsPending", format!("Node {name} has no pod yet."))),
+        None if are_pods => Err(State::no("PodsPending", no_pod(&name, cluster))),
         None => Err(not_yet(&name)),
     };
     let pending = view.and_then(|view| view.pending.as_deref());
-    Node { name, report, pending, pushed: view.and_then(|view| view.pushed.as_ref()) }
+    let is_refused = view.and_then(|view| view.trouble.as_ref()).is_some_and(|trouble| trouble.is_refused);
+    Node { name, report, is_refused, pending, pushed: view.and_then(|view| view.pushed.as_ref()) }
+}
+
+/// What keeps Kubernetes from making a pod, such as a quota or a priority class that does not exist, it tells in events alone.
+fn no_pod(name: &str, cluster: &Key) -> String {
+    let Key { namespace, name: set } = cluster;
+    format!(
+        "Node {name} has no pod yet; should none come, `kubectl -n {namespace} describe statefulset {set}` says why."
+    )
 }
 
 fn not_yet(name: &str) -> State {
@@ -50,7 +61,7 @@ fn not_yet(name: &str) -> State {
 
 fn report_of<'a>(name: &str, view: &'a NodeView) -> Result<&'a NodeReport, State> {
     if let Some(trouble) = &view.trouble {
-        return Err(State::no("NodeFailing", format!("Node {name} does not run: {trouble}")));
+        return Err(State::no("NodeFailing", format!("Node {name} does not run: {}", trouble.message)));
     }
     let why = view.unreachable.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     match (&view.report, &view.pending) {

@@ -3,7 +3,7 @@
 use super::world::{Key, World};
 use crate::api::Finding;
 use crate::api::refs::SecretRef;
-use crate::pki::inspect;
+use crate::pki::{check_pair, inspect};
 
 /// The Secrets of one namespace: an object may name no others.
 #[derive(Clone, Copy)]
@@ -65,8 +65,16 @@ impl Named<'_> {
         Ok(text)
     }
 
+    /// A certificate, with those that lead to its authority, and its private key, PEM: the keys of a Secret for TLS.
+    pub(super) fn pair(&self) -> Result<(String, String), Finding> {
+        let (certificate, key) = (self.certificates("tls.crt")?, self.private_key("tls.key")?);
+        check_pair(&certificate, &key)
+            .map_err(|error| self.finding(format!("has a `tls.key` beside its `tls.crt` that {error}")))?;
+        Ok((certificate, key))
+    }
+
     /// A private key that has to be there, PEM.
-    pub(super) fn private_key(&self, key: &str) -> Result<String, Finding> {
+    fn private_key(&self, key: &str) -> Result<String, Finding> {
         let text = self.text(key)?;
         let is_begin =
             |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----");

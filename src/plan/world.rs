@@ -49,7 +49,7 @@ pub struct World {
     pub minted: Minted,
 }
 
-/// What keeps an object from being brought about.
+/// What keeps an object from being brought about, or a node from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// What happened, in a sentence without its full stop.
@@ -247,7 +247,7 @@ pub struct NodeView {
     /// Since when nothing was heard of it.
     pub age: Duration,
     /// Why it does not run, where that is known.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
     /// Why it is not ready, where somebody else than itself says so.
     pub pending: Option<String>,
     /// Why it could not be asked when that was last tried.

@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::core::v1::{self as core, ContainerStatus, PodStatus};
 use kube::ResourceExt;
 
+use crate::plan::Trouble;
+
 /// The name of the port on which nodes serve the admin protocol.
 const ADMIN: &str = "admin";
 /// What of Kubernetes' words is passed on.
@@ -23,7 +25,7 @@ pub(in crate::operator) struct Pod {
     /// By the kubelet's word.
     is_ready: bool,
     /// Why it does not run.
-    pub(in crate::operator) trouble: Option<String>,
+    pub(in crate::operator) trouble: Option<Trouble>,
 }
 
 impl Pod {
@@ -60,10 +62,18 @@ fn has_condition(status: &PodStatus, type_: &str) -> bool {
     status.conditions.iter().flatten().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-fn trouble(status: &PodStatus) -> Option<String> {
+fn trouble(status: &PodStatus) -> Option<Trouble> {
     let statuses = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    let trouble = statuses.filter_map(container_trouble).next().or_else(|| unschedulable(status));
-    trouble.map(|words| words.chars().take(WORDS_CHARS_MAX).collect())
+    let of_container = statuses.filter_map(|it| Some((container_trouble(it)?, is_mistake(it)))).next();
+    let (words, is_refused) = of_container.or_else(|| Some((unschedulable(status)?, false)))?;
+    Some(Trouble { message: words.chars().take(WORDS_CHARS_MAX).collect(), is_refused })
+}
+
+/// Whether its spec cannot be run: an image with a name that is none, a ConfigMap or Secret in `env` that does not exist.
+fn is_mistake(container: &ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+    matches!(reason, Some("InvalidImageName" | "CreateContainerConfigError"))
 }
 
 fn container_trouble(container: &ContainerStatus) -> Option<String> {

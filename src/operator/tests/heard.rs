@@ -18,6 +18,8 @@ use crate::settings::report::{
     LinkConnections, LinkCounters, LinkReport, NodeReport, SentCounters, Verdict, VerdictStatus,
 };
 
+const NO_POD: &str = "Node us-east-0 has no pod yet; should none come, `kubectl -n mqtt describe statefulset us-east` says why.";
+
 impl World {
     /// What a kubelet would make of a cluster.
     fn pod(&mut self, cluster: &str, ip: Option<&str>, is_ready: bool) {
@@ -132,7 +134,7 @@ impl World {
 fn a_link_is_ready_when_both_nodes_say_so() {
     let mut world = two_regions();
     world.settle();
-    world.check_link("Ready", "False/PodsPending: Node us-east-0 has no pod yet.");
+    world.check_link("Ready", &format!("False/PodsPending: {NO_POD}"));
     world.pod("us-east", None, false);
     world.pod("eu-west", Some("10.0.0.2"), false);
     world.settle();
@@ -201,7 +203,7 @@ fn why_nobody_answers_is_said() {
     let pod = id(Kind::Pod, "us-east-0");
     world.delete(&pod);
     world.settle();
-    world.check_link("Programmed", "False/PodsPending: Node us-east-0 has no pod yet.");
+    world.check_link("Programmed", &format!("False/PodsPending: {NO_POD}"));
     world.check_link("Connected", "Unknown/PodsPending");
     world.check(Kind::MqttCluster, "us-east", "Available", "False/PodsPending");
     assert_eq!(world.status(Kind::MqttCluster, "us-east")["replicas"], 0);
@@ -229,7 +231,7 @@ fn a_pod_that_nobody_of_ours_made_is_not_dialled() {
     world.change(&pod, |pod| pod["metadata"]["ownerReferences"][0]["uid"] = json!("somebody"));
     world.settle();
     assert!(world.decider.orders.is_empty());
-    world.check_link("Ready", "False/PodsPending: Node us-east-0 has no pod yet.");
+    world.check_link("Ready", &format!("False/PodsPending: {NO_POD}"));
 }
 
 #[test]
@@ -258,10 +260,21 @@ fn why_a_pod_does_not_run_is_said() {
          exit code 1: failed to read it",
     );
     check(waiting("ContainerCreating", ""), "False/PodsPending");
+    let why = "Node us-east-0 does not run: CreateContainerConfigError: configmap \"a\" not found";
+    check(
+        waiting("CreateContainerConfigError", "configmap \"a\" not found"),
+        &format!("False/NodeFailing: {why}"),
+    );
     check(
         json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
         "False/NodeFailing: Node us-east-0 does not run: it cannot be scheduled (Unschedulable): 0/1 nodes",
     );
+    // Nobody but a person puts an `env` right that leads nowhere.
+    for (reason, is_stalled) in [("CreateContainerConfigError", true), ("ErrImagePull", false)] {
+        world.change(&pod, |pod| pod["status"] = waiting(reason, ""));
+        world.settle();
+        assert_eq!(world.condition("us-east", "Stalled") != "", is_stalled, "{reason}");
+    }
 }
 
 #[test]

@@ -41,6 +41,10 @@ fn what_this_version_cannot_do_is_refused_and_never_ignored() {
             "{linkListener: {enabled: false, tls: {mode: Secret, secretRef: {name: no-such}}}}",
             " spec.linkListener.tls has no effect: linkListener.enabled is false.",
         ),
+        (
+            "{podTemplate: {env: [{name: POD_NAME, value: a}]}}",
+            " spec.podTemplate.env POD_NAME has no effect: it is the name of the pod.",
+        ),
         ("{linkListener: {enabled: false}}", ""),
     ] {
         let plan = planned(&world(&cluster(spec)));
@@ -181,6 +185,17 @@ fn peers_go_on_to_trust_a_cluster_whose_own_certificate_is_missing() {
     world.put_secret(Secret { namespace: "default".into(), name: "own".into(), data });
     let mut world = later(world);
     let before = planned(&world).settings;
+    // No node could serve with a key that is another certificate's.
+    let other = authority.key_pem.clone().into_bytes();
+    world.secrets.get_mut(&key("own")).unwrap().data.insert("tls.key".into(), other);
+    let plan = planned(&world);
+    check_cluster(&plan, "us", "ResolvedRefs", "False/SecretInvalid");
+    let message = cluster_condition(&plan, "us", "ResolvedRefs").message;
+    assert!(
+        message.contains("`tls.key` beside its `tls.crt` that holds the private key of another"),
+        "{message}"
+    );
+    assert_eq!(plan.settings, before);
     world.secrets.clear();
     let plan = planned(&world);
     check_cluster(&plan, "us", "ResolvedRefs", "False/SecretNotFound");

@@ -209,10 +209,16 @@ fn clusters_say_what_keeps_them() {
     check_cluster(&plan, "us", "Ready", "False/ListenerFailed");
     let message = cluster_condition(&plan, "us", "Available").message;
     assert_eq!(message, "Node us-0: listener mqtt on port 1883: address in use.");
-    view(&mut world, "us").trouble = Some("exit status 2, 4 times".into());
+    view(&mut world, "us").trouble =
+        Some(Trouble { message: "exit status 2, 4 times".into(), is_refused: false });
     let plan = planned(&world);
     check_cluster(&plan, "us", "Ready", "False/NodeFailing");
     check_link(&plan, "us-eu", "Ready", "Unknown/NodeFailing");
+    check_cluster(&plan, "us", "Reconciling", "True/NodeFailing");
+    // What only a person can put right.
+    view(&mut world, "us").trouble =
+        Some(Trouble { message: "InvalidImageName: x".into(), is_refused: true });
+    check_cluster(&planned(&world), "us", "Stalled", "True/NodeFailing");
 }
 
 #[test]
