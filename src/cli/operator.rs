@@ -18,7 +18,7 @@ pub(super) struct OperatorArgs {
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Work in this namespace only; may be given several times [default: all namespaces].
-    #[arg(long = "namespace", value_name = "NAME")]
+    #[arg(long = "namespace", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     namespaces: Vec<String>,
     /// Where the Lease is that one operator holds at a time [default: the own namespace].
     #[arg(long, value_name = "NAMESPACE")]

@@ -2,6 +2,7 @@
 //!
 //! Interrupted watches begin again by themselves, slower each time; a list that is told anew replaces what was seen before.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -61,7 +62,11 @@ pub(super) fn sources(scope: &Scope) -> Vec<Source> {
     match scope {
         Scope::All => kinds.chain([Kind::Namespace]).map(|kind| source(kind, None)).collect(),
         Scope::Namespaces(names) => {
-            kinds.flat_map(|kind| names.iter().map(move |name| source(kind, Some(name)))).collect()
+            // Lists are told apart by their source: one is there once.
+            let names: BTreeSet<&String> = names.iter().collect();
+            kinds
+                .flat_map(|kind| names.iter().map(|name| source(kind, Some(name))).collect::<Vec<_>>())
+                .collect()
         }
     }
 }

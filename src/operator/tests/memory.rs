@@ -126,6 +126,16 @@ fn a_namespace_that_must_not_be_read_is_left_alone_until_it_may() {
     assert!(picture.is_listed() && !picture.is_barred("b"));
 }
 
+/// What one watch of two told would be forgotten when the other begins its list.
+#[test]
+fn a_namespace_that_is_named_twice_is_watched_once() {
+    let watched = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        sources(&Scope::Namespaces(names)).len()
+    };
+    assert_eq!(watched(&["a", "b", "a"]), watched(&["a", "b"]));
+}
+
 #[test]
 fn each_link_costs_one_secret_and_one_status() {
     let mut world = World::new();
