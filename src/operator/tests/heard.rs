@@ -273,7 +273,7 @@ fn why_a_pod_does_not_run_is_said() {
     for (reason, is_stalled) in [("CreateContainerConfigError", true), ("ErrImagePull", false)] {
         world.change(&pod, |pod| pod["status"] = waiting(reason, ""));
         world.settle();
-        assert_eq!(world.condition("us-east", "Stalled") != "", is_stalled, "{reason}");
+        assert_eq!(!world.condition("us-east", "Stalled").is_empty(), is_stalled, "{reason}");
     }
 }
 
