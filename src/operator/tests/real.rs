@@ -67,6 +67,21 @@ fn drift_is_repaired() {
         let wrong = json!({"spec": {"ports": [{"name": "mqtt", "port": 1999}]}});
         scene.merge(Kind::Service, "us-east-mqtt", wrong).await;
         scene.until(Kind::Service, "us-east-mqtt", port(1883)).await;
+        // With one label more it would lead nowhere.
+        let ours = json!({"app.kubernetes.io/name": "mqlink", "mqlink.dev/cluster": "us-east"});
+        let selects = |selector: Value| {
+            move |it: Option<&Value>| it.is_some_and(|it| it["spec"]["selector"] == selector)
+        };
+        scene.merge(Kind::Service, "us-east-mqtt", json!({"spec": {"selector": {"app": "theirs"}}})).await;
+        scene.until(Kind::Service, "us-east-mqtt", selects(ours.clone())).await;
+        scene
+            .merge(
+                Kind::PodDisruptionBudget,
+                "us-east",
+                json!({"spec": {"selector": {"matchLabels": {"app": "theirs"}}}}),
+            )
+            .await;
+        scene.until(Kind::PodDisruptionBudget, "us-east", selects(json!({"matchLabels": ours}))).await;
         // Nodes read every file of these.
         let has = |file: &'static str| {
             move |object: Option<&Value>| object.is_some_and(|it| it["data"][file].is_string())
