@@ -100,7 +100,8 @@ impl Core {
                 self.mesh.publish_row(recipients.shards, version, topic, &row);
             }
             if qos == QoS::AtLeastOnce {
-                let packet_ids = messages.iter().filter_map(|(_, publish)| publish.packet_id);
+                let packet_id = |(_, publish): &(usize, PlainPublish)| publish.packet_id;
+                let packet_ids = messages.iter().map(|one| packet_id(one).expect("it is of QoS 1"));
                 self.answer_row(id, packet_ids, end + row.count * AWAITED_BYTES);
             }
         }
@@ -120,7 +121,13 @@ impl Core {
         let packet_bytes = MESSAGE_BYTES_MAX.min(from.terms.packets.packet_bytes_max);
         let mut room = Room { messages: ROW_MAX, bytes: ROW_BYTES_MAX, packet_bytes };
         if qos == QoS::AtLeastOnce {
-            room.messages = room.messages.min(from.room_for_acks(last.recipients.shards != 0));
+            let crosses = last.recipients.shards != 0;
+            // Who is full tells the groups that it is a member of, between the same two messages as ever.
+            let tells = |one: &Recipient| self.sessions[one.session as usize].shares.is_some();
+            if crosses && last.recipients.sessions.iter().any(tells) {
+                return None;
+            }
+            room.messages = room.messages.min(from.room_for_acks(crosses));
         }
         self.narrow_to_all(&mut room, &last.recipients, Some(id), from.version, qos)?;
         Some(room)
@@ -145,12 +152,13 @@ impl Core {
     }
 
     /// Handles as many of these messages of another shard as are a row, of which this is the first and the others are of its
-    /// shape. Returns how many they are, or else of how many nothing else has to be asked.
+    /// shape; they were one there, or else are looked at. Returns how many they are, or of how many nothing else has to be asked.
     pub(super) fn handle_relayed_row(
         &mut self,
         from: ShardNumber,
         first: &Outgoing,
         bytes: &[u8],
+        was_row: bool,
     ) -> Result<usize, usize> {
         let (Some((version, packet)), Publish { topic, qos, retain: false, .. }) =
             (first.packet, first.publish)
@@ -165,7 +173,10 @@ impl Core {
         let is_same = |other: &&[u8]| {
             other[0] == packet[0] && other[topic_end - topic.len()..topic_end] == *topic.as_bytes()
         };
-        let alike = bytes.chunks_exact(len).take(ROW_MAX).take_while(is_same).count();
+        let alike = match was_row {
+            true => bytes.len() / len,
+            false => bytes.chunks_exact(len).take(ROW_MAX).take_while(is_same).count(),
+        };
         let is_again = packet[0] != (PacketType::Publish as u8) << 4 | (qos as u8) << 1;
         if alike < 2 || is_again || !self.has_rows(qos) {
             return Err(alike);

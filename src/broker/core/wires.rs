@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::connection::{Connection, State, Terms};
 use super::{ConnectionId, Effect};
-use crate::mqtt::{Frame, PacketId, PacketType, plain_ack, topic_of};
+use crate::mqtt::{Frame, PLAIN_ACK_BYTES, PacketId, PacketType, plain_ack, topic_of};
 
 /// How many bytes of unused buffers are kept.
 const BUFFERS_BYTES_MAX: usize = 4 << 20;
@@ -195,6 +195,7 @@ impl Wires {
                 return;
             }
             let before = to.out.open.len();
+            to.out.open.reserve(packet_ids.size_hint().0 * PLAIN_ACK_BYTES);
             for packet_id in packet_ids {
                 to.out.open.extend_from_slice(&plain_ack(PacketType::PubAck, packet_id));
             }

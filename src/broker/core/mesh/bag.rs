@@ -78,8 +78,9 @@ impl Shape {
 /// One thing that a shard says to another.
 #[derive(Debug)]
 pub(in super::super) enum Item {
-    /// A message that the other's subscribers want, and more of its shape behind it; `keeps` if the other is to retain them.
-    Publish { parcel: Parcel, more: u32, keeps: bool },
+    /// A message that the other's subscribers want, and more of its shape behind it; `keeps` if the other is to retain them,
+    /// `is_row` if they were a row.
+    Publish { parcel: Parcel, more: u32, keeps: bool, is_row: bool },
     /// How far the sender is with what it got.
     Confirm(Confirm),
     /// A message of a shared group for one of its members.
@@ -199,7 +200,7 @@ impl Bag {
     /// Adds a message that the other's subscribers want.
     #[inline]
     pub(super) fn publish(&mut self, outgoing: &Outgoing, is_tied: bool, keeps: bool) {
-        if let (Some(Item::Publish { parcel, more, keeps: others }), Some((version, packet))) =
+        if let (Some(Item::Publish { parcel, more, keeps: others, is_row: false }), Some((version, packet))) =
             (self.items.last_mut(), outgoing.packet)
             && *others == keeps
             && parcel.shape.is_of(&outgoing.publish, version, packet, is_tied)
@@ -209,7 +210,7 @@ impl Bag {
             return self.bytes.extend_from_slice(packet);
         }
         let parcel = self.pack(outgoing, is_tied);
-        self.items.push(Item::Publish { parcel, more: 0, keeps });
+        self.items.push(Item::Publish { parcel, more: 0, keeps, is_row: false });
     }
 
     /// Adds messages in a row, as they came, to a topic of so many bytes.
@@ -238,7 +239,7 @@ impl Bag {
                 is_tied: false,
             };
             let parcel = Parcel { start: start + at, shape, expires_at: None };
-            self.items.push(Item::Publish { parcel, more: 0, keeps: false });
+            self.items.push(Item::Publish { parcel, more: 0, keeps: false, is_row: true });
         }
     }
 
@@ -342,7 +343,7 @@ mod tests {
         let Bag { items, bytes, .. } = bag;
         let mut all = Vec::new();
         for item in items.drain(..) {
-            let Item::Publish { parcel, more, keeps } = item else { panic!("there are only messages") };
+            let Item::Publish { parcel, more, keeps, .. } = item else { panic!("there are only messages") };
             for parcel in (0..=more as usize).map(|n| parcel.behind(n)) {
                 let outgoing = Bag::unpack(bytes, parcel, "a/b");
                 let Publish { topic, payload, qos, retain, properties, .. } = outgoing.publish;

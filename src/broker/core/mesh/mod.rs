@@ -423,7 +423,7 @@ impl Core {
 
     fn handle_item(&mut self, from: ShardNumber, item: Item, bytes: &[u8], now: Instant) {
         match item {
-            Item::Publish { parcel, more, keeps } => {
+            Item::Publish { parcel, more, keeps, is_row } => {
                 self.mesh.tie(parcel.is_tied());
                 // Of the next so many it is known that they are no row.
                 let mut single = if keeps { usize::MAX } else { 0 };
@@ -434,7 +434,8 @@ impl Core {
                     let (parcel, left) = (parcel.behind(done), count - done);
                     let outgoing = Bag::unpack(bytes, parcel, before);
                     if single == 0 && left > 1 {
-                        match self.handle_relayed_row(from, &outgoing, parcel.bytes_of(bytes, left)) {
+                        let bytes = parcel.bytes_of(bytes, left);
+                        match self.handle_relayed_row(from, &outgoing, bytes, is_row) {
                             Ok(in_row) => {
                                 done += in_row;
                                 continue;

@@ -233,6 +233,24 @@ fn no_row_goes_where_it_may_have_to_be_stored() {
     assert!(may(&pair, 0) && !may(&pair, 1));
 }
 
+#[test]
+fn what_looks_like_a_row_and_goes_elsewhere_is_none_of_it() {
+    let mut pair = Pair::new(1_000);
+    let (reader, publisher) = (pair.reader(v5("reader")), pair.publisher(v5("publisher")));
+    let other = pair.w[1].connect(v5("other"));
+    pair.w[1].subscribe_with(other, "b", options(1), None);
+    pair.rest();
+    [reader, other].into_iter().for_each(|id| drop(pair.w[1].heard(id)));
+    for (topic, ids) in [("a", 1..4), ("b", 4..5), ("a", 5..6), ("b", 6..9), ("a", 9..10)] {
+        pair.w[0].send_bytes(publisher, &messages(Version::V5, topic, 1, ids));
+    }
+    pair.rest();
+    let mut got = |id| pair.w[1].heard(id).iter().map(|line| line[..3].to_owned()).collect::<Vec<_>>();
+    assert_eq!(got(reader), ["a=1", "a=2", "a=3", "a=5", "a=9"]);
+    assert_eq!(got(other), ["b=4", "b=6", "b=7", "b=8"]);
+    assert_eq!(pair.w[0].heard(publisher), acks(1..10));
+}
+
 /// Of messages that come in a read each some are sent again, which is nobody else's business.
 #[test]
 fn what_is_sent_again_is_no_row_there() {
@@ -261,7 +279,7 @@ fn who_takes_no_row_there_is_looked_for_once() {
             decode(&bytes, Version::V5, &Default::default()).expect("valid").expect("whole");
         let Packet::Publish(publish) = packet else { panic!("it is one") };
         let first = Outgoing { publish, expires_at: None, packet: Some((Version::V5, &bytes[..length])) };
-        pair.w[1].core.handle_relayed_row(0, &first, &bytes)
+        pair.w[1].core.handle_relayed_row(0, &first, &bytes, false)
     };
     pair.reader(v5("reader"));
     assert_eq!(row(&mut pair), Ok(5));

@@ -404,6 +404,15 @@ fn a_row_behind_an_answer_that_waits_for_the_store_is_answered_behind_it() {
     );
 }
 
+/// Where another shard owns the group it hears of that between two messages.
+#[test]
+fn a_member_that_a_row_fills_is_passed_over_from_the_same_message_on() {
+    let steps =
+        [subscribe(1, 5, 0), subscribe(1, 0, 1), subscribe(2, 5, 0), Step::Publish(5, plain(31, 0, 1))];
+    let exchanges = [0, 1, 0, 1].map(Step::Exchange);
+    check(Kind { shards: 2, ..PLAIN }, &[&steps[..], &exchanges].concat());
+}
+
 /// A subscriber that does not read until its buffer is full, and a publisher that does not read its acknowledgements.
 #[test]
 fn many_messages_in_one_read_keep_to_the_bounds_of_few() {
