@@ -153,6 +153,19 @@ fn who_gets_no_row_is_looked_for_once_a_read() {
 }
 
 #[test]
+fn who_is_full_is_looked_for_once_a_read() {
+    let (mut w, publisher, _) = world();
+    let full = w.connect(v5("full").with(Property::ReceiveMaximum(1)));
+    w.subscribe(full, "a", 1);
+    w.send_bytes(publisher, &messages(1, &[1]));
+    let bytes = messages(1, &[9; 3]);
+    let may = |w: &World| w.core.wires.get(publisher).expect("it is here").may_begin_row(&bytes);
+    assert!(may(&w));
+    assert_eq!(w.core.handle_row(publisher, &bytes), None);
+    assert!(!may(&w));
+}
+
+#[test]
 fn packet_ids_begin_again_in_the_midst_of_a_row() {
     let (mut w, publisher, [one, _]) = world();
     w.heard(one);
