@@ -306,6 +306,26 @@ proptest! {
     fn rmqtt_judges_damage_as_we_do((version, bytes) in damaged()) {
         RMQTT.compare(&bytes, version)?;
     }
+
+    #[test]
+    fn what_we_refuse_of_damage_one_of_them_refuses((version, bytes) in damaged()) {
+        let version = connack_version(&bytes).unwrap_or(version);
+        if let Err(violation) = decode(&bytes, version, &Limits::default())
+            && !nobody_confirms(violation.name())
+        {
+            let refuses = |other: &&Other| (other.judge)(&bytes, version).is_none();
+            prop_assert!(JUDGES_OF_DAMAGE.iter().any(refuses), "all accept {:?}", violation);
+        }
+    }
+}
+
+/// Those who read no further than lengths allow.
+const JUDGES_OF_DAMAGE: [&Other; 2] = [&PROTOCOL_CORE, &RMQTT];
+
+/// Tells whether there is a packet with a violation of this name that all of them accept.
+fn nobody_confirms(violation: &str) -> bool {
+    let accept = |what| JUDGES_OF_DAMAGE.iter().all(|other| other.accepts.contains(&what));
+    cases().iter().any(|case| case.violation.name() == violation && accept(case.what))
 }
 
 #[track_caller]
@@ -337,14 +357,17 @@ fn statement_of(violation: Violation) -> String {
 
 /// docs/codecs.md: where others judge otherwise, and who is right.
 fn table() -> String {
-    let mut page = String::from(
+    let unseen: Vec<&str> = Violation::NAMES.iter().copied().filter(|name| nobody_confirms(name)).collect();
+    let mut page = format!(
         "# Where other codecs judge otherwise\n\n\
          The same bytes, valid, damaged and wrong on purpose, in both versions, for ours and for codecs that others wrote; made by\n\
          `UPDATE_CODECS=1 cargo test --lib differential`, and a test fails when one of them changes its mind. Beyond these lists all\n\
          agree on two thousand generated packets in each run, and all but rumqttc on two thousand damaged ones: where the lengths of\n\
-         properties do not add up, rumqttc reads on.\n\n\
+         properties do not add up, rumqttc reads on. Damaged packets that ours accepts both others accept; those that it refuses at\n\
+         least one of them refuses, but for violations of which both miss some: {}.\n\n\
          ## Malformed packets that others accept\n\n\
          Ours refuses each, by the statement or section of the specification in the second column.\n\n| packet | by |",
+        unseen.join(", "),
     );
     OTHERS.iter().for_each(|other| page.push_str(&format!(" {} |", other.name)));
     page.push_str("\n|---|---|---|---|---|\n");

@@ -8,6 +8,7 @@ pub(super) fn properties() -> Vec<Case> {
         case("no property length", V5, packet(0x30, &[&data("t")]), Bad::PropertyLengthMissing),
         case("no property length in CONNACK", V5, packet(0x20, &[&[0, 0]]), Bad::PropertyLengthMissing),
         case("no property length in AUTH", V5, packet(0xf0, &[&[0x18]]), Bad::PropertyLengthMissing),
+        case("no property length in AUTH of success", V5, packet(0xf0, &[&[0]]), Bad::PropertyLengthMissing),
         case("no property length in UNSUBACK", V5, packet(0xb0, &[&[0, 1]]), Bad::PropertyLengthMissing),
         case(
             "a property length past the end",
