@@ -5,7 +5,8 @@
 //! a second descriptor of the journal, so that nobody waits behind it.
 //!
 //! fjall refuses everything after the first failed write until it is opened again; so does this, and the writer opens it
-//! again. What a journal's end lost is dropped by fjall, down to the last whole batch; [`journal`] and
+//! again. After an fsync that failed Linux goes on to show what the disk never got, and the next fsync has nothing to do: so
+//! journals are copied then, and at each start, as nobody knows what the last life saw. What a journal's end lost is dropped by fjall, down to the last whole batch; [`journal`] and
 //! [`tables`] see to it that nothing else is. Files that are damaged may make it panic: that is an error here like any other.
 
 use std::ffi::OsStr;
@@ -23,7 +24,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::engine::{Engine, Opener, StoreError};
 use super::layout::{SPACES, Space, Writes};
-use super::{journal, tables};
+use super::{journal, salvage, tables};
 
 /// The format of keys and values; a store with a greater one is of a later version.
 const FORMAT: u32 = 1;
@@ -33,6 +34,8 @@ const MARKER: &str = "mqlink-store";
 const MARKER_NEXT: &str = "mqlink-store.next";
 /// Begins the name of a directory with what was damaged.
 const ASIDE: &str = "damaged-";
+/// The folder in there with what is whole of it, until that is complete.
+const SALVAGED: &str = "salvaged";
 /// The database's folder beside it.
 const DATABASE: &str = "data";
 /// How long what the operating system has may take to the disk.
@@ -46,17 +49,47 @@ const TRIAL_BYTES: usize = 64 * 1024;
 
 /// Opens the store in a directory, or makes one; again and again.
 pub(super) fn opener(dir: PathBuf) -> Opener {
-    let next = Arc::new(AtomicU64::new(0));
-    Box::new(move || open(&dir, &next))
+    let past = Arc::<Past>::default();
+    Box::new(move || open(&dir, &past))
 }
 
-pub(super) fn open(dir: &Path, next: &Arc<AtomicU64>) -> Result<Box<dyn Engine>, StoreError> {
+/// What is known of a database from when it was open before.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The number of the next write; 0 until there was one.
+    pub(super) next: AtomicU64,
+    /// The disk has what the journals show, but for what no fsync was asked for.
+    is_sure: AtomicBool,
+}
+
+impl Past {
+    fn doubt(&self) {
+        self.is_sure.store(false, Ordering::Release);
+    }
+
+    fn make_sure(&self, database: &Path) -> io::Result<()> {
+        if self.is_sure.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match journal::write_anew(database) {
+            // At a start it is a precaution, and a broker on a full disk has to start.
+            Err(error) if self.next.load(Ordering::Relaxed) == 0 && is_full(&error) => Ok(()),
+            result => result.map(|()| self.is_sure.store(true, Ordering::Release)),
+        }
+    }
+}
+
+pub(super) fn open(dir: &Path, past: &Arc<Past>) -> Result<Box<dyn Engine>, StoreError> {
     check_marker(dir)?;
     let database = dir.join(DATABASE);
-    if let Some(cause) = with_lock(&database, || damage(&database, next.load(Ordering::Relaxed)))? {
+    let look = || {
+        past.make_sure(&database)?;
+        damage(&database, past.next.load(Ordering::Relaxed))
+    };
+    if let Some(cause) = with_lock(&database, look)? {
         return Err(StoreError::Damaged { verb: "open", dir: database, cause });
     }
-    let disk = guarded("open", &database, || Disk::open(&database, Arc::clone(next)))?;
+    let disk = guarded("open", &database, || Disk::open(&database, Arc::clone(past)))?;
     // The database may be new here.
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| from_io("open", dir, &error))?;
     Ok(Box::new(disk))
@@ -149,11 +182,15 @@ fn is_left_over(name: &OsStr) -> bool {
     name == MARKER_NEXT || name.as_encoded_bytes().starts_with(ASIDE.as_bytes())
 }
 
-/// Puts what is damaged out of the way, and says so: the end of the journals if it is they, else the database. For a start
-/// only: under a running broker most of what is to be kept would be missing then.
+/// Puts what is damaged out of the way, and says so: the end of the journals if it is they, else the database, of which what is
+/// whole is kept. For a start only: under a running broker most of what is to be kept would be missing then.
 pub(super) fn set_aside(dir: &Path, damaged: &StoreError) -> Result<(), StoreError> {
     let database = dir.join(DATABASE);
     let aside = make_aside(dir).map_err(|error| from_io("set aside what is damaged in", dir, &error))?;
+    let move_aside = |name: &str| match std::fs::rename(dir.join(name), aside.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
     let is_cut = with_lock(&database, || {
         // Journals are of use with the tables that they go with only.
         if tables::check(&database)?.is_none()
@@ -161,19 +198,36 @@ pub(super) fn set_aside(dir: &Path, damaged: &StoreError) -> Result<(), StoreErr
         {
             return damage.set_aside(&aside).map(|()| true);
         }
-        let move_aside = |name: &str| match std::fs::rename(dir.join(name), aside.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        };
-        move_aside(DATABASE).and_then(|()| move_aside(MARKER)).map(|()| false)
+        move_aside(DATABASE).map(|()| false)
     })?;
-    let (from, to) = (dir.display(), aside.display());
-    let what = match is_cut {
-        true => "it goes back to what it was before the damage, and the rest is set aside",
-        false => "all of it is set aside, and a new one begins empty",
+    let what = if is_cut {
+        "it goes back to what it was before the damage, and the rest is set aside"
+    } else if salvage(dir, &aside) {
+        "what is whole of it is kept, sessions with their messages or what is retained, and all of it is set aside"
+    } else {
+        move_aside(MARKER).map_err(|error| from_io("set aside what is damaged in", dir, &error))?;
+        "all of it is set aside, and a new one begins empty"
     };
+    let (from, to) = (dir.display(), aside.display());
     tracing::error!(cause = %damaged, "the store in {from} is damaged: {what}, as {to}");
     Ok(())
+}
+
+/// Puts what is whole of a database that was set aside in its place. False if that is nothing.
+fn salvage(dir: &Path, aside: &Path) -> bool {
+    let salvaged = aside.join(SALVAGED);
+    let put_in_place = || -> Result<bool, StoreError> {
+        check_marker(dir)?;
+        if !salvage::salvage(&aside.join(DATABASE), aside, &salvaged)? {
+            return Ok(false);
+        }
+        let place = std::fs::rename(&salvaged, dir.join(DATABASE)).and_then(|()| File::open(dir)?.sync_all());
+        place.map(|()| true).map_err(|error| from_io("write to", dir, &error))
+    };
+    put_in_place().unwrap_or_else(|error| {
+        tracing::error!(%error, "nothing of what is damaged can be kept");
+        false
+    })
 }
 
 /// A directory for what is set aside now.
@@ -189,18 +243,27 @@ fn make_aside(dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
-struct Disk {
+pub(super) struct Disk {
     dir: PathBuf,
     syncer: Syncer,
     keyspaces: [Keyspace; 3],
     trial: Keyspace,
     database: Database,
-    /// The number of the next write; 0 until there was one.
-    next: Arc<AtomicU64>,
+    past: Arc<Past>,
 }
 
 impl Disk {
-    fn open(dir: &Path, next: Arc<AtomicU64>) -> Result<Disk, StoreError> {
+    /// A database of which nothing is known, and that nobody else opens.
+    pub(super) fn open_alone(dir: &Path) -> Result<Disk, StoreError> {
+        guarded("open", dir, || Disk::open(dir, Arc::default()))
+    }
+
+    /// Where the keys of a family are.
+    pub(super) fn folder(&self, space: Space) -> &Path {
+        self.keyspace(space).path()
+    }
+
+    fn open(dir: &Path, past: Arc<Past>) -> Result<Disk, StoreError> {
         let fail = |error: fjall::Error| from_fjall("open", dir, error);
         let database =
             Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(fail)?;
@@ -210,11 +273,12 @@ impl Disk {
         };
         Ok(Disk {
             dir: dir.to_owned(),
-            syncer: Syncer::start(dir).map_err(|error| from_io("start the thread for", dir, &error))?,
+            syncer: Syncer::start(dir, &past)
+                .map_err(|error| from_io("start the thread for", dir, &error))?,
             keyspaces: [keyspace("sessions")?, keyspace("queues")?, keyspace("retained")?],
             trial: keyspace("trial")?,
             database,
-            next,
+            past,
         })
     }
 
@@ -227,14 +291,18 @@ impl Disk {
         let dir = self.dir.clone();
         move |error| from_fjall(verb, &dir, error)
     }
+
+    fn persist(&self, mode: PersistMode) -> Result<(), StoreError> {
+        self.database.persist(mode).map_err(|error| {
+            self.past.doubt();
+            self.fail("write to")(error)
+        })
+    }
 }
 
 impl Engine for Disk {
     fn commit(&mut self, writes: Writes) -> Result<(), StoreError> {
-        if self.syncer.has_failed() {
-            let cause = "fsync failed".to_owned();
-            return Err(StoreError::Io { verb: "write to", dir: self.dir.clone(), cause });
-        }
+        self.is_synced()?;
         let mut batch = self.database.batch();
         for ((space, key), value) in writes {
             let keyspace = self.keyspace(space);
@@ -243,17 +311,33 @@ impl Engine for Disk {
                 None => batch.remove(keyspace, key),
             }
         }
-        batch.commit().map_err(self.fail("write to"))?;
-        self.next.store(self.database.visible_seqno(), Ordering::Relaxed);
+        if let Err(error) = batch.commit().map_err(self.fail("write to")) {
+            // All else than a write without room may come from an fsync of the engine's own.
+            if !matches!(error, StoreError::Full { .. }) {
+                self.past.doubt();
+            }
+            return Err(error);
+        }
+        self.past.next.store(self.database.visible_seqno(), Ordering::Relaxed);
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.database.persist(PersistMode::SyncData).map_err(self.fail("write to"))
+        self.persist(PersistMode::SyncData)
     }
 
     fn sync_soon(&mut self) {
-        self.syncer.ask();
+        self.syncer.shared.asked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_synced(&mut self) -> Result<bool, StoreError> {
+        self.persist(PersistMode::Buffer)?; // the engine syncs by itself as well, and this tells if that has failed
+        let shared = &self.syncer.shared;
+        if shared.has_failed.load(Ordering::Acquire) {
+            let cause = "fsync failed".to_owned();
+            return Err(StoreError::Io { verb: "write to", dir: self.dir.clone(), cause });
+        }
+        Ok(shared.synced.load(Ordering::Acquire) == shared.asked.load(Ordering::Acquire))
     }
 
     fn try_out(&mut self) -> Result<(), StoreError> {
@@ -289,30 +373,31 @@ struct Syncer {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
-    /// Something was written since the last time.
-    is_due: AtomicBool,
+    past: Arc<Past>,
+    /// Grows with what is to be synced.
+    asked: AtomicU64,
+    /// How much of that is.
+    synced: AtomicU64,
     has_failed: AtomicBool,
     stops: Mutex<bool>,
     stopped: Condvar,
 }
 
 impl Syncer {
-    fn start(dir: &Path) -> io::Result<Syncer> {
-        let shared = Arc::new(Shared::default());
+    fn start(dir: &Path, past: &Arc<Past>) -> io::Result<Syncer> {
+        let shared = Arc::new(Shared {
+            past: Arc::clone(past),
+            asked: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            stops: Mutex::new(false),
+            stopped: Condvar::new(),
+        });
         let (theirs, dir) = (Arc::clone(&shared), dir.to_owned());
         let thread =
             std::thread::Builder::new().name("store-sync".to_owned()).spawn(move || theirs.run(&dir))?;
         Ok(Syncer { shared, thread: Some(thread) })
-    }
-
-    fn ask(&self) {
-        self.shared.is_due.store(true, Ordering::Release);
-    }
-
-    fn has_failed(&self) -> bool {
-        self.shared.has_failed.load(Ordering::Acquire)
     }
 }
 
@@ -333,15 +418,23 @@ impl Shared {
             let (stops, _) = self.stopped.wait_timeout(stops, SYNC_EVERY).expect("nobody panics with it");
             let is_last = *stops;
             drop(stops);
-            if self.is_due.swap(false, Ordering::AcqRel)
-                && let Err(error) = sync_journal(dir)
-            {
-                tracing::error!(%error, "failed to have {} reach the disk", dir.display());
-                self.has_failed.store(true, Ordering::Release);
+            let asked = self.asked.load(Ordering::Acquire);
+            // The last time in any case: the engine does so as well when it closes, and keeps to itself that it failed.
+            if asked != self.synced.load(Ordering::Acquire) || is_last {
+                self.sync(dir);
+                self.synced.store(asked, Ordering::Release);
             }
             if is_last {
                 return;
             }
+        }
+    }
+
+    fn sync(&self, dir: &Path) {
+        if let Err(error) = sync_journal(dir) {
+            tracing::error!(%error, "failed to have {} reach the disk", dir.display());
+            self.past.doubt();
+            self.has_failed.store(true, Ordering::Release);
         }
     }
 }
@@ -359,10 +452,14 @@ fn sync_journal(dir: &Path) -> io::Result<()> {
 
 fn from_io(verb: &'static str, dir: &Path, error: &io::Error) -> StoreError {
     let dir = dir.to_owned();
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { verb, dir },
-        _ => StoreError::Io { verb, dir, cause: error.to_string() },
+    match is_full(error) {
+        true => StoreError::Full { verb, dir },
+        false => StoreError::Io { verb, dir, cause: error.to_string() },
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What the engine says of files that are missing, cut short or in the way is damage, and no trouble of the system.
@@ -391,11 +488,10 @@ fn from_fjall(verb: &'static str, dir: &Path, error: fjall::Error) -> StoreError
     }
 }
 
-/// True if a syncer that was asked has failed by its end.
+/// True if a syncer has failed by its end.
 #[cfg(test)]
 pub(super) fn fails_to_sync(dir: &Path) -> bool {
-    let syncer = Syncer::start(dir).expect("there are threads");
-    syncer.ask();
+    let syncer = Syncer::start(dir, &Arc::default()).expect("there are threads");
     let shared = Arc::clone(&syncer.shared);
     drop(syncer);
     shared.has_failed.load(Ordering::Acquire)

@@ -69,6 +69,9 @@ pub(super) trait Engine: Send {
     /// Has everything so far reach the disk soon, without waiting for it.
     fn sync_soon(&mut self);
 
+    /// True if nothing is on its way to the disk any more.
+    fn is_synced(&mut self) -> Result<bool, StoreError>;
+
     /// Writes something that means nothing, to see whether that works.
     fn try_out(&mut self) -> Result<(), StoreError>;
 

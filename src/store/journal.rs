@@ -10,9 +10,9 @@
 //!
 //! The format is that of the pinned version of the engine; a test reads a journal that it has written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -31,6 +31,8 @@ const ITEM_HEAD_BYTES: usize = 1 + 1 + 8 + 2 + 4 + 4;
 /// The last file that the engine writes when it makes a database.
 const VERSION: &str = "version";
 const CHUNK_BYTES: usize = 64 * 1024;
+/// What a copy is called until it is whole; the engine looks for `jnl` only.
+const COPY: &str = "anew";
 
 /// How a journal is.
 #[allow(unreachable_pub, reason = "for fuzzers")]
@@ -70,6 +72,38 @@ pub(super) fn check(database: &Path, failed: u64) -> io::Result<Option<Damage>> 
     Ok(None)
 }
 
+/// Puts a copy in each journal's place and has it reach the disk: what an fsync that failed has left is on no disk, no later
+/// fsync looks at it, and to write the same again into the same file does not mend it either.
+pub(super) fn write_anew(database: &Path) -> io::Result<()> {
+    for journal in journals(database)? {
+        let copy = journal.with_extension(COPY);
+        let written = write_copy(&journal, &copy).and_then(|()| fs::rename(&copy, &journal));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&copy); // it takes room, and the next one takes its place anyway
+            return Err(error);
+        }
+        File::open(database)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Copies a journal byte by byte: what the system offers for that may let both share what is on the disk.
+fn write_copy(journal: &Path, copy: &Path) -> io::Result<()> {
+    let (from, mut to) = (File::open(journal)?, File::create(copy)?);
+    let (mut chunk, mut length) = (Vec::with_capacity(CHUNK_BYTES), 0);
+    while (&from).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)? > 0 {
+        // Only zeros: most often the room that the engine takes beforehand, which has no blocks.
+        if chunk.iter().any(|byte| *byte != 0) {
+            to.seek(SeekFrom::Start(length))?;
+            to.write_all(&chunk)?;
+        }
+        length += chunk.len() as u64;
+        chunk.clear();
+    }
+    to.set_len(length)?;
+    to.sync_all()
+}
+
 /// True if a database has no journal at all: it always has the one that it writes to, and reads nothing without.
 pub(super) fn is_missing(database: &Path) -> io::Result<bool> {
     Ok(database.join(VERSION).exists() && journals(database)?.is_empty())
@@ -98,8 +132,8 @@ impl Damage {
     /// Copies what cannot be read to a directory, and cuts it off.
     pub(super) fn set_aside(&self, to: &Path) -> io::Result<()> {
         let target = |file: &Path| to.join(file.file_name().unwrap_or_default());
-        std::fs::copy(&self.file, target(&self.file))?;
-        self.later.iter().try_for_each(|file| std::fs::rename(file, target(file)))?;
+        fs::copy(&self.file, target(&self.file))?;
+        self.later.iter().try_for_each(|file| fs::rename(file, target(file)))?;
         let cut = OpenOptions::new().write(true).open(&self.file)?;
         cut.set_len(self.at)?;
         cut.sync_all()

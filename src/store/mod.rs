@@ -18,6 +18,7 @@ mod writer;
 mod journal;
 mod tables;
 mod disk;
+mod salvage;
 #[cfg(any(test, fuzzing))]
 mod shelf;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-const KEYSPACES: &str = "keyspaces";
+pub(super) const KEYSPACES: &str = "keyspaces";
 const CURRENT: &str = "current";
 /// The number of the version, its checksum, and the kind of checksum.
 const CURRENT_BYTES: usize = 8 + 16 + 1;

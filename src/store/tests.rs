@@ -217,6 +217,17 @@ fn a_store_that_fails_says_so_gives_back_what_comes_and_comes_back() {
 }
 
 #[test]
+fn a_sync_that_fails_when_nobody_writes_any_more_is_a_failure_all_the_same() {
+    let twin = Twin::default();
+    let (_store, client, heard, _) = joined(&twin, Durability::Interval);
+    twin.set(Mood::FailsToSync);
+    client.persist(Token(1), vec![session()].into());
+    assert_eq!(heard.recv(), Ok(Event::Persisted(Token(1))));
+    assert_eq!(heard.recv(), Ok(Event::Down(Vec::new())));
+    assert_eq!(heard.recv(), Ok(Event::Up));
+}
+
+#[test]
 fn a_store_that_comes_back_is_read_once_there_is_room_and_only_where_queues_lie() {
     let twin = Twin::default();
     let (_store, client, heard, _) = joined(&twin, Durability::Interval);

@@ -18,6 +18,8 @@ pub(super) enum Mood {
     Tight,
     /// The next one counts, but says that it failed; then there is no room.
     FailsAfter,
+    /// They work, and what is to reach the disk soon does not, which is heard once.
+    FailsToSync,
 }
 
 /// A disk that several engines see, one after the other.
@@ -98,6 +100,17 @@ impl Engine for Twin {
     }
 
     fn sync_soon(&mut self) {}
+
+    fn is_synced(&mut self) -> Result<bool, StoreError> {
+        let mut disk = self.disk.lock().expect("nobody panics with it");
+        match std::mem::take(&mut disk.mood) {
+            Mood::FailsToSync => Err(full()),
+            mood => {
+                disk.mood = mood;
+                Ok(true)
+            }
+        }
+    }
 
     fn try_out(&mut self) -> Result<(), StoreError> {
         let mut disk = self.disk.lock().expect("nobody panics with it");

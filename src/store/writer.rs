@@ -23,6 +23,8 @@ const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Between two attempts to open a store that failed.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Between two looks whether what was written last has reached the disk, while nothing else happens.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a shard hears of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,7 @@ impl Store {
             trouble: Arc::clone(&trouble),
             retry: RETRY_MIN,
             retry_at: Instant::now(),
+            is_synced: true,
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&taken));
         let thread = thread.map_err(|error| StoreError::Io {
@@ -148,6 +151,8 @@ struct Writer {
     trouble: Trouble,
     retry: Duration,
     retry_at: Instant,
+    /// Nothing is on its way to the disk.
+    is_synced: bool,
 }
 
 impl Writer {
@@ -179,7 +184,8 @@ impl Writer {
     fn gather(&mut self, requests: &Receiver<Request>) -> bool {
         let mut bytes = 0;
         let first = match self.engine {
-            Some(_) => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) if self.is_synced => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) => requests.recv_timeout(LOOK_EVERY),
             None => requests.recv_timeout(self.retry_at.saturating_duration_since(Instant::now())),
         };
         match first {
@@ -188,7 +194,7 @@ impl Writer {
                     return true;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => self.look(),
             Err(RecvTimeoutError::Disconnected) => return true,
         }
         while bytes < COMMIT_BYTES_MAX {
@@ -198,6 +204,15 @@ impl Writer {
             }
         }
         false
+    }
+
+    /// Looks whether what was written has reached the disk: it may fail when nobody writes any more.
+    fn look(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        match engine.is_synced() {
+            Ok(is_synced) => self.is_synced = is_synced,
+            Err(error) => self.fail(&error, Vec::new()),
+        }
     }
 
     /// True if it was the last.
@@ -227,6 +242,7 @@ impl Writer {
         }
         let writes = self.layout.finish();
         let result = result.and_then(|()| commit(&mut **engine, writes, self.durability));
+        self.is_synced = false;
         match result {
             Ok(()) => batches.iter().for_each(|one| self.tell(one.client, Event::Persisted(one.token))),
             Err(error) => self.fail(&error, batches),

@@ -3,6 +3,7 @@
 //! The file system is in a file and is mounted for one broker alone, in a mount namespace that goes with it. That takes root and
 //! a loop device; without them these cases abstain, and say so, but in CI.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,6 +26,9 @@ struct Image {
 }
 
 const MOUNT: &str = "mount -o loop \"$0\" \"$1\" && shift && exec \"$@\"";
+/// The same on thin ground: what nobody has written yet has no room of its own in the memory below.
+const MOUNT_THIN: &str = "mount -t tmpfs -o size=48m tmpfs \"$1.ground\" && cp --sparse=never \"$0\" \"$1.ground/disk\" && \
+                          mount -o loop \"$1.ground/disk\" \"$1\" && fstrim \"$1\" && shift && exec \"$@\"";
 
 impl Image {
     /// None where it cannot be mounted.
@@ -32,12 +36,14 @@ impl Image {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("disk");
         File::create(&file).and_then(|disk| disk.set_len(mib << 20)).expect("writable");
-        fs::create_dir(folder.path().join("mounted")).expect("writable");
+        for name in ["mounted", "mounted.ground"] {
+            fs::create_dir(folder.path().join(name)).expect("writable");
+        }
         let image = Image { folder, file };
         let run = |mut command: Command| command.output().map_err(|error| error.to_string());
         let mut format = Command::new("mkfs.ext4");
         format.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image.file);
-        let mut trial = image.command("true");
+        let mut trial = image.command(MOUNT, "true");
         trial.arg("now");
         for command in [format, trial] {
             let why = match run(command) {
@@ -57,30 +63,47 @@ impl Image {
     }
 
     /// A command with the file system before it; arguments follow.
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, mount: &str, program: &str) -> Command {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", MOUNT]);
+        command.args(["--mount", "--propagation", "private", "sh", "-c", mount]);
         command.arg(&self.file).arg(self.mounted()).arg(program);
         command
     }
 
     fn start(&self, settings: &Settings) -> Node {
-        Node::start_through(settings.clone(), self.command(MQLINK), &self.mounted().join("store"))
+        self.start_on(MOUNT, settings)
+    }
+
+    fn start_on(&self, mount: &str, settings: &Settings) -> Node {
+        Node::start_through(settings.clone(), self.command(mount, MQLINK), &self.mounted().join("store"))
     }
 
     /// A path on the file system as the node's namespace has it.
     fn inside(&self, node: &Node, name: &str) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", node.pid()));
-        root.join(self.mounted().strip_prefix("/").expect("it is absolute")).join(name)
+        self.in_node(node, "mounted").join(name)
     }
 
-    /// Takes the power from the machine: the node ends, and what it has written and not synced is gone.
+    /// A path on thin ground, below the file system.
+    fn ground(&self, node: &Node, name: &str) -> PathBuf {
+        self.in_node(node, "mounted.ground").join(name)
+    }
+
+    fn in_node(&self, node: &Node, name: &str) -> PathBuf {
+        let folder = self.folder.path().strip_prefix("/").expect("it is absolute");
+        PathBuf::from(format!("/proc/{}/root", node.pid())).join(folder).join(name)
+    }
+
     fn lose_power(&self, node: Node) {
+        self.lose_power_over(&self.file, node);
+    }
+
+    /// Takes the power from the machine: the node ends, and what it has written and not synced to the file is gone.
+    fn lose_power_over(&self, file: &Path, node: Node) {
         signal(node.pid(), Signal::SIGSTOP);
         until("a node that stands still", || is_still(node.pid()).then_some(()));
         let left = self.folder.path().join("left");
         // The kernel holds back what was not synced from the file.
-        fs::copy(&self.file, &left).expect("writable");
+        fs::copy(file, &left).expect("writable");
         node.kill();
         fs::rename(&left, &self.file).expect("writable");
     }
@@ -106,6 +129,19 @@ fn fill(path: &Path) {
     }
 }
 
+/// Publishes at QoS 1. Why it is refused, if it is.
+fn offer(sends: &mut Wire, acknowledged: &mut BTreeSet<String>, payload: String) -> Option<u8> {
+    sends.publish_to("kept/1", ID, QoS::AtLeastOnce, &payload);
+    match sends.next() {
+        Some(Heard::Ack(_)) => {
+            acknowledged.insert(payload);
+            None
+        }
+        Some(Heard::Refused(reason)) => Some(reason),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room() {
     let Some(image) = Image::new(8) else { return };
@@ -116,20 +152,11 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room(
     let mut hears = Wire::connect_clean(port, "live");
     hears.subscribe("live");
     let mut sends = Wire::connect_clean(port, "publisher");
-    let mut acknowledged = Vec::new();
+    let mut acknowledged = BTreeSet::new();
     // To whoever looks for the end of a write that failed, this looks like one.
     let big = "\u{3}any sum FJL\u{3}".repeat(20_000 / 13);
-    let publish = |sends: &mut Wire, acknowledged: &mut Vec<String>, number: usize| {
-        let payload = format!("1-{number}-{big}");
-        sends.publish_to("kept/1", ID, QoS::AtLeastOnce, &payload);
-        match sends.next() {
-            Some(Heard::Ack(_)) => {
-                acknowledged.push(payload);
-                None
-            }
-            Some(Heard::Refused(reason)) => Some(reason),
-            other => panic!("{other:?}"),
-        }
+    let publish = |sends: &mut Wire, acknowledged: &mut BTreeSet<String>, number: usize| {
+        offer(sends, acknowledged, format!("1-{number}-{big}"))
     };
     assert_eq!(publish(&mut sends, &mut acknowledged, 0), None);
 
@@ -155,10 +182,9 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else_until_there_is_room(
     node.kill();
 
     let _node = image.start(&settings);
-    let wanted = acknowledged.iter().cloned().collect();
     let mut absent = Subscriber::default();
-    absent.run(&mut Wire::connect(port, "absent"), Some(&wanted));
-    absent.check("absent", &wanted);
+    absent.run(&mut Wire::connect(port, "absent"), Some(&acknowledged));
+    absent.check("absent", &acknowledged);
 }
 
 /// Publishes, takes the power and counts, again and again.
@@ -183,6 +209,43 @@ fn lose_power_again_and_again(durability: Durability, wait: Duration) {
     absent.run(&mut Wire::connect(port, "absent"), Some(&publisher.acknowledged));
     absent.check("absent", &publisher.acknowledged);
     assert!(publisher.acknowledged.len() > 500);
+}
+
+/// Linux shows what an fsync that failed has left as if it were safe, and the disk never gets it.
+#[test]
+fn what_is_acknowledged_after_an_fsync_that_failed_survives_the_loss_of_power() {
+    let Some(image) = Image::new(32) else { return };
+    // What the file system already has gets room below; what it takes later has none beforehand.
+    let bytes = fs::read(&image.file).expect("readable");
+    fs::write(&image.file, bytes).expect("writable");
+    let mut settings = settings();
+    settings.storage.durability = Durability::Always;
+    let port = settings.listeners[0].port;
+    let node = image.start_on(MOUNT_THIN, &settings);
+    Wire::connect(port, "absent").subscribe("kept/#");
+    let mut sends = Wire::connect_clean(port, "publisher");
+    let mut acknowledged = BTreeSet::new();
+    fill(&image.ground(&node, "filler"));
+    let big = "x".repeat(200_000);
+    let refused =
+        (0..100).find_map(|number| offer(&mut sends, &mut acknowledged, format!("1-{number}-{big}")));
+    assert_eq!(refused, Some(0x97));
+    let report = node.status().until("trouble", |report| report.store_trouble.is_some());
+    println!("{:?}", report.store_trouble);
+    fs::remove_file(image.ground(&node, "filler")).expect("it is there");
+    node.status().until("no trouble", |report| report.store_trouble.is_none());
+    for number in 100..120 {
+        let payload = format!("1-{number}-");
+        until("a message that is taken", || {
+            offer(&mut sends, &mut acknowledged, payload.clone()).is_none().then_some(())
+        });
+    }
+    image.lose_power_over(&image.ground(&node, "disk"), node);
+
+    let _node = image.start(&settings);
+    let mut absent = Subscriber::default();
+    absent.run(&mut Wire::connect(port, "absent"), Some(&acknowledged));
+    absent.check("absent", &acknowledged);
 }
 
 #[test]

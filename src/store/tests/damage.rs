@@ -1,15 +1,23 @@
 //! Files that hold something else than what was written: the broker starts, and says what it set aside.
 
 use std::fs;
+use std::io::Cursor;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use fjall::{Database, KeyspaceCreateOptions};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
 use crate::store::disk;
-use crate::store::journal::{Scan, scan, scan_up_to};
+use crate::store::journal::{Scan, scan, scan_up_to, write_anew};
+
+/// In memory, where there is such a place: a disk would be asked thousands of times to sync.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
 
 /// A store of a few batches, the directory and how many messages each journal position can have.
 fn written(root: &Path) -> PathBuf {
@@ -65,10 +73,10 @@ fn messages(found: &Found) -> Vec<u64> {
 
 #[test]
 fn a_journal_of_the_engine_is_whole_to_us() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = folder();
     let dir = written(root.path());
     let bytes = fs::read(journal(&dir)).expect("readable");
-    let scanned = |bytes: &[u8]| scan(std::io::Cursor::new(bytes)).expect("memory has no errors");
+    let scanned = |bytes: &[u8]| scan(Cursor::new(bytes)).expect("memory has no errors");
     assert!(bytes.len() > 200, "the batches are in it");
     assert_eq!(scanned(&bytes), Scan::Whole);
     assert_eq!(scanned(&[&bytes[..], &[0; 100_000]].concat()), Scan::Whole);
@@ -76,8 +84,27 @@ fn a_journal_of_the_engine_is_whole_to_us() {
 }
 
 #[test]
+fn a_start_copies_the_journals_and_leaves_nothing_behind() {
+    let root = folder();
+    let dir = written(root.path());
+    let of = |file: &Path| (fs::read(file).expect("readable"), fs::metadata(file).expect("there").ino());
+    let mut bytes = of(&journal(&dir)).0;
+    bytes.resize(bytes.len() + 200_000, 0); // as the engine takes room
+    fs::write(journal(&dir), &bytes).expect("writable");
+    let (_, before) = of(&journal(&dir));
+    write_anew(&dir.join("data")).expect("it works");
+    let (copied, after) = of(&journal(&dir));
+    assert!(copied == bytes && before != after);
+    let names = dir.join("data").read_dir().expect("readable").flatten().map(|entry| entry.file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("anew")));
+    let (_store, found) = Store::open(&dir, Durability::Always).expect("it opens");
+    assert_eq!(messages(&found), [0, 1, 2, 3]);
+    assert_ne!(of(&journal(&dir)).1, after, "a start copies as well");
+}
+
+#[test]
 fn a_message_that_looks_like_the_end_of_a_batch_keeps_no_store_down() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = folder();
     let dir = written(root.path());
     let before = fs::read(journal(&dir)).expect("readable");
     let (store, _) = Store::open(&dir, Durability::Always).expect("it opens");
@@ -88,7 +115,7 @@ fn a_message_that_looks_like_the_end_of_a_batch_keeps_no_store_down() {
     drop(engine);
     let after = fs::read(journal(&dir)).expect("readable");
     let scanned =
-        |failed, bytes: &[u8]| scan_up_to(failed, std::io::Cursor::new(bytes)).expect("memory has no errors");
+        |failed, bytes: &[u8]| scan_up_to(failed, Cursor::new(bytes)).expect("memory has no errors");
     let torn = &after[..before.len() + 1_000];
     let at = before.len() as u64;
     assert_eq!(scanned(0, torn), Scan::Damaged(at)); // at a start nobody knows
@@ -100,18 +127,19 @@ fn a_message_that_looks_like_the_end_of_a_batch_keeps_no_store_down() {
     assert!(matches!(scanned(number, &damaged), Scan::Damaged(_)));
     fs::write(journal(&dir), torn).expect("writable");
     // The number of the next write is one more than that of the last that was acknowledged.
-    let next = Arc::new(AtomicU64::new(number));
-    let mut engine = disk::open(&dir, &next).expect("it opens");
+    let past = Arc::<disk::Past>::default();
+    past.next.store(number, Ordering::Relaxed);
+    let mut engine = disk::open(&dir, &past).expect("it opens");
     engine.commit([((Space::Retained, b"key".to_vec()), None)].into()).expect("written");
-    assert!(next.load(Ordering::Relaxed) > number);
+    assert!(past.next.load(Ordering::Relaxed) > number);
 }
 
 #[test]
 fn a_byte_that_turns_over_in_a_journal_costs_what_came_after_it_and_is_told() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = folder();
     let dir = written(root.path());
     let bytes = fs::read(journal(&dir)).expect("readable");
-    let Scan::Torn(last) = scan(std::io::Cursor::new(&bytes[..bytes.len() - 1])).expect("memory") else {
+    let Scan::Torn(last) = scan(Cursor::new(&bytes[..bytes.len() - 1])).expect("memory") else {
         panic!("the last batch is torn")
     };
     let mut found_so_far = 0;
@@ -159,7 +187,7 @@ type Harm = (String, Box<dyn Fn(&Path)>);
 
 #[test]
 fn whatever_happens_to_a_file_the_store_opens_and_says_what_it_set_aside() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = folder();
     let dir = with_tables(root.path());
     let mut files = Vec::new();
     files_below(&dir, &mut files);
@@ -228,7 +256,7 @@ fn replace(file: &Path, before: [u8; 16], after: [u8; 16]) {
 /// Damage under sums that fit: only the engine can find it, when it reads.
 #[test]
 fn damage_that_only_the_engine_finds_is_told_with_its_folder() {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = folder();
     let dir = with_tables(root.path());
     let mut files = Vec::new();
     files_below(&dir.join("data").join("keyspaces"), &mut files);
@@ -262,4 +290,66 @@ fn damage_that_only_the_engine_finds_is_told_with_its_folder() {
         fs::remove_dir_all(damaged).expect("it is there");
     }
     assert!(told > 0, "nothing of it was found");
+}
+
+#[test]
+fn damage_that_comes_under_a_running_broker_keeps_the_store_down_until_it_starts_again() {
+    let root = folder();
+    let dir = written(root.path());
+    let twin = Twin::default();
+    // A disk that has no room for the next batch, and when it is opened again it is the one that is damaged.
+    let (mut first, mut then) = (Some(twin.opener()), disk::opener(dir.clone()));
+    let opener = Box::new(move || first.take().map_or_else(&mut then, |mut opener| opener()));
+    let (mut store, ..) = Store::start(opener, Durability::Interval).expect("it opens");
+    let (say, heard) = channel();
+    let client = store.join(Arc::new(move |event| drop(say.send(event))));
+    let mut bytes = fs::read(journal(&dir)).expect("readable");
+    bytes[100] ^= 0x55;
+    fs::write(journal(&dir), bytes).expect("writable");
+    twin.set(Mood::Full);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !store.trouble().is_some_and(|why| why.contains("it is damaged")) {
+        client.persist(Token(1), vec![append(9)].into());
+        assert_eq!(heard.recv(), Ok(Event::Down(vec![append(9)])));
+        assert!(Instant::now() < deadline, "{:?}", store.trouble());
+    }
+    assert!(aside(&dir).is_empty(), "under a running broker nothing is set aside");
+    drop(store);
+    let (_store, found) = Store::open(&dir, Durability::Always).expect("it opens");
+    assert!(messages(&found).len() < 4 && !aside(&dir).is_empty());
+}
+
+#[test]
+fn what_is_retained_is_kept_where_sessions_are_hurt_and_the_other_way_round() {
+    let root = folder();
+    let dir = with_tables(root.path());
+    // Also something that is in the journal only.
+    let found = on_disk(&dir, vec![append(4), retain("later", Some("y"))]);
+    assert_eq!((messages(&found), found.stored.retained.len()), (vec![0, 1, 2, 3], 1));
+    let folders: Vec<_> = {
+        let disk = disk::Disk::open_alone(&dir.join("data")).expect("it opens");
+        SPACES.map(|space| disk.folder(space).file_name().expect("it has one").to_owned()).into()
+    };
+    for (space, folder) in SPACES.into_iter().zip(folders) {
+        let damaged = root.path().join("damaged");
+        copy(&dir, &damaged);
+        let mut files = Vec::new();
+        files_below(&damaged.join("data/keyspaces").join(&folder).join("tables"), &mut files);
+        let mut bytes = fs::read(&files[0]).expect("readable");
+        bytes[10] ^= 0x55;
+        fs::write(&files[0], bytes).expect("writable");
+        for start in 0..2 {
+            let (_store, found) = Store::open(&damaged, Durability::Always).expect("it opens");
+            assert!(found.strange.is_empty(), "{:?}", found.strange);
+            let all = (found.stored.sessions.len(), messages(&found), found.stored.retained.len());
+            let wanted = match space {
+                Space::Retained => (1, vec![0, 1, 2, 3, 4], 0),
+                Space::Sessions | Space::Queues => (0, vec![], 2),
+            };
+            assert_eq!(all, wanted, "{space:?}, start {start}");
+        }
+        assert!(aside(&damaged).iter().any(|file| file.ends_with(files[0].file_name().expect("it has one"))));
+        on_disk(&damaged, vec![Op::End { key: KEY }, session(), append(0), retain("r", Some("z"))]);
+        fs::remove_dir_all(damaged).expect("it is there");
+    }
 }
