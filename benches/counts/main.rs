@@ -1,15 +1,15 @@
 //! What `benches/counts/run` counts the instructions of: `counts SCENARIO N` does a thing N times.
 //!
 //! Without arguments it names the scenarios. What is set up before costs the same for every N, so the difference between two
-//! runs is the thing itself.
+//! runs is the thing itself. Each looks at the end whether it was done: who drops messages is no cheaper.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use mqlink::broker::core::{ConnectionId, Core, Desk, Office, Place};
+use mqlink::broker::core::{ConnectionId, Core, Desk, Effect, Office, Place};
 use mqlink::mqtt::{
-    Connect, Filter, Frame, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe,
-    SubscribeFiltersBuf, SubscribeOptions, Version, decode, encode_publish,
+    Connect, Filter, Frame, Limits, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
+    Subscribe, SubscribeFiltersBuf, SubscribeOptions, Version, decode, encode_publish,
 };
 use mqlink::settings;
 
@@ -23,8 +23,9 @@ const BATCH: usize = 100;
 type Scenario = (&'static str, fn(usize));
 
 const SCENARIOS: &[Scenario] = &[
-    ("decode-publish-qos0", |n| decode_publish(QoS::AtMostOnce, n)),
-    ("decode-publish-qos1", |n| decode_publish(QoS::AtLeastOnce, n)),
+    ("decode-publish-qos0", |n| decode_publish(QoS::AtMostOnce, &PropertiesBuf::new(), n)),
+    ("decode-publish-qos1", |n| decode_publish(QoS::AtLeastOnce, &PropertiesBuf::new(), n)),
+    ("decode-publish-properties", decode_properties),
     ("encode-publish", encode),
     ("append-frame", append),
     ("filter-matches", filter_matches),
@@ -37,12 +38,13 @@ const SCENARIOS: &[Scenario] = &[
     ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, 1, n)),
     ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, 1, n)),
     ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, 1, n)),
-    ("message-1:100-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, 0, n)),
-    ("message-1:100-qos1-one-of-3.1.1", |n| one_of_another_version(QoS::AtLeastOnce, 0, n)),
+    ("message-1:100-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, n)),
+    ("message-1:100-qos1-one-of-3.1.1", |n| one_of_another_version(QoS::AtLeastOnce, n)),
     ("message-to-another-shard-qos0", |n| crossing(QoS::AtMostOnce, n)),
     ("message-to-another-shard-qos1", |n| crossing(QoS::AtLeastOnce, n)),
-    ("message-1:100-to-another-shard-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, 1, n)),
+    ("message-1:0-kept-qos1", kept),
     ("connect", connect_many),
+    ("resume-with-ten", resume),
 ];
 
 fn main() {
@@ -66,12 +68,24 @@ fn publish(qos: QoS, topic: &str) -> Publish<'_> {
     }
 }
 
-fn decode_publish(qos: QoS, count: usize) {
+fn decode_publish(qos: QoS, properties: &PropertiesBuf, count: usize) {
     let mut bytes = Vec::new();
-    encode_publish(&publish(qos, TOPIC), VERSION, &mut bytes);
+    let packet = Publish { properties: properties.as_properties(), ..publish(qos, TOPIC) };
+    encode_publish(&packet, VERSION, &mut bytes);
     for _ in 0..count {
-        black_box(decode(black_box(&bytes), VERSION, &Limits::default()).expect("it is valid"));
+        let decoded = decode(black_box(&bytes), VERSION, &Limits::default()).expect("it is valid");
+        assert!(black_box(decoded).is_some());
     }
+}
+
+fn decode_properties(count: usize) {
+    let mut properties = PropertiesBuf::new();
+    properties.push(Property::MessageExpiryInterval(60));
+    properties.push(Property::ContentType("application/json"));
+    properties.push(Property::ResponseTopic("plant/7/answers"));
+    properties.push(Property::CorrelationData(&[7; 16]));
+    properties.push(Property::UserProperty(("trace", "0af7651916cd43dd8448eb211c80319c")));
+    decode_publish(QoS::AtLeastOnce, &properties, count);
 }
 
 fn encode(count: usize) {
@@ -94,7 +108,7 @@ fn append(count: usize) {
 fn filter_matches(count: usize) {
     let filter = Filter::parse("plant/+/line/+/sensor/#").expect("valid");
     for _ in 0..count {
-        black_box(black_box(&filter).matches(TOPIC));
+        assert!(black_box(black_box(&filter).matches(TOPIC)));
     }
 }
 
@@ -107,6 +121,8 @@ struct World {
     subscribers: Vec<(usize, ConnectionId)>,
     dirty: Vec<ConnectionId>,
     acks: Vec<u8>,
+    /// It has a store.
+    keeps: bool,
 }
 
 impl World {
@@ -123,6 +139,7 @@ impl World {
             subscribers: Vec::new(),
             dirty: Vec::new(),
             acks: Vec::new(),
+            keeps: false,
         }
     }
 
@@ -137,10 +154,34 @@ impl World {
     }
 
     fn connect(&mut self, shard: usize, client_id: &str) -> ConnectionId {
+        self.connect_as(shard, Connect::new(client_id))
+    }
+
+    fn connect_as(&mut self, shard: usize, connect: Connect) -> ConnectionId {
         let id = self.cores[shard].open(self.now);
-        let connect = Connect { keep_alive_s: 60, ..Connect::new(client_id) };
-        self.send(shard, id, &Packet::Connect(connect));
+        self.send(shard, id, &Packet::Connect(Connect { keep_alive_s: 60, ..connect }));
         id
+    }
+
+    /// A client whose session is kept.
+    fn connect_kept(&mut self, client_id: &str) -> ConnectionId {
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::SessionExpiryInterval(3_600));
+        let properties = properties.as_properties();
+        self.connect_as(0, Connect { clean_start: false, properties, ..Connect::new(client_id) })
+    }
+
+    /// Reads messages, and does all that comes of them.
+    fn read(&mut self, publisher: ConnectionId, bytes: &[u8]) {
+        assert_eq!(self.cores[0].handle_bytes(publisher, bytes, self.now), bytes.len());
+        self.settle();
+    }
+
+    /// What came in and what went out is what there was to be.
+    fn check(&self, received: usize, sent: usize) {
+        let all = self.cores.iter().map(|core| core.counters());
+        let all = all.fold((0, 0), |sum, one| (sum.0 + one.received, sum.1 + one.sent));
+        assert_eq!(all, (received as u64, sent as u64), "received and sent");
     }
 
     fn subscribe(&mut self, shard: usize, id: ConnectionId, filter: &str, qos: QoS) {
@@ -168,6 +209,14 @@ impl World {
 
     fn drain(&mut self, shard: usize) {
         let core = &mut self.cores[shard];
+        while self.keeps
+            && let Some(effect) = core.poll_effect()
+        {
+            if let Effect::Persist(token, batch) = effect {
+                black_box(batch);
+                core.handle_persisted(token, self.now);
+            }
+        }
         if core.has_mail() || self.office.has_mail(shard as u8) {
             core.exchange(&self.office, &mut self.desks[shard]);
             core.handle_mail(&mut self.desks[shard], self.now);
@@ -191,9 +240,12 @@ impl World {
 }
 
 /// Finds the packet ids at their fixed place, as cheaply as a client could.
-fn acknowledge(bytes: &[u8], acks: &mut Vec<u8>) {
+fn acknowledge(mut bytes: &[u8], acks: &mut Vec<u8>) {
     let id_at = 2 + 2 + TOPIC.len();
-    if bytes[0] >> 4 == 3 && bytes[0] & 6 == 2 {
+    if bytes[0] >> 4 == 2 {
+        bytes = &bytes[2 + usize::from(bytes[1])..]; // a CONNACK before them
+    }
+    if bytes.len() > 1 && bytes[0] >> 4 == 3 && bytes[0] & 6 == 2 {
         let length = 2 + usize::from(bytes[1]); // all alike, and short
         for frame in bytes.chunks_exact(length) {
             acks.extend_from_slice(&[0x40, 2, frame[id_at], frame[id_at + 1]]);
@@ -255,33 +307,34 @@ fn message(qos: QoS, subscribers: usize, others: usize, reads: usize, count: usi
         }
         world.settle();
     }
+    let recipients = if others > 0 { 1 } else { subscribers };
+    world.check(count * BATCH, count * BATCH * recipients);
 }
 
-/// Messages to a hundred of a shard, `count` hundred of them; the last of those speaks 3.1.1, and publisher and all others 5.0.
-fn one_of_another_version(qos: QoS, shard: usize, count: usize) {
-    let mut world = World::new(shard + 1);
+/// Messages to a hundred, `count` hundred of them; the last of those speaks 3.1.1, and publisher and all others 5.0.
+fn one_of_another_version(qos: QoS, count: usize) {
+    let mut world = World::new(1);
     let publisher = world.connect(0, "publisher");
     for n in 0..99 {
-        let id = world.connect(shard, &format!("subscriber-{n}"));
-        world.subscribe(shard, id, TOPIC, qos);
-        world.settle();
-        world.subscribers.push((shard, id));
+        let id = world.connect(0, &format!("subscriber-{n}"));
+        world.subscribe(0, id, TOPIC, qos);
+        world.subscribers.push((0, id));
     }
-    let old = world.cores[shard].open(world.now);
+    let old = world.cores[0].open(world.now);
     let connect = Connect { version: Version::V3, keep_alive_s: 60, ..Connect::new("old") };
-    world.send_as(Version::V3, shard, old, &Packet::Connect(connect));
+    world.send_as(Version::V3, 0, old, &Packet::Connect(connect));
     let mut filters = SubscribeFiltersBuf::default();
     filters.push(TOPIC, SubscribeOptions::at(qos)).expect("the filter is valid");
     let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
     let subscribe = Subscribe { packet_id, properties, filters: filters.as_filters() };
-    world.send_as(Version::V3, shard, old, &Packet::Subscribe(subscribe));
+    world.send_as(Version::V3, 0, old, &Packet::Subscribe(subscribe));
     world.settle();
-    world.subscribers.push((shard, old));
+    world.subscribers.push((0, old));
     let bytes = batch(qos, &[TOPIC.to_owned()]);
     for _ in 0..count {
-        assert_eq!(world.cores[0].handle_bytes(publisher, &bytes, world.now), bytes.len());
-        world.settle();
+        world.read(publisher, &bytes);
     }
+    world.check(count * BATCH, count * BATCH * 100);
 }
 
 /// Messages from a client of one shard to a client of another, `count` hundred of them.
@@ -294,9 +347,44 @@ fn crossing(qos: QoS, count: usize) {
     world.subscribers.push((1, subscriber));
     let bytes = batch(qos, &[TOPIC.to_owned()]);
     for _ in 0..count {
-        assert_eq!(world.cores[0].handle_bytes(publisher, &bytes, world.now), bytes.len());
+        world.read(publisher, &bytes);
+    }
+    world.check(count * BATCH, count * BATCH);
+}
+
+/// A world with a store that takes all at once, and a kept session that subscribes to all messages.
+fn keeping() -> (World, ConnectionId, ConnectionId) {
+    let mut world = World::new(1);
+    world.cores[0].use_store(1, world.now, 0);
+    world.keeps = true;
+    let publisher = world.connect(0, "publisher");
+    let subscriber = world.connect_kept("kept");
+    world.subscribe(0, subscriber, TOPIC, QoS::AtLeastOnce);
+    world.settle();
+    (world, publisher, subscriber)
+}
+
+/// Messages that are stored for a session whose client is away, `count` hundred of them.
+fn kept(count: usize) {
+    let (mut world, publisher, subscriber) = keeping();
+    world.cores[0].handle_closed(subscriber, world.now);
+    let bytes = batch(QoS::AtLeastOnce, &[TOPIC.to_owned()]);
+    (0..count).for_each(|_| world.read(publisher, &bytes));
+    world.check(count * BATCH, 0);
+}
+
+/// A client goes, ten messages come, it comes back, takes them and answers, `count` times.
+fn resume(count: usize) {
+    let (mut world, publisher, mut subscriber) = keeping();
+    let bytes = batch(QoS::AtLeastOnce, &[TOPIC.to_owned()]);
+    for _ in 0..count {
+        world.cores[0].handle_closed(subscriber, world.now);
+        world.read(publisher, &bytes[..bytes.len() / 10]);
+        subscriber = world.connect_kept("kept");
+        world.subscribers = vec![(0, subscriber)];
         world.settle();
     }
+    world.check(count * 10, count * 10);
 }
 
 fn subscribe_many(count: usize) {
