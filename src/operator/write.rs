@@ -158,7 +158,7 @@ async fn apply(
         Ok(object) => object.data[field].clone(),
         // It may be a list with theirs in it. A Secret has none: somebody sealed it.
         Err(kube::Error::Api(status)) if status.is_invalid() && field == "spec" && before != Before::New => {
-            Value::Null
+            api.get(name).await?.data[field].clone()
         }
         Err(error) => return Err(error),
     };

@@ -72,8 +72,14 @@ fn drift_is_repaired() {
         let selects = |selector: Value| {
             move |it: Option<&Value>| it.is_some_and(|it| it["spec"]["selector"] == selector)
         };
-        scene.merge(Kind::Service, "us-east-mqtt", json!({"spec": {"selector": {"app": "theirs"}}})).await;
-        scene.until(Kind::Service, "us-east-mqtt", selects(ours.clone())).await;
+        let astray = json!({"spec": {"selector": {"app": "theirs"}}});
+        // Beside ours, another port of the same name is invalid.
+        let both =
+            json!({"spec": {"selector": {"app": "theirs"}, "ports": [{"name": "mqtt", "port": 1999}]}});
+        for wrong in [astray, both] {
+            scene.merge(Kind::Service, "us-east-mqtt", wrong).await;
+            scene.until(Kind::Service, "us-east-mqtt", selects(ours.clone())).await;
+        }
         scene
             .merge(
                 Kind::PodDisruptionBudget,
