@@ -49,20 +49,30 @@ fn user(settings: &Jwt, token: &str) -> Option<String> {
     tokens.verify(token.as_bytes(), NOW_S).map(|claims| claims.username)
 }
 
+fn with_rsa(
+    rsa: &RsaKeyPair,
+    algorithm: &str,
+    padding: &'static dyn signature::RsaEncoding,
+    claims: &Value,
+) -> String {
+    sign(json!({"alg": algorithm}), claims, |message| {
+        let mut signature = vec![0; rsa.public_modulus_len()];
+        rsa.sign(padding, &SystemRandom::new(), message, &mut signature).expect("a signature");
+        signature
+    })
+}
+
+fn rsa_jwk(rsa: &RsaKeyPair) -> Value {
+    // PKCS#1: a sequence of two numbers, the first with a zero before it.
+    let der = rsa.public_key().as_ref();
+    json!({"kty": "RSA", "n": base64(&der[8..265]), "e": base64(&der[der.len() - 3..])})
+}
+
 /// A token with these claims by each kind of key, and the key as JWK.
 pub(in crate::broker) fn tokens_of_each_kind(claims: &Value) -> [(String, Value); 6] {
     let random = SystemRandom::new();
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let with_rsa = |algorithm: &str, padding: &'static dyn signature::RsaEncoding| {
-        sign(json!({"alg": algorithm}), claims, |message| {
-            let mut signature = vec![0; rsa.public_modulus_len()];
-            rsa.sign(padding, &random, message, &mut signature).expect("a signature");
-            signature
-        })
-    };
-    // PKCS#1: a sequence of two numbers, the first with a zero before it.
-    let der = rsa.public_key().as_ref();
-    let rsa_jwk = json!({"kty": "RSA", "n": base64(&der[8..265]), "e": base64(&der[der.len() - 3..])});
+    let rsa_jwk = rsa_jwk(&rsa);
     let mut one_of_rsa = rsa_jwk.clone();
     one_of_rsa["alg"] = json!("RS256");
     let ec = |algorithm, name: &str, curve: &str| {
@@ -77,8 +87,8 @@ pub(in crate::broker) fn tokens_of_each_kind(claims: &Value) -> [(String, Value)
     let ed = Ed25519KeyPair::generate().expect("a key");
     let with_ed = sign(json!({"alg": "EdDSA"}), claims, |message| ed.sign(message).as_ref().to_vec());
     [
-        (with_rsa("RS256", &signature::RSA_PKCS1_SHA256), one_of_rsa),
-        (with_rsa("PS512", &signature::RSA_PSS_SHA512), rsa_jwk),
+        (with_rsa(&rsa, "RS256", &signature::RSA_PKCS1_SHA256, claims), one_of_rsa),
+        (with_rsa(&rsa, "PS512", &signature::RSA_PSS_SHA512, claims), rsa_jwk),
         ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, "ES256", "P-256"),
         ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING, "ES384", "P-384"),
         (with_ed, json!({"kty": "OKP", "crv": "Ed25519", "x": base64(ed.public_key())})),
@@ -100,6 +110,29 @@ fn each_kind_of_key_verifies_its_own_signatures_and_no_others() {
         let other = base64(json!({"sub": "root", "exp": NOW_S + 60}).to_string());
         assert_eq!(user(&settings, &format!("{header}.{other}.{signature}")), None);
         assert_eq!(user(&settings, &format!("{header}.{payload}.{}", base64([0; 64]))), None);
+    }
+}
+
+#[test]
+fn every_algorithm_of_rsa_and_of_secrets_lets_in() {
+    let claims = json!({"sub": "ann", "exp": NOW_S + 60});
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let paddings: [(&str, &'static dyn signature::RsaEncoding); 6] = [
+        ("RS256", &signature::RSA_PKCS1_SHA256),
+        ("RS384", &signature::RSA_PKCS1_SHA384),
+        ("RS512", &signature::RSA_PKCS1_SHA512),
+        ("PS256", &signature::RSA_PSS_SHA256),
+        ("PS384", &signature::RSA_PSS_SHA384),
+        ("PS512", &signature::RSA_PSS_SHA512),
+    ];
+    for (algorithm, padding) in paddings {
+        let token = with_rsa(&rsa, algorithm, padding, &claims);
+        assert_eq!(user(&settings(json!([rsa_jwk(&rsa)])), &token), Some("ann".to_owned()), "{algorithm}");
+    }
+    let jwk = json!({"kty": "oct", "k": base64(SECRET)});
+    for algorithm in ["HS256", "HS384", "HS512"] {
+        let token = with_secret(json!({"alg": algorithm}), &claims);
+        assert_eq!(user(&settings(json!([jwk])), &token), Some("ann".to_owned()), "{algorithm}");
     }
 }
 
@@ -286,8 +319,7 @@ fn an_access_list_that_is_not_understood_opens_nothing() {
 fn a_public_key_is_no_secret_to_sign_with() {
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
     let der = rsa.public_key().as_ref();
-    let (n, e) = (&der[8..265], &der[der.len() - 3..]);
-    let jwk = json!({"kty": "RSA", "n": base64(n), "e": base64(e)});
+    let (n, jwk) = (&der[8..265], rsa_jwk(&rsa));
     let claims = json!({"sub": "root", "exp": NOW_S + 60});
     let pem = format!("-----BEGIN RSA PUBLIC KEY-----\n{}\n", base64(der));
     let texts: [&[u8]; 6] =
