@@ -10,8 +10,8 @@ use crate::node::document::Document;
 use crate::node::{self, AdminPort, Options};
 
 const HELP: &str = "\
-Settings can be changed while it runs: PUT the new document to /v1/settings on the admin socket, or over TLS with a client \
-certificate of ca.crt whose one URI is mqlink://operator.
+Settings can be changed while it runs: change the files and send SIGHUP, or PUT the new document to /v1/settings on \
+the admin socket, or over TLS with a client certificate of ca.crt whose one URI is mqlink://operator.
 
 Settings from several files: objects merge field by field, lists of the same field follow one another in the order of the \
 files (in a directory: by name), any other value is given once or alike. So users and links can lie in files of their own:

@@ -54,14 +54,22 @@ impl Document {
     /// # Errors
     /// When one is not there, or together they cannot be run.
     pub fn read(paths: &[PathBuf]) -> Result<Self, DocumentError> {
+        Self::parse(&Self::text(paths)?)
+    }
+
+    /// Makes one text of files and directories.
+    ///
+    /// # Errors
+    /// When one is not there, or they do not go together.
+    pub(super) fn text(paths: &[PathBuf]) -> Result<Vec<u8>, DocumentError> {
         let files = paths.iter().map(|path| files_of(path)).collect::<Result<Vec<_>, _>>()?.concat();
         let texts = read_files(&files)?;
         match &texts[..] {
             // As it is: then errors name its lines.
-            [json] if !settings::names_others(json) => Self::parse(json),
+            [json] if !settings::names_others(json) => Ok(json.clone()),
             _ => {
                 let names = files.iter().map(|path| path.display().to_string());
-                Self::parse(&settings::merge(names.zip(texts.iter().map(Vec::as_slice)))?)
+                Ok(settings::merge(names.zip(texts.iter().map(Vec::as_slice)))?)
             }
         }
     }

@@ -4,8 +4,9 @@
 //! costs a message anything; the main thread serves the admin protocol and the probes, and waits for signals. Between them
 //! run commands one way and reports the other, in a channel of one and a watch.
 //!
-//! A node runs checked settings only ([`document`]), and takes new ones without a restart. On SIGTERM, SIGINT or the end of
-//! standard input (if asked to heed that) links say Bye, clients are told, and the process ends with 0.
+//! A node runs checked settings only ([`document`]), and takes new ones without a restart; on SIGHUP those of its files.
+//! On SIGTERM, SIGINT or the end of standard input (if asked to heed that) links say Bye, clients are told, and the process ends
+//! with 0.
 
 pub mod document;
 pub mod log;
@@ -23,11 +24,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::admin::{self, Routes, Trust, Vitals};
+use crate::admin::{self, Command, Routes, Trust, Vitals};
 pub use crate::broker::check_certificates;
 use crate::settings::report::NodeReport;
 use crate::store::{self, Store, StoreError};
@@ -127,6 +128,7 @@ async fn serve(
     let (report, reports) = watch::channel(Arc::new(NodeReport::default()));
     let (commands, mut taken) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel();
+    tokio::spawn(follow(listen(SignalKind::hangup())?, options.config.clone(), commands.clone()));
     let routes = admin::routes(reports.clone(), commands, Arc::clone(&vitals), admin::BEAT);
     doors.serve(routes, reports, &vitals);
     tokio::pin!(end);
@@ -208,9 +210,31 @@ async fn serve_socket(listener: UnixListener, routes: Routes) {
     }
 }
 
+fn listen(kind: SignalKind) -> Result<Signal, NodeError> {
+    signal(kind).map_err(|error| NodeError::Io("listen for signals", error))
+}
+
+/// Reads the files anew on each signal, and has the node take them as if somebody had pushed them.
+async fn follow(mut signals: Signal, config: Vec<PathBuf>, commands: mpsc::Sender<Command>) {
+    while signals.recv().await.is_some() {
+        match Document::text(&config) {
+            Ok(json) => {
+                let (reply, answer) = oneshot::channel();
+                if commands.send(Command::Apply(json.into(), reply)).await.is_err() {
+                    return;
+                }
+                // Log and report say what came of it.
+                let _ = answer.await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to read the settings anew; the node runs on with what it had");
+            }
+        }
+    }
+}
+
 /// Waits for a signal or the end of standard input, and says which it was.
 async fn told_to_end(heed_stdin: bool) -> Result<&'static str, NodeError> {
-    let listen = |kind| signal(kind).map_err(|error| NodeError::Io("listen for signals", error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     Ok(tokio::select! {
         _ = interrupt.recv() => "SIGINT",

@@ -222,6 +222,11 @@ impl Shard {
         if !document.unknown_fields.is_empty() {
             tracing::warn!(fields = ?document.unknown_fields, "the settings have fields that this version ignores");
         }
+        if document.settings.is_open_to_all_it_knows() {
+            tracing::warn!(
+                "there are no rules: who is let in may publish and subscribe to everything; set authorization"
+            );
+        }
         self.sys_interval_s = document.settings.monitoring.sys_interval_s;
         self.base.settings_hash = document.settings.hash();
         self.base.unknown_fields.clone_from(&document.unknown_fields);

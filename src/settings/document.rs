@@ -69,6 +69,15 @@ impl Settings {
             links: Vec::new(),
         }
     }
+
+    /// Tells whether clients have to show who they are, and then may do everything.
+    pub fn is_open_to_all_it_knows(&self) -> bool {
+        let Authentication { anonymous, users, jwt } = &self.authentication;
+        let by_token = jwt.as_ref().is_some_and(|jwt| jwt.acl_claim.is_none());
+        let by_certificate = |one: &Listener| one.tls.as_ref().is_some_and(|tls| tls.username_from.is_some());
+        let asks = !users.is_empty() || by_token || self.listeners.iter().any(by_certificate);
+        self.authorization.is_none() && !anonymous && asks
+    }
 }
 
 /// The port where linked clusters connect.

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::report::*;
@@ -400,8 +402,56 @@ fn a_document_in_pieces_is_the_same_document() {
 }
 
 const CRD: &str = include_str!("../../crds/mqlink.dev_mqttclusters.yaml");
+const PAGE: &str = include_str!("../../docs/settings.md");
 const LIMITS_PAGE: &str = include_str!("../../docs/limits.md");
 const METRICS_PAGE: &str = include_str!("../../docs/metrics.md");
+
+/// Objects that one row of the page stands for, as others tell of their fields.
+const WHOLE: [&str; 6] = [
+    "linkListener",
+    "limits",
+    "listeners[].limits",
+    "listeners[].tls.more",
+    "links[].credentials",
+    "links[].inbound",
+];
+
+#[test]
+fn the_page_of_the_document_names_every_field_and_its_examples_are_valid() {
+    let mut all = Vec::new();
+    places(&serde_json::to_value(full()).unwrap(), "", "", &mut all);
+    let digits = |c: char| c.is_ascii_digit();
+    let fields: HashSet<String> = all
+        .iter()
+        .map(|(path, _)| {
+            path.split('[').map(|part| part.trim_start_matches(digits)).collect::<Vec<_>>().join("[")
+        })
+        .collect();
+    let rows = PAGE.lines().filter(|line| line.starts_with("| `") && !line.contains("| default |"));
+    let rows: HashSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    for row in &rows {
+        assert!(fields.contains(*row), "there is no {row}");
+    }
+    for field in &fields {
+        let is_below =
+            |above: &str| field.strip_prefix(above).is_some_and(|rest| rest.starts_with(['.', '[']));
+        let has_fields = fields.iter().any(|other| {
+            other
+                .strip_prefix(field.as_str())
+                .is_some_and(|rest| rest.starts_with('.') || rest.starts_with("[]."))
+        });
+        let is_named =
+            rows.contains(field.trim_end_matches("[]")) || WHOLE.iter().any(|whole| is_below(whole));
+        assert!(field.is_empty() || has_fields || is_named, "docs/settings.md lacks {field}");
+    }
+    let examples: Vec<&str> =
+        PAGE.split("```json\n").skip(1).filter_map(|text| text.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let Parsed { settings, unknown_fields } = parse(example.as_bytes()).unwrap();
+        assert_eq!((settings.check(), unknown_fields), (Ok(()), vec![]));
+    }
+}
 
 /// A default as the page says it.
 fn default_as_text(key: &str, value: u64) -> String {

@@ -18,7 +18,7 @@ struct Managed {
     child: Child,
     client: Client,
     runtime: tokio::runtime::Runtime,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Managed {
@@ -38,7 +38,7 @@ impl Managed {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = Client::new(socket);
         until("the admin socket", || runtime.block_on(client.healthz()).ok());
-        let node = Managed { child, client, runtime, _folder: folder };
+        let node = Managed { child, client, runtime, folder };
         until("its listeners", || {
             let listeners = node.report().listeners;
             (!listeners.is_empty() && listeners.iter().all(|one| one.error.is_none())).then_some(())
@@ -102,6 +102,31 @@ fn listeners_users_and_limits_change_while_clients_stay() {
     let closed = after.users(&[("ann", "plain:secret")]);
     assert_eq!(node.put(&document(&closed)), Ok(Vec::new()));
     stays.gone();
+}
+
+#[test]
+fn a_hangup_makes_a_node_read_its_files_anew() {
+    let before = settings();
+    let node = Managed::start(&document(&before), &[]);
+    let mut stays = Paho.listen(&Who::at(before.listeners[0].port), "any");
+    let hang_up = |text: &str| {
+        std::fs::write(node.folder.path().join("settings.json"), text).expect("writable");
+        signal(node.child.id(), Signal::SIGHUP);
+    };
+    let mut after = before.clone();
+    let new_port = free_port();
+    after.listeners.push(Listener::new("more", Protocol::Mqtt, new_port));
+    hang_up(&document(&after).to_string());
+    until("the new settings", || (node.report().settings_hash == after.hash()).then_some(()));
+    Rumqttc.publish(&Who::at(new_port), &[Post::new("any", "through the new one", 1)]);
+    assert_eq!(stays.next().payload, "through the new one");
+
+    hang_up("{");
+    let why = until("the refusal", || node.report().refused);
+    assert!(why.contains("failed to parse"), "{why}");
+    assert_eq!(node.report().settings_hash, after.hash());
+    hang_up(&document(&before).to_string());
+    until("the old settings", || (node.report().settings_hash == before.hash()).then_some(()));
 }
 
 #[test]
