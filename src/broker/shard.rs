@@ -28,7 +28,7 @@ use super::siblings::Mesh;
 use super::socket::PIECE;
 use super::turnstile::{LOAD, STEP, TAKE, Ticket, Turnstile};
 use super::wire::Wire;
-use crate::settings::Settings;
+use crate::settings::{Action, Settings};
 use crate::store::{Batch, Client, Token};
 
 /// How many bytes a connection may bring before the next one is heard: what counts is messages per system call, and that what
@@ -282,6 +282,7 @@ impl Shard {
                 Some(Effect::Persist(token, batch)) => self.persist(token, batch),
                 Some(Effect::Resume) => self.resume(),
                 Some(Effect::Close { connection, fault }) => self.close(connection, fault),
+                Some(Effect::Denied { connection, deed, at }) => self.tell_denied(connection, deed, &at),
                 Some(Effect::Exchange { connection, method, context, data }) => {
                     let answer = self.authenticator.borrow().exchange(&method, &context, &data);
                     self.answer(connection, answer);
@@ -408,13 +409,21 @@ impl Shard {
     fn close(&self, id: ConnectionId, fault: Fault) {
         if let Some(wire) = self.wires.borrow().get(&id) {
             let core = self.core.borrow();
-            let (client, user) = (core.client_of(id), core.user_of(id));
+            let (client, user) = (core.client_id_of(id), core.user_of(id));
             tracing::debug!(client, user, peer = %wire.peer, reason = %fault, "a connection ends");
             wire.is_closing.set(true);
             wire.lingers
                 .set(matches!(fault, Fault::Violation(_) | Fault::QuotaExceeded | Fault::MemoryShort));
             wire.must_write.set(true);
             wire.wake();
+        }
+    }
+
+    fn tell_denied(&self, id: ConnectionId, deed: Action, at: &str) {
+        if let Some(wire) = self.wires.borrow().get(&id) {
+            let core = self.core.borrow();
+            let (client, user) = (core.client_of(id), core.user_of(id));
+            tracing::debug!(client, user, peer = %wire.peer, ?deed, at, "not authorized");
         }
     }
 

@@ -141,7 +141,7 @@ impl Drop for Task {
         self.shard.wires.borrow_mut().remove(&self.id);
         if !self.wire.is_closing.get() {
             let core = self.shard.core.borrow();
-            tracing::debug!(client = core.client_of(self.id), peer = %self.wire.peer, "a connection is lost");
+            tracing::debug!(client = core.client_id_of(self.id), peer = %self.wire.peer, "a connection is lost");
         }
         self.shard.with_core(|core| core.handle_closed(self.id, Instant::now()));
     }

@@ -7,7 +7,11 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 
-use mqlink::settings::{Credentials, Dial, Jwt, Link, LinkListener, Listener, Protocol, Settings};
+use mqlink::settings::{
+    AccessRule, Action, Authorization, Credentials, Dial, Effect, Jwt, Link, LinkListener, Listener,
+    Principals, Protocol, Settings,
+};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::clients::{Kind, Mosquitto, Paho, Post, Rumqttc, Who};
@@ -90,6 +94,18 @@ impl Node {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("it is there")
+    }
+
+    /// The fields of a line whose message begins so, and of which one is this.
+    fn logged(&self, message: &str, field: &str, value: &str) -> serde_json::Value {
+        let is_meant = |fields: &serde_json::Value| {
+            fields["message"].as_str().is_some_and(|said| said.starts_with(message)) && fields[field] == value
+        };
+        until(message, || {
+            let log = self.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            lines.map(|line| line["fields"].clone()).find(is_meant)
+        })
     }
 }
 
@@ -316,24 +332,53 @@ fn clients_are_logged_with_id_and_peer() {
     assert_eq!(code, 0);
     drop(connection);
     let _refused = Paho.connect(&Who::at(node.port).named("intruder").login("alice", WRONG));
-    let find = |message: &str, field: &str, value: &str| {
-        // A connection that the client does not end in order is lost; both say whose it was.
-        let is_meant = |fields: &serde_json::Value| {
-            fields["message"].as_str().is_some_and(|said| said.starts_with(message))
-        };
-        until(message, || {
-            let log = node.log();
-            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            let mut fields = lines.map(|line| line["fields"].clone());
-            fields.find(|fields| is_meant(fields) && fields[field] == value)
-        })
-    };
+    let find = |message: &str, field: &str, value: &str| node.logged(message, field, value);
     let entry = find("a client is in", "client", "visitor");
     assert!(entry["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{entry}");
     assert_eq!(entry["user"], "alice");
+    // One that the client does not end in order is lost; both say whose it was.
     find("a connection ", "client", "visitor");
     let refused = find("a connection ends", "reason", "the user name or the password is wrong");
     assert!(refused["peer"].is_string() && refused["user"] == "alice", "{refused}");
+    assert_eq!(refused["client"], "intruder");
+    let (code, _) = Paho.connect(&Who::at(node.port).named("nameless"));
+    assert_eq!(code, 0x87);
+    assert_eq!(find("a connection ends", "client", "nameless")["reason"], "not authorized");
+}
+
+#[test]
+fn what_the_rules_deny_is_logged() {
+    let filters = vec!["mine/#".to_owned()];
+    let principals = Principals::default();
+    let rule = AccessRule { principals, action: Action::All, filters, effect: Effect::Allow };
+    let mut settings = settings().users(&[("alice", &format!("plain:{PASSWORD}"))]);
+    settings.authorization = Some(Authorization { rules: vec![rule], ..Authorization::default() });
+    let node = Node::start_with(settings);
+    Rumqttc.publish(&node.who("sender"), &[Post::new("yours/1", "x", 1), Post::new("mine/1", "x", 1)]);
+    let denied = node.logged("not authorized", "at", "yours/1");
+    assert_eq!((&denied["client"], &denied["deed"]), (&json!("sender"), &json!("Publish")));
+    assert!(denied["user"] == "alice" && denied["peer"].is_string(), "{denied}");
+    let log = node.log();
+    assert!(!log.contains("mine/1") && !log.contains("there are no rules"), "{log}");
+}
+
+#[test]
+fn a_node_that_knows_its_clients_and_has_no_rules_says_so() {
+    let node = Node::start();
+    until("the warning", || node.log().contains("there are no rules: ").then_some(()));
+}
+
+#[test]
+fn a_level_that_is_changed_changes_what_is_logged() {
+    let node = Node::start();
+    let visit = |id: &str| drop(Paho.connect(&node.who(id)));
+    node.answer(&["log", "info"]);
+    visit("unseen");
+    until("its end", || (!node.answer(&["clients"]).contains("unseen")).then_some(()));
+    node.answer(&["log", "mqlink::broker=debug"]);
+    visit("seen");
+    node.logged("a client is in", "client", "seen");
+    assert!(!node.log().contains("unseen"));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::access::{Origin, Principal, Proof, Rules};
+use super::access::{Principal, Proof, Rules};
 use super::connection::{Connection, Granted, Opening};
 use super::session::SubscriptionKey;
 use super::{ConnectionId, Core, Fault, SessionId};
@@ -123,7 +123,7 @@ impl Core {
     pub(super) fn admit(&mut self, id: ConnectionId, opening: &Opening) -> Result<Rc<Principal>, Fault> {
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
         let username = connection.username.clone();
-        let origin = connection.origin.take().map_or_else(Origin::default, |origin| *origin);
+        let origin = connection.stranger.as_mut().map(|stranger| std::mem::take(&mut stranger.origin));
         if let Some(session) = self.session_of(&opening.client_id)
             && let Some(owner) = &self.sessions[session as usize].owner
             && username.as_ref() != Some(owner)
@@ -131,7 +131,12 @@ impl Core {
             return Err(Fault::ClientIdTaken);
         }
         self.access.has_grants |= opening.own.is_some();
-        let who = Principal::new(username, opening.client_id.clone(), origin, opening.own.clone());
+        let who = Principal::new(
+            username,
+            opening.client_id.clone(),
+            origin.unwrap_or_default(),
+            opening.own.clone(),
+        );
         match &opening.will {
             Some(will) if !self.access.may_publish(&who, &will.message.topic) => Err(Fault::NotAuthorized),
             _ => Ok(Rc::new(who)),
@@ -144,6 +149,7 @@ impl Core {
         self.drop_denied(session, &who);
         if let Some(connection) = self.wires.get_mut(id) {
             connection.who = Some(Rc::clone(&who));
+            connection.stranger = None;
         }
         let session = &mut self.sessions[session as usize];
         session.owner.clone_from(&who.username);

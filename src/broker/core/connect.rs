@@ -38,6 +38,11 @@ impl Core {
     ) -> Result<(), Fault> {
         self.introduce(id, connect.version);
         self.note_wishes(id, connect);
+        let opening = Box::new(self.read_connect(connect));
+        let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
+        if let Some(stranger) = connection.stranger.as_mut().filter(|_| !opening.is_id_assigned) {
+            stranger.client_id = Some(Arc::clone(&opening.client_id));
+        }
         self.check_redirect()?;
         // [MQTT-3.1.4-2]
         if connect.will.as_ref().is_some_and(|will| !may_publish(will.topic)) {
@@ -46,11 +51,10 @@ impl Core {
         if connect.will.as_ref().is_some_and(|will| !keeps_its_format(will.properties, will.payload)) {
             return Err(Fault::PayloadFormatInvalid);
         }
-        let opening = Box::new(self.read_connect(connect));
         let Some(opening) = self.begin_exchange(id, connect, opening) else { return Ok(()) };
         let connection = self.wires.get_mut(id).ok_or(Fault::ClientLeft)?;
-        let origin = connection.origin.as_mut();
-        if let Some(username) = origin.and_then(|origin| origin.certificate_user.take()) {
+        let stranger = connection.stranger.as_mut();
+        if let Some(username) = stranger.and_then(|stranger| stranger.origin.certificate_user.take()) {
             // Whatever CONNECT says besides: the certificate is checked already.
             connection.username = Some(username);
             connection.proof = Proof::Certificate;

@@ -35,6 +35,13 @@ pub(super) enum State {
     Closed,
 }
 
+/// Who is not let in yet.
+pub(super) struct Stranger {
+    pub(super) origin: Origin,
+    /// The client id that its CONNECT asks for.
+    pub(super) client_id: Option<Arc<str>>,
+}
+
 /// A CONNECT that is valid and waits to be accepted.
 pub(super) struct Opening {
     pub(super) client_id: Arc<str>,
@@ -157,7 +164,7 @@ pub(super) struct Connection {
     pub(super) username: Option<Arc<str>>,
     pub(super) proof: Proof,
     /// What is known of its other end, until it is let in.
-    pub(super) origin: Option<Box<Origin>>,
+    pub(super) stranger: Option<Box<Stranger>>,
     /// Who it is to the rules, from then on.
     pub(super) who: Option<Rc<Principal>>,
     /// When it ends whatever it does.
@@ -202,7 +209,7 @@ impl Connection {
             patience: None,
             username: None,
             proof: Proof::Nothing,
-            origin: None,
+            stranger: None,
             who: None,
             until: None,
             granted: None,
@@ -219,8 +226,8 @@ impl Connection {
 
     /// Where it comes from, if that is known.
     pub(super) fn address(&self) -> Option<IpAddr> {
-        let of_origin = || self.origin.as_ref().and_then(|origin| origin.address);
-        self.who.as_ref().map_or_else(of_origin, |who| who.address())
+        let of_stranger = || self.stranger.as_ref().and_then(|stranger| stranger.origin.address);
+        self.who.as_ref().map_or_else(of_stranger, |who| who.address())
     }
 
     /// True from CONNECT on until it closes.

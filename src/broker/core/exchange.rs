@@ -152,7 +152,7 @@ impl Core {
                 exchange.turn = Turn::Nobody;
                 // Neither CONNECT nor its certificate may say that it is somebody else.
                 let by_certificate =
-                    connection.origin.as_ref().and_then(|origin| origin.certificate_user.as_ref());
+                    connection.stranger.as_ref().and_then(|one| one.origin.certificate_user.as_ref());
                 let claims = exchange.username.iter().chain(by_certificate);
                 if claims.into_iter().any(|claimed| *claimed != username) {
                     return Err(Fault::NotAuthorized);

@@ -116,6 +116,12 @@ impl Core {
         Some(self.wires.get(id)?.who.as_deref()?.client_id())
     }
 
+    /// The client id of a connection, also of one that only asked for it.
+    pub fn client_id_of(&self, id: ConnectionId) -> Option<&str> {
+        let asked_for = || self.wires.get(id)?.stranger.as_deref()?.client_id.as_deref();
+        self.client_of(id).or_else(asked_for)
+    }
+
     /// Ends a client's connection, and its session if that is to be forgotten.
     pub fn kick(&mut self, client_id: &str, forget: bool, now: Instant) -> Kicked {
         let Some(id) = self.session_of(client_id) else { return Kicked::Unknown };

@@ -67,7 +67,7 @@ pub use self::access::{Grants, Origin, Proof};
 use self::admission::Review;
 use self::answers::Waiting;
 use self::clients::Clients;
-use self::connection::{Connection, Terms};
+use self::connection::{Connection, Stranger, Terms};
 pub use self::counters::{Counters, Levels};
 use self::delivery::Encoder;
 use self::durable::Ledger;
@@ -94,7 +94,7 @@ use self::topics::Topics;
 use self::wheel::Wheel;
 use self::wires::Wires;
 use crate::mqtt::PlainPublish;
-use crate::settings::Limits;
+use crate::settings::{Action, Limits};
 use crate::store::{Batch, Token};
 
 /// What a delivery costs besides the bytes of its message, as so many of them.
@@ -132,6 +132,15 @@ pub enum Effect {
         context: Arc<str>,
         /// The message.
         data: Bytes,
+    },
+    /// Tell the log that a client may not do what it tried.
+    Denied {
+        /// Whose it is.
+        connection: ConnectionId,
+        /// What it tried.
+        deed: Action,
+        /// Where: a topic, or the text of a filter.
+        at: Box<str>,
     },
     /// Send what is in the buffer, close the socket, and say [`Core::handle_closed`].
     Close {
@@ -305,7 +314,7 @@ impl Core {
     pub fn open_from(&mut self, origin: Origin, now: Instant) -> ConnectionId {
         let id = self.wires.open(Terms::of_stranger(&self.limits), now);
         if let Some(connection) = self.wires.get_mut(id) {
-            connection.origin = Some(Box::new(origin));
+            connection.stranger = Some(Box::new(Stranger { origin, client_id: None }));
         }
         self.arm_connection(id, now);
         id

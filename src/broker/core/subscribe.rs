@@ -10,11 +10,12 @@ use super::mesh::Wanted;
 use super::pressure::Pressure;
 use super::recipients::Subscriber;
 use super::session::{Session, Subscription, SubscriptionKey};
-use super::{ConnectionId, Core, Fault, SessionId};
+use super::{ConnectionId, Core, Effect, Fault, SessionId};
 use crate::mqtt::{
     Filter, Packet, PacketId, Properties, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
     SubscribeOptions, Unsubscribe, parse_subscription,
 };
+use crate::settings::Action;
 
 /// How many levels a filter may have: each costs a node in the tree, and nobody needs more.
 const LEVELS_MAX: usize = 128;
@@ -121,6 +122,10 @@ impl Core {
         let who = self.sessions[id as usize].who.as_ref();
         if !who.is_none_or(|who| self.access.may_subscribe(who, &filter)) {
             self.counters.subscriptions_not_authorized += 1;
+            if let Some(connection) = self.sessions[id as usize].connection {
+                let denied = Effect::Denied { connection, deed: Action::Subscribe, at: text.into() };
+                self.wires.effects.push_back(denied);
+            }
             return Err(ReasonCode::NotAuthorized);
         }
         let key = SubscriptionKey { filter, group };

@@ -272,6 +272,12 @@ fn a_client_hears_what_it_may_not() {
         ]
     );
     assert_eq!(w.core.counters().dropped_not_authorized, 3);
+    let told: Vec<(_, &str)> = w.denied.iter().map(|(id, what)| (*id, what.as_str())).collect();
+    let shared = "Subscribe $share/g/p/2";
+    assert_eq!(
+        told,
+        ["Subscribe p/1", shared, "Publish s/1", "Publish s/1", "Publish s/1"].map(|what| (a, what))
+    );
 
     // 3.1.1 cannot say it of a PUBLISH: the message is dropped, and acknowledged all the same.
     let b = w.connect(v3("b"));

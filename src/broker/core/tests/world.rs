@@ -27,6 +27,8 @@ pub(super) struct World {
     lives: u64,
     pub(super) exchanged: Vec<(ConnectionId, String)>,
     closed: HashMap<ConnectionId, Fault>,
+    /// What the log heard of.
+    pub(super) denied: Vec<(ConnectionId, String)>,
     versions: HashMap<ConnectionId, Version>,
 }
 
@@ -156,6 +158,7 @@ impl World {
             limits,
             lives: 0,
             closed: HashMap::new(),
+            denied: Vec::new(),
             versions: HashMap::new(),
         }
     }
@@ -433,6 +436,9 @@ impl World {
                 }
                 Effect::Close { connection, fault } => {
                     self.closed.insert(connection, fault);
+                }
+                Effect::Denied { connection, deed, at } => {
+                    self.denied.push((connection, format!("{deed:?} {at}")));
                 }
                 Effect::Resume => {}
                 Effect::Persist(token, Batch { ops, .. }) => match &mut self.unpersisted {
