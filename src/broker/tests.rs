@@ -466,6 +466,12 @@ impl Papers {
     }
 
     async fn open(&self, broker: &Broker, with_certificate: bool) -> Client {
+        let stream = TcpStream::connect(("127.0.0.1", port(broker, "mqtts"))).await.expect("it listens");
+        self.secure(stream, with_certificate).await
+    }
+
+    /// Begins TLS on a stream.
+    async fn secure(&self, stream: TcpStream, with_certificate: bool) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("PEM")).expect("a CA");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -478,7 +484,6 @@ impl Papers {
         } else {
             builder.with_no_client_auth()
         };
-        let stream = TcpStream::connect(("127.0.0.1", port(broker, "mqtts"))).await.expect("it listens");
         let name = ServerName::try_from("localhost").expect("a name");
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
         Client { stream: Box::new(stream), unread: Vec::new() }

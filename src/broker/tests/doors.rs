@@ -190,6 +190,50 @@ fn a_load_balancer_says_who_the_client_is_if_it_is_trusted() {
 }
 
 #[test]
+fn a_load_balancer_speaks_before_tls_and_before_a_web_socket() {
+    run(|| async {
+        let papers = Papers::new();
+        let tls = papers.server_tls(ClientAuth::None);
+        let mut settings = ws_settings();
+        settings.listeners.push(listener("mqtts", Some(tls.clone())));
+        settings.listeners.push(Listener::new("wss", Protocol::Wss, 0).with_tls(tls));
+        for listener in &mut settings.listeners {
+            listener.proxy_protocol = Some(ProxyProtocol { trusted_cidrs: vec!["127.0.0.0/8".to_owned()] });
+        }
+        let principals = Principals { cidrs: vec!["192.0.2.0/24".to_owned()], ..Principals::default() };
+        let (action, effect) = (Action::All, Effect::Allow);
+        let rule = AccessRule { principals, action, filters: vec!["#".to_owned()], effect };
+        settings.authorization = Some(Authorization { rules: vec![rule], ..Default::default() });
+        let broker = Broker::start(&settings);
+        for name in ["ws", "mqtts", "wss"] {
+            for (header, expected) in [
+                (&b"PROXY TCP4 192.0.2.7 10.0.0.1 5 1883\r\n"[..], "PUBACK 1 NoMatchingSubscribers"),
+                (b"PROXY TCP4 203.0.113.7 10.0.0.1 5 1883\r\n", "PUBACK 1 NotAuthorized"),
+                (
+                    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\0\x05\x07\x5b",
+                    "PUBACK 1 NoMatchingSubscribers",
+                ),
+            ] {
+                let mut stream = dial(&broker, name).await;
+                stream.write_all(header).await.expect("it is open");
+                let stream: Box<dyn Stream> = match name {
+                    "ws" => Box::new(stream),
+                    _ => papers.secure(stream, false).await.stream,
+                };
+                let mut client = match name {
+                    "mqtts" => Client { stream, unread: Vec::new() },
+                    _ => upgrade(stream).await,
+                };
+                client.hello("a", None).await;
+                assert_eq!(client.hear().await, "CONNACK Success", "{name}");
+                client.send(&[publish("t", QoS::AtLeastOnce, b"")]).await;
+                assert_eq!(client.hear().await, expected, "{name}");
+            }
+        }
+    });
+}
+
+#[test]
 fn who_takes_too_long_to_come_in_is_put_out() {
     run(|| async {
         let papers = Papers::new();
