@@ -133,7 +133,7 @@ pub enum Effect {
         /// The message.
         data: Bytes,
     },
-    /// Tell the log that a client may not do what it tried.
+    /// Tell the log that a client may not do what it tried: of what comes in a row the first.
     Denied {
         /// Whose it is.
         connection: ConnectionId,

@@ -8,7 +8,7 @@ use super::connection::LastTopic;
 use super::delivery::{Outgoing, pass_on};
 use super::pressure::Pressure;
 use super::recipients::Recipients;
-use super::{ConnectionId, Core, Effect, Fault, SessionId};
+use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
     Message, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
 };
@@ -93,8 +93,7 @@ impl Core {
         let publish = &outgoing.publish;
         if !may_publish(publish.topic) || !self.is_granted(id, publish.topic) {
             self.counters.dropped_not_authorized += 1;
-            let denied = Effect::Denied { connection: id, deed: Action::Publish, at: publish.topic.into() };
-            self.wires.effects.push_back(denied);
+            self.wires.tell_denied(id, Action::Publish, publish.topic);
             return self.turn_down(id, session, publish, ReasonCode::NotAuthorized);
         }
         let Some(packet_id) = publish.packet_id else {

@@ -10,7 +10,7 @@ use super::mesh::Wanted;
 use super::pressure::Pressure;
 use super::recipients::Subscriber;
 use super::session::{Session, Subscription, SubscriptionKey};
-use super::{ConnectionId, Core, Effect, Fault, SessionId};
+use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
     Filter, Packet, PacketId, Properties, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
     SubscribeOptions, Unsubscribe, parse_subscription,
@@ -123,8 +123,7 @@ impl Core {
         if !who.is_none_or(|who| self.access.may_subscribe(who, &filter)) {
             self.counters.subscriptions_not_authorized += 1;
             if let Some(connection) = self.sessions[id as usize].connection {
-                let denied = Effect::Denied { connection, deed: Action::Subscribe, at: text.into() };
-                self.wires.effects.push_back(denied);
+                self.wires.tell_denied(connection, Action::Subscribe, text);
             }
             return Err(ReasonCode::NotAuthorized);
         }

@@ -11,6 +11,7 @@ use slab::Slab;
 use super::connection::{Connection, State, Terms};
 use super::{ConnectionId, Effect};
 use crate::mqtt::{Frame, PLAIN_ACK_BYTES, PacketId, PacketType, plain_ack, topic_of};
+use crate::settings::Action;
 
 /// How many bytes of unused buffers are kept.
 const BUFFERS_BYTES_MAX: usize = 4 << 20;
@@ -66,6 +67,15 @@ impl Wires {
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         self.get(id)?;
         Some(self.connections.remove(id.slot as usize))
+    }
+
+    /// Has the shell tell the log what a client may not do; of what it does in a row the first, as it may do much of that at once.
+    pub(super) fn tell_denied(&mut self, connection: ConnectionId, deed: Action, at: &str) {
+        let is_it =
+            |effect: &Effect| matches!(effect, Effect::Denied { connection: id, .. } if *id == connection);
+        if !self.effects.back().is_some_and(is_it) {
+            self.effects.push_back(Effect::Denied { connection, deed, at: at.into() });
+        }
     }
 
     #[inline]
