@@ -244,6 +244,7 @@ impl Shard {
                 self.takes.turn(TAKE * pieces.min(MORE_PIECES_MAX) as u32);
                 if self.has_work() {
                     self.with_core(|core| core.handle_work(Instant::now()));
+                    self.wake_flusher(); // there may be more mail to take
                 }
             }
         }

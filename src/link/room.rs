@@ -1,10 +1,10 @@
-//! How much the queues of all links of a node may hold together.
+//! How much all links of a node may hold together: messages for peers, and routes of peers.
 //!
 //! Each half bounds its own queue; a peer's outage must not end the node for all that. They may have a quarter of the
 //! memory mark, and while memory is short no more than they held when it became so. Who gives way is not decided here.
 //! Pure: bytes in, bytes out.
 
-/// All queues may have this part of the mark.
+/// All queues may have this part of the mark, and all routes of peers as much.
 const SHARE: usize = 4;
 /// And, while memory is short, this part in any case: what only passes through must find room.
 const LEAST: usize = 16;
@@ -24,6 +24,12 @@ impl Room {
         let bound = self.level.map_or(most, |level| level.clamp(mark / LEAST, most));
         held.saturating_sub(bound)
     }
+}
+
+/// How much more the routes of peers may take, where those of all take so much. Which peer came first does not count: who finds no
+/// room is told so by the end of its connection, and tries again.
+pub fn of_routes(mark: usize, taken: usize) -> usize {
+    if mark == 0 { usize::MAX } else { (mark / SHARE).saturating_sub(taken) }
 }
 
 #[cfg(test)]

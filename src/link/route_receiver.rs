@@ -23,6 +23,8 @@ const ACTORS_MAX: usize = 64;
 const ROUTES_MAX: usize = 4_000_000;
 /// Bytes of these routes: their filters, and what the levels of those with wildcards cost.
 const ROUTE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// What a route takes besides, in the tables here and in the core, about.
+const ROUTE_BYTES: usize = 128;
 /// What a level of a filter with wildcards costs at most: a node of its own in the tree by which the core routes.
 const LEVEL_BYTES: usize = 96;
 
@@ -84,6 +86,11 @@ impl Amount {
         Amount { routes: self.routes - other.routes, bytes: self.bytes - other.bytes }
     }
 
+    /// How much memory they take.
+    fn memory(self) -> usize {
+        self.routes * ROUTE_BYTES + self.bytes
+    }
+
     fn exceeds(self, bound: Amount) -> bool {
         self.routes > bound.routes || self.bytes > bound.bytes
     }
@@ -101,6 +108,8 @@ pub struct RouteReceiver {
     /// What all actors have in force, and what they may have.
     held: Amount,
     bound: Amount,
+    /// The memory that they may take.
+    room: usize,
     /// How many routes in force are used only in part or not at all.
     narrowed: usize,
     /// How many actors' routes lead to each served filter.
@@ -115,6 +124,7 @@ impl Default for RouteReceiver {
             actors: BTreeMap::new(),
             held: Amount::default(),
             bound: Amount { routes: ROUTES_MAX, bytes: ROUTE_BYTES_MAX },
+            room: usize::MAX,
             narrowed: 0,
             served: HashMap::new(),
             allowed: None,
@@ -194,10 +204,12 @@ impl RouteReceiver {
     ) -> Result<(), Violation> {
         let actor = self.actors.get_mut(node).expect("an actor says Hello before it sends routes");
         actor.check(&batch)?;
-        if self.held.plus(Amount::of(&batch.add)).exceeds(self.bound) {
+        let takes_too_much = |amount: Amount| amount.exceeds(self.bound) || amount.memory() > self.room;
+        if takes_too_much(self.held.plus(Amount::of(&batch.add))) {
             let new = Amount::of(batch.add.iter().filter(|filter| !actor.filters.contains(*filter)));
-            if self.held.plus(new).exceeds(self.bound) {
-                return Err(Violation::TooMany);
+            // What is there stays, also where there is less room than there was.
+            if new.routes > 0 && takes_too_much(self.held.plus(new)) {
+                return Err(Violation::RoutesFull);
             }
         }
         if batch.begin {
@@ -216,6 +228,16 @@ impl RouteReceiver {
         come.into_iter().for_each(|filter| self.serve(&filter, changes));
         gone.iter().for_each(|filter| self.unserve(filter, changes));
         Ok(())
+    }
+
+    /// How much memory the routes take.
+    pub fn memory(&self) -> usize {
+        self.held.memory()
+    }
+
+    /// How much they may take from now on.
+    pub fn handle_room(&mut self, bytes: usize) {
+        self.room = bytes;
     }
 
     /// What is held of an actor, as its last batch left it.
@@ -539,12 +561,12 @@ mod tests {
         let delta = |number, add: &[&str]| ReceivedBatch { number, add: filters(add), ..Default::default() };
         assert_eq!(
             apply(&mut receiver, "eu-0", delta(2, &["d", "e"])),
-            Err(Violation::TooMany),
+            Err(Violation::RoutesFull),
             "five of four"
         );
         assert_eq!(
             apply(&mut receiver, "eu-0", delta(2, &["12345678"])),
-            Err(Violation::TooMany),
+            Err(Violation::RoutesFull),
             "11 bytes"
         );
         assert_eq!(receiver.answer("eu-0").expect("it is held").number, 1, "nothing changed");
@@ -556,13 +578,32 @@ mod tests {
     }
 
     #[test]
+    fn routes_take_no_more_memory_than_there_is_room_for_and_what_is_there_stays() {
+        let mut receiver = receiver();
+        let delta = |number, add: &[&str], delete: &[&str]| ReceivedBatch {
+            number,
+            add: filters(add),
+            delete: filters(delete),
+            ..Default::default()
+        };
+        receiver.handle_room(2 * ROUTE_BYTES + 2);
+        bootstrap(&mut receiver, "eu-0", 1, &["a", "b"]);
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &["c"], &[])), Err(Violation::RoutesFull));
+        receiver.handle_room(0);
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &["a"], &[])), Ok(vec![]), "it is there");
+        bootstrap(&mut receiver, "eu-0", 2, &["a", "b"]);
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &[], &["a"])), Ok(vec!["-a".to_owned()]));
+        assert_eq!(receiver.memory(), ROUTE_BYTES + 1);
+    }
+
+    #[test]
     fn a_filter_costs_the_nodes_that_it_makes() {
         let mut receiver = receiver();
         receiver.bound = Amount { routes: 1_000, bytes: 10_000 };
         let deep = format!("1{}+", "/".repeat(200));
         let delta = |number, add: &[&str]| ReceivedBatch { number, add: filters(add), ..Default::default() };
         bootstrap(&mut receiver, "eu-0", 1, &["a/+"]);
-        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &[&deep])), Err(Violation::TooMany));
+        assert_eq!(apply(&mut receiver, "eu-0", delta(2, &[&deep])), Err(Violation::RoutesFull));
         let plain = format!("1{}", "/".repeat(200));
         let told = apply(&mut receiver, "eu-0", delta(2, &[&plain])).expect("it makes no node");
         assert_eq!(told.len(), 1);

@@ -56,6 +56,11 @@ pub enum Violation {
     /// More entries, or more bytes once expanded, than a frame may have.
     #[error("the frame holds more than it may")]
     TooMany,
+    /// More routes than there is room for.
+    #[error(
+        "more routes than there is room for: those of all linked clusters have a quarter of the memory mark"
+    )]
+    RoutesFull,
     /// Bytes after the end of a frame.
     #[error("bytes after the end of the frame")]
     TrailingBytes,

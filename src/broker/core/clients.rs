@@ -5,36 +5,34 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use slab::Slab;
 
 use super::SessionId;
 use super::session::Session;
+use super::table::Table;
 
 /// Where the session of a client is.
 #[derive(Default)]
 pub(super) struct Clients {
-    table: HashTable<SessionId>,
+    table: Table,
     hasher: RandomState,
 }
 
 impl Clients {
     pub(super) fn get(&self, client_id: &str, sessions: &Slab<Session>) -> Option<SessionId> {
         let is_it = |&id: &SessionId| *sessions[id as usize].client_id == *client_id;
-        self.table.find(self.hasher.hash_one(client_id), is_it).copied()
+        self.table.find(self.hasher.hash_one(client_id), is_it)
     }
 
     /// Adds a session whose client has no other.
     pub(super) fn insert(&mut self, id: SessionId, sessions: &Slab<Session>) {
         let hash = |&id: &SessionId| self.hasher.hash_one(&*sessions[id as usize].client_id);
-        self.table.insert_unique(hash(&id), id, hash);
+        self.table.insert(hash(&id), id, hash);
     }
 
     /// Takes a session out that was at this place.
     pub(super) fn remove(&mut self, client_id: &str, id: SessionId) {
-        if let Ok(entry) = self.table.find_entry(self.hasher.hash_one(client_id), |&other| other == id) {
-            entry.remove();
-        }
+        self.table.remove(self.hasher.hash_one(client_id), |&other| other == id);
     }
 }
 

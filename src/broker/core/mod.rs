@@ -12,6 +12,7 @@
 //! waiting for its client (to acknowledge, to read or to come back), for the store, or in line for its turn.
 
 mod blocks;
+mod table;
 mod tree;
 mod recipients;
 mod members;

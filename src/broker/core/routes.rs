@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -19,6 +19,7 @@ use super::blocks::Blocks;
 use super::members::{Member, Members, Presence};
 use super::mesh::ShardNumber;
 use super::recipients::{Recipients, Subscriber};
+use super::table::Table;
 use super::takers::Takers;
 use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
@@ -73,7 +74,7 @@ impl Default for Ends {
 /// The table of routes.
 pub(super) struct Routes {
     routes: Blocks<Route>,
-    by_filter: HashTable<RouteId>,
+    by_filter: Table,
     wild: Tree<Ends>,
     /// How many routes hang in the tree.
     wild_count: usize,
@@ -88,7 +89,7 @@ impl Routes {
     pub(super) fn new() -> Routes {
         Routes {
             routes: Blocks::default(),
-            by_filter: HashTable::new(),
+            by_filter: Table::default(),
             wild: Tree::new(),
             wild_count: 0,
             groups: Slab::new(),
@@ -363,7 +364,7 @@ impl Routes {
     // [MQTT-4.7.3-4]
     fn find(&self, filter: &str) -> Option<RouteId> {
         let hash = self.hasher.hash_one(filter);
-        self.by_filter.find(hash, |&id| self.routes[id].filter.as_str() == filter).copied()
+        self.by_filter.find(hash, |&id| self.routes[id].filter.as_str() == filter)
     }
 
     fn route_or_insert(&mut self, filter: &Filter) -> RouteId {
@@ -373,7 +374,7 @@ impl Routes {
         let id = self.routes.insert(Route { filter: filter.clone(), takers: Takers::Nobody });
         let (routes, hasher) = (&self.routes, &self.hasher);
         let rehash = |&id: &RouteId| hasher.hash_one(routes[id].filter.as_str());
-        self.by_filter.insert_unique(hasher.hash_one(filter.as_str()), id, rehash);
+        self.by_filter.insert(hasher.hash_one(filter.as_str()), id, rehash);
         if filter.has_wildcard() {
             let (labels, is_tail) = split_tail(filter.as_str());
             let node = self.wild.insert_path(labels);
@@ -392,9 +393,7 @@ impl Routes {
         }
         let filter = self.routes.remove(route).filter;
         let hash = self.hasher.hash_one(filter.as_str());
-        if let Ok(entry) = self.by_filter.find_entry(hash, |&id| id == route) {
-            entry.remove();
-        }
+        self.by_filter.remove(hash, |&id| id == route);
         if filter.has_wildcard() {
             let (labels, is_tail) = split_tail(filter.as_str());
             let node = self.wild.find_path(labels).expect("a wildcard route hangs in the tree");

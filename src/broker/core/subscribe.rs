@@ -19,6 +19,8 @@ use crate::settings::Action;
 
 /// How many levels a filter may have: each costs a node in the tree, and nobody needs more.
 const LEVELS_MAX: usize = 128;
+/// What it costs to take a filter in or out, as bytes of [work](Core::routed).
+pub(super) const FILTER_COST: u64 = 1024;
 /// What all subscriptions of a session may cost: room for 10,000 of a usual length, not for 10,000 of 64 KiB.
 const SUBSCRIPTION_BYTES_MAX: usize = 16 << 20;
 
@@ -54,6 +56,7 @@ impl Core {
         let mut to_show = Vec::new();
         // [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1]
         for (text, options) in subscribe.filters.iter() {
+            self.routed += FILTER_COST;
             reasons.push(match self.subscribe(session, text, options, identifier) {
                 Ok(show) => {
                     to_show.extend(show.map(|filter| (filter, options)));
@@ -229,6 +232,7 @@ impl Core {
         // [MQTT-3.10.4-6] [MQTT-3.11.3-1]
         let mut left = HashSet::new();
         for text in unsubscribe.filters.iter() {
+            self.routed += FILTER_COST;
             reasons.push(self.unsubscribe(session, text, &mut left) as u8);
         }
         self.hand_on(session, &left, now);

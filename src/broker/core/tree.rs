@@ -9,9 +9,9 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::blocks::Blocks;
+use super::table::Table;
 
 /// A node's place in the arena.
 pub(super) type NodeId = u32;
@@ -36,7 +36,7 @@ struct Node<V> {
 /// Topic levels as a tree; `V` hangs at each node.
 pub(super) struct Tree<V> {
     nodes: Blocks<Node<V>>,
-    edges: HashTable<NodeId>,
+    edges: Table,
     hasher: RandomState,
 }
 
@@ -52,7 +52,7 @@ impl<V: Default> Tree<V> {
             previous: NONE,
             value: V::default(),
         });
-        Tree { nodes, edges: HashTable::new(), hasher: RandomState::default() }
+        Tree { nodes, edges: Table::default(), hasher: RandomState::default() }
     }
 
     pub(super) fn value(&self, node: NodeId) -> &V {
@@ -89,7 +89,7 @@ impl<V: Default> Tree<V> {
             return self.plus(parent);
         }
         let hash = self.hasher.hash_one((parent, label));
-        self.edges.find(hash, |&id| self.is_edge(id, parent, label)).copied()
+        self.edges.find(hash, |&id| self.is_edge(id, parent, label))
     }
 
     /// The node above; the root has none.
@@ -178,7 +178,7 @@ impl<V: Default> Tree<V> {
                 let node = &nodes[id];
                 hasher.hash_one((node.parent, &*node.label))
             };
-            self.edges.insert_unique(hasher.hash_one((parent, label)), id, rehash);
+            self.edges.insert(hasher.hash_one((parent, label)), id, rehash);
         }
         id
     }
@@ -197,9 +197,7 @@ impl<V: Default> Tree<V> {
             return;
         }
         let hash = self.hasher.hash_one((node.parent, &*node.label));
-        if let Ok(edge) = self.edges.find_entry(hash, |&edge| edge == id) {
-            edge.remove();
-        }
+        self.edges.remove(hash, |&edge| edge == id);
     }
 }
 

@@ -243,6 +243,35 @@ fn who_is_here_does_not_wait_for_all_that_waited_for_who_comes_back() {
 }
 
 #[test]
+fn who_only_reads_gets_all_that_waited() {
+    run(|| async {
+        let broker = Broker::start(&plain_settings());
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::SessionExpiryInterval(100));
+        let properties = properties.as_properties();
+        let hello = || Packet::Connect(Connect { clean_start: false, properties, ..Connect::new("reader") });
+        let mut away = Client::open(&broker).await;
+        away.send(&[hello()]).await;
+        away.hear().await;
+        away.subscribe("much", QoS::AtLeastOnce).await;
+        drop(away);
+        let mut publisher = Client::connect(&broker, "publisher").await;
+        for _ in 0..150 {
+            publisher.send(&[publish("much", QoS::AtLeastOnce, &[b'x'; 60_000])]).await;
+            publisher.hear().await;
+        }
+        drop(publisher);
+        // Nobody else is here, and it acknowledges nothing: what is left to do is known from its reading alone.
+        let mut reader = Client::open(&broker).await;
+        reader.send(&[hello()]).await;
+        assert_eq!(reader.hear().await, "CONNACK Success present");
+        for n in 0..150 {
+            assert!(reader.hear().await.starts_with("much=xxx"), "message {n}");
+        }
+    });
+}
+
+#[test]
 fn who_is_here_does_not_wait_for_who_brings_for_many_and_for_nobody_in_turn() {
     run(|| async {
         let broker = Broker::start(&plain_settings());

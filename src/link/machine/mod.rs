@@ -128,6 +128,16 @@ impl Link {
         self.forwarder.shed(bytes)
     }
 
+    /// How much memory the peer's routes take.
+    pub fn route_memory(&self) -> usize {
+        self.receiver.memory()
+    }
+
+    /// How much they may take from now on; what is there stays.
+    pub fn handle_route_room(&mut self, bytes: usize) {
+        self.receiver.handle_room(bytes);
+    }
+
     /// The core took the message of one `Deliver` for so many recipients.
     pub fn handle_delivered(&mut self, recipients: usize) {
         self.acceptor.handle_delivered(recipients);

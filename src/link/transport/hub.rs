@@ -21,7 +21,7 @@ use crate::link::backoff::Random;
 use crate::link::machine::{ConnId, Identity, Link, Output};
 use crate::link::native::FRAME_BYTES_MIN;
 use crate::link::refusal::{Reason, Refusal};
-use crate::link::room::Room;
+use crate::link::room::{self, Room};
 use crate::settings::report::LinkReport;
 use crate::settings::{Link as Half, Settings};
 
@@ -54,6 +54,8 @@ pub(super) struct Hub {
     /// What all links hold for their peers, in bytes.
     held: usize,
     room: Room,
+    /// How much memory the routes of all peers take.
+    pub(super) routes: usize,
     connections: BTreeMap<ConnId, Outgoing>,
     /// Places for look-ups of names.
     lookups: Arc<Semaphore>,
@@ -96,6 +98,8 @@ struct Slot {
     due: Option<Instant>,
     /// Its part of what all links hold.
     held: usize,
+    /// And of what all routes take.
+    routes: usize,
 }
 
 impl Hub {
@@ -112,6 +116,7 @@ impl Hub {
                 timeouts: BTreeSet::new(),
                 held: 0,
                 room: Room::default(),
+                routes: 0,
                 connections: BTreeMap::new(),
                 lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
                 last_conn: 0,
@@ -169,8 +174,17 @@ impl Hub {
         });
         self.by_peer.insert(peer, id.clone());
         let resolver = Resolver::new(self.lookups.clone());
-        let slot =
-            Slot { id: id.clone(), link, peer, dial: None, resolver, touched: false, due: None, held: 0 };
+        let slot = Slot {
+            id: id.clone(),
+            link,
+            peer,
+            dial: None,
+            resolver,
+            touched: false,
+            due: None,
+            held: 0,
+            routes: 0,
+        };
         self.slots.insert(id.clone(), slot);
         self.touch(&id);
     }
@@ -182,6 +196,7 @@ impl Hub {
         let Some(slot) = self.slots.remove(id) else { return };
         self.by_peer.remove(&slot.peer);
         self.held -= slot.held;
+        self.routes -= slot.routes;
         if let Some(due) = slot.due {
             self.timeouts.remove(&(due, slot.id));
         }
@@ -268,7 +283,9 @@ impl Hub {
     /// A frame of a connection. The caller pumps when it has read enough.
     pub(super) fn frame(&mut self, conn: ConnId, frame: &[u8], now: Instant) {
         let Some(link) = self.connections.get(&conn).map(|outgoing| outgoing.link.clone()) else { return };
+        let room = room::of_routes(self.broker.memory_mark(), self.routes);
         if let Some(slot) = self.touch(&link) {
+            slot.link.handle_route_room(room.saturating_add(slot.routes));
             slot.link.handle_frame(conn, frame, now);
         }
     }
@@ -364,6 +381,8 @@ impl Hub {
         if slot.link.take_changed() {
             self.changed.notify_one();
         }
+        let routes = slot.link.route_memory();
+        self.routes = self.routes + routes - std::mem::replace(&mut slot.routes, routes);
         let held = slot.link.held_bytes();
         self.held = self.held + held - std::mem::replace(&mut slot.held, held);
         let due = slot.link.poll_timeout(now);

@@ -397,6 +397,25 @@ async fn while_memory_is_short_links_hold_little() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn routes_of_peers_take_no_more_than_their_part_of_the_memory_mark() {
+    run(async {
+        let (mut us, eu) = pair();
+        us.limits.memory_bytes_max = 4 * 10 * 140;
+        let (us, eu) = (Node::start(us, 1), Node::start(eu, 2));
+        (0..5).for_each(|n| eu.subscribe(&format!("t/{n}")));
+        us.until("us is ready", Node::is_ready).await;
+        (5..20).for_each(|n| eu.subscribe(&format!("t/{n}")));
+        let connected = |us: &Node| us.links.reports()[0].connected.clone();
+        us.until("us says why not", |us| connected(us).message.contains("a quarter of the memory mark"))
+            .await;
+        assert_eq!(connected(&us).reason, "ProtocolMismatch");
+        let taken = us.links.inner.hub.borrow().routes;
+        assert!((5 * 128..=1_400).contains(&taken), "{taken} bytes");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn a_lower_limit_counts_for_connections_to_come() {
     run(async {
         let (us, eu) = pair();

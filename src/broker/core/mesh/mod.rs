@@ -32,7 +32,7 @@ pub(super) use self::shows::{Shows, Wanted};
 use super::answers::Unsafe;
 use super::delivery::Outgoing;
 use super::row::Row;
-use super::subscribe::Subscribed;
+use super::subscribe::{FILTER_COST, Subscribed};
 use super::{Core, Effect, Fault};
 use crate::mqtt::{Filter, QoS, Version};
 use crate::store::{Handed, PARTITIONS, Partition, Token};
@@ -46,6 +46,8 @@ pub const SHARDS_MAX: usize = 64;
 
 /// How much may wait to be left for one other shard before clients are no longer read.
 const OUT_BYTES_MAX: usize = 1 << 20;
+/// How many bytes of [work](Core::routed) what others said may make in a turn, one row excepted.
+const MAIL_WORK_MAX: u64 = 4 << 20;
 
 /// The shards in a mask, in order.
 pub fn shards_in(mask: ShardMask) -> impl Iterator<Item = ShardNumber> {
@@ -161,6 +163,10 @@ pub(super) struct Mesh {
     /// Messages of clients here that the store failed with, until it has them.
     held: VecDeque<Pending<Unsafe>>,
     pub(super) shows: Shows,
+    /// What others said and was not done yet, the items of each bag backwards.
+    unread: VecDeque<(ShardNumber, Bag)>,
+    /// Bags that are to go back.
+    emptied: Vec<Bag>,
 }
 
 impl Mesh {
@@ -182,6 +188,8 @@ impl Mesh {
             subscribed: VecDeque::new(),
             held: VecDeque::new(),
             shows: Shows::default(),
+            unread: VecDeque::new(),
+            emptied: Vec::new(),
         }
     }
 
@@ -396,10 +404,11 @@ impl Core {
         self.mesh.is_congested
     }
 
-    /// Leaves what this shard has to say to others and takes what they said; [`Core::handle_mail`] reads it.
+    /// Leaves what this shard has to say to others and takes what they said, unless it has not done all that they said before; [`Core::handle_mail`] reads it.
     pub fn exchange(&mut self, office: &Office, desk: &mut Desk) -> Exchanged {
         self.mesh.confirm();
-        let done = office.exchange(self.mesh.place.own, &mut self.mesh.out, desk);
+        let takes = !self.has_unread_mail();
+        let done = office.exchange(self.mesh.place.own, &mut self.mesh.out, desk, takes);
         let is_congested = self.mesh.out.iter().any(|bag| bag.weight() > OUT_BYTES_MAX);
         if std::mem::replace(&mut self.mesh.is_congested, is_congested) && !is_congested {
             self.wires.effects.push_back(Effect::Resume);
@@ -407,28 +416,59 @@ impl Core {
         done
     }
 
-    /// Does what others said.
+    /// Does what others said; what makes much work is left for [`Core::handle_work`], and all behind it.
     pub fn handle_mail(&mut self, desk: &mut Desk, now: Instant) {
-        let mut taken = std::mem::take(&mut desk.taken);
-        for (from, mut bag) in taken.drain(..) {
-            let Bag { items, bytes, .. } = &mut bag;
-            for item in items.drain(..) {
-                self.handle_item(from, item, bytes, now);
-            }
-            desk.recycle(bag);
+        self.mesh.emptied.drain(..).for_each(|bag| desk.recycle(bag));
+        let is_first = !self.has_unread_mail();
+        for (from, mut bag) in desk.taken.drain(..) {
+            bag.items.reverse(); // the first is at hand
+            self.mesh.unread.push_back((from, bag));
         }
-        desk.taken = taken;
+        if is_first {
+            self.read_mail(now);
+            self.mesh.emptied.drain(..).for_each(|bag| desk.recycle(bag));
+        }
+    }
+
+    /// True if something lies here that others said.
+    #[inline]
+    pub(super) fn has_unread_mail(&self) -> bool {
+        !self.mesh.unread.is_empty()
+    }
+
+    /// Does a part of what others said.
+    pub(super) fn read_mail(&mut self, now: Instant) {
+        let work_end = self.routed + MAIL_WORK_MAX;
+        while let Some((from, mut bag)) = self.mesh.unread.pop_front() {
+            while let Some(item) = bag.items.pop() {
+                let rest = self.handle_item(from, item, &bag.bytes, work_end, now);
+                bag.items.extend(rest);
+                if self.routed >= work_end {
+                    self.mesh.unread.push_front((from, bag));
+                    return self.settle_mesh(now);
+                }
+            }
+            self.mesh.emptied.push(bag);
+        }
         self.settle_mesh(now);
     }
 
-    fn handle_item(&mut self, from: ShardNumber, item: Item, bytes: &[u8], now: Instant) {
+    /// Does what an item says, and gives back what is left of it when the work is enough.
+    fn handle_item(
+        &mut self,
+        from: ShardNumber,
+        item: Item,
+        bytes: &[u8],
+        work_end: u64,
+        now: Instant,
+    ) -> Option<Item> {
         match item {
             Item::Publish { parcel, more, keeps, is_row } => {
                 self.mesh.tie(parcel.is_tied());
                 // Of the next so many it is known that they are no row.
                 let mut single = if keeps { usize::MAX } else { 0 };
                 let (mut done, count) = (0, more as usize + 1);
-                while done < count {
+                while done < count && self.routed < work_end {
                     let before = self.topics.last();
                     let before = before.as_deref().unwrap_or_default();
                     let (parcel, left) = (parcel.behind(done), count - done);
@@ -447,6 +487,8 @@ impl Core {
                     (done, single) = (done + 1, single.saturating_sub(1));
                 }
                 self.mesh.tie(false);
+                let more = (count - done).checked_sub(1)? as u32;
+                return Some(Item::Publish { parcel: parcel.behind(done), more, keeps, is_row });
             }
             Item::Confirm(confirmed) => self.mesh.siblings[usize::from(from)].confirmed = confirmed,
             Item::Assign { to, shared, attempt, parcel } => {
@@ -464,6 +506,7 @@ impl Core {
             }
             Item::Rare(rare) => self.handle_rare(from, *rare, now),
         }
+        None
     }
 
     fn handle_rare(&mut self, from: ShardNumber, rare: Rare, now: Instant) {
@@ -521,6 +564,7 @@ impl Core {
         group: Option<&Arc<str>>,
         wanted: bool,
     ) {
+        self.routed += FILTER_COST;
         if self.routes.mark(filter, group, from, wanted) {
             self.peers.interest(filter, group, wanted);
         }

@@ -7,7 +7,7 @@
 //!
 //! What lies here is bounded: a shard leaves nothing while something waits for one of its recipients that it left there and
 //! that has [`LEFT_BYTES_MAX`] already; it keeps it, and reads no more from its clients until it is rid of it. Taking is never
-//! refused, so nobody waits in a circle.
+//! refused, and needs nobody, so nobody waits in a circle.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,8 +87,9 @@ impl Office {
         self.has_mail[usize::from(own)].load(Ordering::Acquire)
     }
 
-    /// Leaves what is in `out` (by shard; what is left is replaced by an empty bag) and takes what lies here for `own`.
-    pub fn exchange(&self, own: ShardNumber, out: &mut [Bag], desk: &mut Desk) -> Exchanged {
+    /// Leaves what is in `out` (by shard; what is left is replaced by an empty bag) and takes what lies here for `own`, if
+    /// it `takes` any.
+    pub fn exchange(&self, own: ShardNumber, out: &mut [Bag], desk: &mut Desk, takes: bool) -> Exchanged {
         // A shard that panicked in here ends the process; until then the state is whole between any two moves.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let room = SPARE_MAX.saturating_sub(inner.spare.len()).min(desk.emptied.len());
@@ -105,7 +106,7 @@ impl Office {
                 }
             }
         }
-        if self.has_mail[usize::from(own)].swap(false, Ordering::AcqRel) {
+        if takes && self.has_mail[usize::from(own)].swap(false, Ordering::AcqRel) {
             let inbox = &mut inner.boxes[usize::from(own)];
             desk.taken.append(&mut inbox.bags);
             inbox.weights.fill(0);
@@ -142,10 +143,10 @@ mod tests {
         let mut out = [Bag::default(), Bag::default()];
         for round in 0..40 {
             out[1].say(Rare::ShownAll { show: ShowId(round) });
-            office.exchange(0, &mut out, &mut speaks);
+            office.exchange(0, &mut out, &mut speaks, true);
             assert!(out[1].is_empty());
             assert_eq!(out[1].items.capacity() > 0, round > 1, "round {round}: it was somebody's before");
-            office.exchange(1, &mut [Bag::default(), Bag::default()], &mut hears);
+            office.exchange(1, &mut [Bag::default(), Bag::default()], &mut hears, true);
             let taken = mem::take(&mut hears.taken);
             assert_eq!(taken.len(), 1);
             taken.into_iter().for_each(|(_, bag)| hears.recycle(bag));

@@ -216,11 +216,16 @@ impl Core {
     pub fn has_work(&self) -> bool {
         let shows = &self.mesh.shows;
         let has_shows = !shows.running.is_empty() || !shows.free.is_empty();
-        self.pumps.has_line() || !self.mesh.is_congested() && (has_shows || self.is_in_review())
+        self.has_unread_mail()
+            || self.pumps.has_line()
+            || !self.mesh.is_congested() && (has_shows || self.is_in_review())
     }
 
     /// Does a part of what takes long; called again and again, it comes to an end.
     pub fn handle_work(&mut self, now: Instant) {
+        if self.has_unread_mail() {
+            self.read_mail(now);
+        }
         self.pump_on(now);
         if self.mesh.is_congested() {
             return; // what is found has nowhere to go

@@ -173,7 +173,7 @@ fn who_waits_for_too_much_is_not_read() {
         assert!(sent < 20_000, "it goes on for ever");
         pair.exchange(0);
         // The other shard takes it, and says nothing.
-        pair.office.exchange(1, &mut [Bag::default(), Bag::default()], &mut pair.desks[1]);
+        pair.office.exchange(1, &mut [Bag::default(), Bag::default()], &mut pair.desks[1], true);
         pair.desks[1].taken.clear();
     }
     assert!(sent > 10_000 && !pair.w[0].core.is_congested(), "{sent}");

@@ -65,12 +65,13 @@ fn a_crowd_that_acknowledges_is_sent_the_next_in_turn() {
         for (&id, acks) in crowd.iter().zip(&acks) {
             assert_eq!(w.core.handle_bytes(id, acks, w.now), acks.len());
         }
-        let mut made = w.core.appended() - before;
+        let made = w.core.appended() - before;
+        assert!(made <= TURN, "{made} bytes at once");
         while w.core.has_work() {
-            assert!(made <= TURN, "{made} bytes in one turn");
             let before = w.core.appended();
             w.core.handle_work(w.now);
-            made = w.core.appended() - before;
+            let made = w.core.appended() - before;
+            assert!(made <= TURN, "{made} bytes in one turn");
         }
         acks = crowd.iter().map(|&id| take(&mut w, id)).collect();
     }

@@ -449,3 +449,32 @@ fn messages_that_are_read_at_once_cross_as_one_by_one() {
         assert!(at_once.0[3].0.len() > 100, "seed {seed}: much crosses");
     }
 }
+
+#[test]
+fn what_others_send_for_many_is_done_in_parts_and_in_order() {
+    const WORK: u64 = 4 << 20;
+    let mut node = Node::new(2, 1);
+    let publisher = node.connect_on(1, "publisher-");
+    let readers: Vec<_> = (0..100).map(|n| node.connect_on(0, &format!("reader-{n}-"))).collect();
+    readers.iter().for_each(|&reader| _ = node.subscribe(reader, "t", 0));
+    node.settle();
+    let said: Vec<_> = (0..800).map(|n| format!("{n}{}", "x".repeat(900))).collect();
+    said.iter().for_each(|payload| _ = node.publish(publisher, "t", payload, 0, false));
+    let (mut parts, mut before) = (0, node.cores[0].routed());
+    for _ in 0..100 {
+        [1, 0].iter().for_each(|&shard| _ = node.turn(shard));
+        let cost = node.cores[0].routed() - std::mem::replace(&mut before, node.cores[0].routed());
+        assert!(cost <= 2 * (WORK + 100_000), "{cost}: mail that comes, and what was left of that before");
+        parts += usize::from(cost > 0);
+    }
+    assert!(parts > 8, "{parts}");
+    node.settle();
+    for reader in readers {
+        let got = &node.clients[reader].got;
+        assert!(
+            got.len() == 800 && got.iter().zip(&said).all(|(got, said)| got.contains(said)),
+            "{}",
+            got.len()
+        );
+    }
+}
