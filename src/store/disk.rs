@@ -58,7 +58,7 @@ pub(super) fn opener(dir: PathBuf) -> Opener {
 pub(super) struct Past {
     /// The number of the next write; 0 until there was one.
     pub(super) next: AtomicU64,
-    /// The disk has what the journals show, but for what no fsync was asked for.
+    /// The disk has what the journals show, but for what no fsync was asked for; as far as is known.
     is_sure: AtomicBool,
 }
 
@@ -72,10 +72,13 @@ impl Past {
             return Ok(());
         }
         match journal::write_anew(database) {
-            // At a start it is a precaution, and a broker on a full disk has to start.
-            Err(error) if self.next.load(Ordering::Relaxed) == 0 && is_full(&error) => Ok(()),
-            result => result.map(|()| self.is_sure.store(true, Ordering::Release)),
+            // At a start it is a precaution, and a broker on a full disk has to start; nor is it to try again whenever a write
+            // finds no room.
+            Err(error) if self.next.load(Ordering::Relaxed) == 0 && is_full(&error) => {}
+            result => result?,
         }
+        self.is_sure.store(true, Ordering::Release);
+        Ok(())
     }
 }
 
