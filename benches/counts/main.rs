@@ -38,10 +38,11 @@ const SCENARIOS: &[Scenario] = &[
     ("message-1:1-qos2-in", |n| message(QoS::ExactlyOnce, 0, 0, 1, n)),
     ("message-1:100-qos0", |n| message(QoS::AtMostOnce, 100, 0, 1, n)),
     ("message-1:100-qos1", |n| message(QoS::AtLeastOnce, 100, 0, 1, n)),
-    ("message-1:100-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, n)),
-    ("message-1:100-qos1-one-of-3.1.1", |n| one_of_another_version(QoS::AtLeastOnce, n)),
+    ("message-1:100-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, 0, n)),
+    ("message-1:100-qos1-one-of-3.1.1", |n| one_of_another_version(QoS::AtLeastOnce, 0, n)),
     ("message-to-another-shard-qos0", |n| crossing(QoS::AtMostOnce, n)),
     ("message-to-another-shard-qos1", |n| crossing(QoS::AtLeastOnce, n)),
+    ("message-1:100-to-another-shard-qos0-one-of-3.1.1", |n| one_of_another_version(QoS::AtMostOnce, 1, n)),
     ("message-1:0-kept-qos1", kept),
     ("connect", connect_many),
     ("resume-with-ten", resume),
@@ -311,25 +312,26 @@ fn message(qos: QoS, subscribers: usize, others: usize, reads: usize, count: usi
     world.check(count * BATCH, count * BATCH * recipients);
 }
 
-/// Messages to a hundred, `count` hundred of them; the last of those speaks 3.1.1, and publisher and all others 5.0.
-fn one_of_another_version(qos: QoS, count: usize) {
-    let mut world = World::new(1);
+/// Messages to a hundred of a shard, `count` hundred of them; the last of those speaks 3.1.1, and publisher and all others 5.0.
+fn one_of_another_version(qos: QoS, shard: usize, count: usize) {
+    let mut world = World::new(shard + 1);
     let publisher = world.connect(0, "publisher");
     for n in 0..99 {
-        let id = world.connect(0, &format!("subscriber-{n}"));
-        world.subscribe(0, id, TOPIC, qos);
-        world.subscribers.push((0, id));
+        let id = world.connect(shard, &format!("subscriber-{n}"));
+        world.subscribe(shard, id, TOPIC, qos);
+        world.settle();
+        world.subscribers.push((shard, id));
     }
-    let old = world.cores[0].open(world.now);
+    let old = world.cores[shard].open(world.now);
     let connect = Connect { version: Version::V3, keep_alive_s: 60, ..Connect::new("old") };
-    world.send_as(Version::V3, 0, old, &Packet::Connect(connect));
+    world.send_as(Version::V3, shard, old, &Packet::Connect(connect));
     let mut filters = SubscribeFiltersBuf::default();
     filters.push(TOPIC, SubscribeOptions::at(qos)).expect("the filter is valid");
     let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
     let subscribe = Subscribe { packet_id, properties, filters: filters.as_filters() };
-    world.send_as(Version::V3, 0, old, &Packet::Subscribe(subscribe));
+    world.send_as(Version::V3, shard, old, &Packet::Subscribe(subscribe));
     world.settle();
-    world.subscribers.push((0, old));
+    world.subscribers.push((shard, old));
     let bytes = batch(qos, &[TOPIC.to_owned()]);
     for _ in 0..count {
         world.read(publisher, &bytes);
