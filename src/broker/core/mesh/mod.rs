@@ -14,6 +14,7 @@
 //! What holds: a shard that cannot get rid of its words reads no more from clients, but goes on to take those of others.
 
 mod bag;
+mod debts;
 mod groups;
 mod office;
 mod shows;
@@ -27,6 +28,8 @@ use smallvec::SmallVec;
 pub use self::bag::Bag;
 use self::bag::{Confirm, Item, Rare};
 pub(super) use self::bag::{TRIES_MAX, Try};
+use self::debts::Debts;
+pub(super) use self::debts::Ticket;
 pub use self::office::{Desk, Exchanged, Office};
 pub(super) use self::shows::{Shows, Wanted};
 use super::answers::Unsafe;
@@ -167,6 +170,7 @@ pub(super) struct Mesh {
     unread: VecDeque<(ShardNumber, Bag)>,
     /// Bags that are to go back.
     emptied: Vec<Bag>,
+    pub(super) debts: Debts,
 }
 
 impl Mesh {
@@ -190,6 +194,7 @@ impl Mesh {
             shows: Shows::default(),
             unread: VecDeque::new(),
             emptied: Vec::new(),
+            debts: Debts::default(),
         }
     }
 
@@ -521,7 +526,8 @@ impl Core {
                 self.routes.set_presence(&shared, from, session, presence);
             }
             Rare::Show { show, filter } => self.begin_show(from, show, &filter, now),
-            Rare::ShownAll { show } => self.mesh.shows.ended(show, from),
+            Rare::ShownFirst { show } => self.mesh.shows.has_begun(show, from, &mut self.mesh.debts),
+            Rare::ShownAll { show } => self.mesh.shows.ended(show, from, &mut self.mesh.debts),
             Rare::ShowNoMore { show } => self.stop_showing(from, show),
         }
     }
@@ -627,17 +633,14 @@ impl Core {
             self.mesh.done(from, Lane::Joined, number);
         }
         while let Some(Pending { mut what, .. }) = self.mesh.pop(|mesh| &mut mesh.subscribed, safe) {
-            if let Some(connection) = self.wires.get_mut(what.connection) {
-                connection.unanswered -= 1;
-                connection.subscribing -= 1;
-                connection.is_held_back &= connection.subscribing > 0;
-            }
             let id = what.connection;
-            what.before = self.ledger.changes(); // what it changed is safe
-            if let Err(fault) = self.finish_subscribe(what, now) {
+            self.count_subscribing(id, false);
+            what.is_safe = true;
+            if let Err(fault) = self.answer_subscribe(what, now) {
                 self.close(id, fault, now);
             }
         }
+        self.settle_debts(now);
         self.settle_answers(now);
     }
 
@@ -645,12 +648,11 @@ impl Core {
     pub(super) fn subscribed(&mut self, subscribed: Subscribed, now: Instant) -> Result<(), Fault> {
         let need = self.mesh.unconfirmed();
         if need.is_empty() && self.mesh.subscribed.is_empty() {
-            return self.finish_subscribe(subscribed, now);
+            let done = self.answer_subscribe(subscribed, now);
+            self.settle_debts(now);
+            return done;
         }
-        if let Some(connection) = self.wires.get_mut(subscribed.connection) {
-            connection.unanswered += 1;
-            connection.subscribing += 1;
-        }
+        self.count_subscribing(subscribed.connection, true);
         let token = self.token_if(self.ledger.changes() != subscribed.before);
         self.mesh.subscribed.push_back(Pending { token, need, what: subscribed });
         Ok(())
