@@ -205,9 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_gathered_is_bounded() {
-        let connection =
-            crate::broker::core::Core::new(crate::settings::Limits::default(), true, 1, Instant::now())
-                .open(Instant::now());
+        let connection = ConnectionId { slot: 0, serial: 0 };
         let ticket = Ticket { connection, number: 7 };
         let mut debts = Debts::default();
         debts.owed.insert(connection, Owed { number: 7, searches: 1, ..Owed::default() });
