@@ -15,7 +15,9 @@ fn what_was_retained_comes_before_what_is_published_after_suback() {
         let mut node = Node::new(1 + seed as usize % 4, seed);
         let (publisher, subscriber, lost) =
             (node.connect("publisher"), node.connect("subscriber"), node.connect("lost"));
-        (0..8).for_each(|n| drop(node.publish(publisher, &format!("r/{n}"), "kept", 1, true)));
+        for n in 0..8 {
+            node.publish(publisher, &format!("r/{n}"), "kept", 1, true);
+        }
         node.settle();
         node.subscribe(lost, "#", 1);
         let (filter, is_own) = (["r/5", "r/+"][seed as usize % 2], seed % 3 == 0);
@@ -51,7 +53,9 @@ fn suback_waits_for_no_more_than_the_first_part() {
         }
     }
     let large = "x".repeat(100_000);
-    (0..9).for_each(|n| drop(node.publish(publisher, &format!("large/{n}"), &large, 0, true)));
+    for n in 0..9 {
+        node.publish(publisher, &format!("large/{n}"), &large, 0, true);
+    }
     node.settle();
     for (filter, count) in [("+/none", 0), ("large/+", 9)] {
         node.subscribe(subscriber, filter, 0);
