@@ -44,6 +44,8 @@ pub(super) struct Decider {
     dips: Dips,
     /// Until when statuses wait for nodes that have not been heard by this operator, once it decides at all.
     acquaint_until: Option<Instant>,
+    /// Since when there is a [`CROWD`].
+    crowded_since: Option<Instant>,
 }
 
 /// How long statuses wait for the first word of nodes: an operator that starts over what another one left does not know yet
@@ -52,6 +54,8 @@ const ACQUAINT_MAX: Duration = Duration::from_secs(3);
 
 /// While more objects than these are being written, statuses wait: they would be old before it was their turn.
 const CROWD: usize = 64;
+/// But for no longer than this: a crowd that stands still must not make what is said of others old.
+const CROWD_MAX: Duration = Duration::from_secs(10);
 
 /// From so many failures in a row on, one is worth a condition; before, the next try is likely to do.
 const FAILURES: u32 = 3;
@@ -78,6 +82,7 @@ impl Decider {
             orders: BTreeMap::new(),
             dips: Dips::default(),
             acquaint_until: None,
+            crowded_since: None,
         }
     }
 
@@ -118,7 +123,7 @@ impl Decider {
         let wanted = std::mem::take(&mut self.wanted);
         let mut writes = self.differing(&wanted, instant);
         writes.extend(self.needless(&wanted, instant));
-        if self.knows_enough(instant) && self.ledger.objects_under_way() <= CROWD {
+        if self.knows_enough(instant) && !self.is_crowded(instant) {
             writes.extend(self.statuses(&plan, instant));
         }
         let picture = &self.picture;
@@ -177,7 +182,15 @@ impl Decider {
     /// When to decide again although nobody tells anything: a write may be tried again then.
     pub(super) fn next(&mut self, now: Instant) -> Option<Instant> {
         let acquainted = self.acquaint_until.filter(|until| *until > now);
-        self.ledger.next(now).into_iter().chain(acquainted).chain(self.dips.next(now)).min()
+        let crowded = self.crowded_since.map(|since| since + CROWD_MAX).filter(|until| *until > now);
+        self.ledger.next(now).into_iter().chain(acquainted).chain(crowded).chain(self.dips.next(now)).min()
+    }
+
+    /// Whether statuses wait until more objects are written.
+    fn is_crowded(&mut self, now: Instant) -> bool {
+        let is_crowd = self.ledger.objects_under_way() > CROWD;
+        self.crowded_since = is_crowd.then(|| self.crowded_since.unwrap_or(now));
+        self.crowded_since.is_some_and(|since| now < since + CROWD_MAX)
     }
 
     fn knows_enough(&mut self, now: Instant) -> bool {

@@ -33,7 +33,11 @@ const LOOK: Duration = Duration::from_secs(600);
 /// The time between two looks whether the Lease is still ours.
 const FENCED: Duration = Duration::from_secs(1);
 /// Writes at a time.
-const WRITES_MAX: usize = 16;
+const WRITES_MAX: usize = 20;
+/// Of these in one namespace: where writes hang, because of a webhook there, they hold up nobody elsewhere.
+const WRITES_OF_NAMESPACE_MAX: usize = 16;
+/// What follows from our own writes waits no longer for others of them.
+const FOLLOW_MAX: Duration = Duration::from_secs(2);
 /// Secrets read at a time.
 const READS_MAX: usize = 16;
 /// The time between two looks for an API server that is not there when the operator starts.
@@ -216,6 +220,7 @@ async fn follow(
         reads: FuturesUnordered::new(),
         open: VecDeque::new(),
         under_way: FuturesUnordered::new(),
+        busy: BTreeMap::new(),
     };
     let mut decide_at = None;
     // Whether something came of our own writes, which is decided on once no more of them wait.
@@ -269,7 +274,7 @@ async fn follow(
             }
         }
         operator.begin_writes();
-        if follows && !operator.is_writing() {
+        if follows && (!operator.is_writing() || decided_at.elapsed() > FOLLOW_MAX) {
             decide_at = Some(calm_until);
         }
     }
@@ -288,6 +293,8 @@ struct Operator {
     /// Writes that have not begun. At most one for each object and its status.
     open: VecDeque<Write>,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// How many of these are in each namespace.
+    busy: BTreeMap<String, usize>,
 }
 
 impl Operator {
@@ -367,13 +374,29 @@ impl Operator {
     fn begin_writes(&mut self) {
         while self.under_way.len() < WRITES_MAX
             && self.fence.is_open(Instant::now())
-            && let Some(write) = self.open.pop_front()
+            && let Some(write) = self.next_write()
         {
+            *self.busy.entry(write.id().namespace.clone()).or_default() += 1;
             self.under_way.push(Box::pin(write.perform(self.client.clone())));
         }
     }
 
+    /// The first status, else the first object, of a namespace that has room.
+    fn next_write(&mut self) -> Option<Write> {
+        let busy = &self.busy;
+        let has_room = |write: &Write| {
+            busy.get(&write.id().namespace).is_none_or(|count| *count < WRITES_OF_NAMESPACE_MAX)
+        };
+        let status = self.open.iter().position(|it| matches!(it, Write::Status { .. }) && has_room(it));
+        let next = status.or_else(|| self.open.iter().position(has_room))?;
+        self.open.remove(next)
+    }
+
     fn note(&mut self, mut ended: Ended) -> Weight {
+        if let Some(count) = self.busy.get_mut(&ended.id.namespace) {
+            *count -= 1;
+        }
+        self.busy.retain(|_, count| *count > 0);
         match &ended.done {
             Ok(_) => {}
             Err(error @ WriteError::Leaving(_)) => tracing::debug!("{error}"),
@@ -409,19 +432,23 @@ mod tests {
     use futures::stream::FuturesUnordered;
     use kube::Client;
 
-    use super::{Operator, WRITES_MAX};
+    use serde_json::Value;
+
+    use super::{BTreeMap, Operator, WRITES_MAX, WRITES_OF_NAMESPACE_MAX};
     use crate::operator::Vitals;
     use crate::operator::build::{Kind, ObjectId};
     use crate::operator::decide::Decider;
     use crate::operator::events::Teller;
     use crate::operator::lease::Fence;
+    use crate::operator::ledger::Part;
     use crate::operator::nodes::Nodes;
     use crate::operator::picture::Picture;
-    use crate::operator::write::Write;
+    use crate::operator::write::{Ended, Write};
 
-    fn deletes(count: usize) -> impl Iterator<Item = Write> {
-        (0..count).map(|number| {
-            let id = ObjectId { kind: Kind::Service, namespace: "a".to_owned(), name: number.to_string() };
+    fn deletes(namespace: &str, count: usize) -> impl Iterator<Item = Write> {
+        (0..count).map(move |number| {
+            let id =
+                ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name: number.to_string() };
             Write::Delete { id, uid: String::new() }
         })
     }
@@ -440,8 +467,9 @@ mod tests {
             teller: Teller::new(client, "test".to_owned(), vitals.events()),
             vitals,
             reads: FuturesUnordered::new(),
-            open: deletes(40).collect(),
+            open: deletes("a", 20).chain(deletes("b", 20)).collect(),
             under_way: FuturesUnordered::new(),
+            busy: BTreeMap::new(),
         };
         operator.begin_writes();
         assert_eq!((operator.under_way.len(), operator.open.len()), (0, 40));
@@ -449,5 +477,21 @@ mod tests {
         operator.begin_writes();
         operator.begin_writes();
         assert_eq!((operator.under_way.len(), operator.open.len()), (WRITES_MAX, 40 - WRITES_MAX));
+        // However many wait in one namespace, another one has room; and statuses go first.
+        assert_eq!(operator.busy["a"], WRITES_OF_NAMESPACE_MAX);
+        operator.busy.insert("b".to_owned(), 1);
+        let id = ObjectId { kind: Kind::MqttCluster, namespace: "b".to_owned(), name: "last".to_owned() };
+        operator.open.push_back(Write::Status { id: id.clone(), body: Value::Null, news: None });
+        assert_eq!(operator.next_write().map(|write| write.id().clone()), Some(id));
+        assert_eq!(operator.next_write().map(|write| write.id().namespace.clone()).as_deref(), Some("b"));
+        let ended = Ended {
+            id: ObjectId { kind: Kind::Service, namespace: "a".to_owned(), name: "0".to_owned() },
+            part: Part::Object,
+            owner: None,
+            news: None,
+            done: Ok(None),
+        };
+        operator.note(ended);
+        assert_eq!(operator.next_write().map(|write| write.id().namespace.clone()).as_deref(), Some("a"));
     }
 }

@@ -157,9 +157,17 @@ fn statuses_wait_while_many_objects_are_being_written() {
     let mut world = World::new();
     (0..10).for_each(|number| world.cluster(&format!("region-{number}")));
     let is_status = |write: &Write| matches!(write, Write::Status { .. });
-    let mut writes = world.decide();
+    let writes = world.decide();
     assert!(writes.len() > 100 && !writes.iter().any(is_status), "{}", writes.len());
+    // All of them hang: what is said of others waits for ten seconds, not longer.
+    for seconds in [2, 4, 6, 8] {
+        assert!(!world.decide().iter().any(is_status), "{seconds}");
+    }
+    assert_eq!(world.decide().iter().filter(|it| is_status(it)).count(), 10);
     // A few that hang hold nothing up.
+    let mut world = World::new();
+    (0..10).for_each(|number| world.cluster(&format!("region-{number}")));
+    let mut writes = world.decide();
     let hanging = writes.split_off(writes.len() - 10);
     writes.into_iter().for_each(|write| world.perform(write));
     let statuses = world.decide().into_iter().filter(is_status).count();
