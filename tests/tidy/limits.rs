@@ -34,12 +34,6 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ),
     ("broker/core/subscribe.rs", "LEVELS_MAX: usize = 128;", LIMITS, "levels of a filter | 128 |"),
     (
-        "broker/core/mesh/debts.rs",
-        "FOUND_BYTES_MAX: usize = 256 * 1024;",
-        LIMITS,
-        "(`debts.rs`), of a connection | 256 KiB |",
-    ),
-    (
         "broker/core/publish.rs",
         "ALIASES_BYTES_MAX: usize = 1 << 20;",
         LIMITS,

@@ -77,7 +77,6 @@ impl Core {
     /// The socket is gone.
     pub fn handle_closed(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.wires.remove(id) else { return };
-        self.mesh.debts.forgive(id);
         if !matches!(connection.state, State::Closed) {
             self.counters.ended.count_lost();
         }

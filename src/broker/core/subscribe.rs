@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::mesh::{Ticket, Wanted};
+use super::mesh::Wanted;
 use super::pressure::Pressure;
 use super::recipients::Subscriber;
 use super::session::{Session, Subscription, SubscriptionKey};
@@ -34,12 +34,10 @@ pub(super) struct Subscribed {
     packet_id: PacketId,
     reasons: Reasons,
     /// The filters whose retained messages it brings.
-    pub(super) to_show: Vec<(Filter, SubscribeOptions)>,
+    to_show: Vec<(Filter, SubscribeOptions)>,
     identifier: Option<NonZeroU32>,
     /// The store's count of changes before it.
     pub(super) before: u64,
-    /// What it changed is safe.
-    pub(super) is_safe: bool,
     /// The searches' moment before it.
     since: u64,
 }
@@ -80,7 +78,6 @@ impl Core {
                 to_show,
                 identifier,
                 before,
-                is_safe: false,
                 since,
             },
             now,
@@ -88,32 +85,31 @@ impl Core {
     }
 
     /// Answers a SUBSCRIBE, now that its interest is held everywhere, and sends what is retained.
-    pub(super) fn finish_subscribe(&mut self, mut subscribed: Subscribed, now: Instant) -> Result<(), Fault> {
-        self.send_suback(&subscribed)?;
-        self.show_filters(&mut subscribed, None, now);
-        Ok(())
-    }
-
-    // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
-    pub(super) fn send_suback(&mut self, subscribed: &Subscribed) -> Result<(), Fault> {
-        let Subscribed { connection, packet_id, ref reasons, before, is_safe, .. } = *subscribed;
-        let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons };
-        let before = if is_safe { self.ledger.changes() } else { before };
-        self.reply_suback(connection, ack, before) // [MQTT-3.8.4-1]
-    }
-
-    /// Sends what is retained under the filters of a SUBSCRIBE, behind what its client is owed, if it is.
-    pub(super) fn show_filters(&mut self, subscribed: &mut Subscribed, owed: Option<Ticket>, now: Instant) {
-        let Subscribed { session, serial, identifier, since, .. } = *subscribed;
-        for (filter, options) in std::mem::take(&mut subscribed.to_show) {
+    pub(super) fn finish_subscribe(&mut self, subscribed: Subscribed, now: Instant) -> Result<(), Fault> {
+        let Subscribed {
+            connection,
+            session,
+            serial,
+            packet_id,
+            reasons,
+            to_show,
+            identifier,
+            before,
+            since,
+        } = subscribed;
+        // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
+        let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons: &reasons };
+        self.reply_suback(connection, ack, before)?; // [MQTT-3.8.4-1]
+        for (filter, options) in to_show {
             let session_now = self.sessions.get(session as usize).filter(|session| session.serial == serial);
             let is_there =
                 session_now.is_some() && self.routes.subscriber(filter.as_str(), session).is_some();
             let wanted = Wanted { filter, options, identifier, since };
-            if is_there && !self.show_retained(session, wanted, owed, now) {
+            if is_there && !self.show_retained(session, wanted, now) {
                 break;
             }
         }
+        Ok(())
     }
 
     /// Subscribes a session. The answer is the filter whose retained messages it is to see, if it is.

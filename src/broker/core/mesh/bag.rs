@@ -130,8 +130,6 @@ pub(in super::super) enum Rare {
     Presence { shared: SharedFilter, session: SessionId, presence: Presence },
     /// The sender wants to see what the other retains.
     Show { show: ShowId, filter: Filter },
-    /// That was the first part; more comes.
-    ShownFirst { show: ShowId },
     /// That was all.
     ShownAll { show: ShowId },
     /// The sender wants no more of it.
@@ -146,7 +144,7 @@ impl Rare {
             Rare::Join { shared, .. } | Rare::Leave { shared, .. } | Rare::Presence { shared, .. } => {
                 Some(&shared.filter)
             }
-            Rare::ShownFirst { .. } | Rare::ShownAll { .. } | Rare::ShowNoMore { .. } => None,
+            Rare::ShownAll { .. } | Rare::ShowNoMore { .. } => None,
         }
     }
 }

@@ -14,7 +14,6 @@
 //! What holds: a shard that cannot get rid of its words reads no more from clients, but goes on to take those of others.
 
 mod bag;
-mod debts;
 mod groups;
 mod office;
 mod shows;
@@ -28,8 +27,6 @@ use smallvec::SmallVec;
 pub use self::bag::Bag;
 use self::bag::{Confirm, Item, Rare};
 pub(super) use self::bag::{TRIES_MAX, Try};
-use self::debts::Debts;
-pub(super) use self::debts::Ticket;
 pub use self::office::{Desk, Exchanged, Office};
 pub(super) use self::shows::{Shows, Wanted};
 use super::answers::Unsafe;
@@ -170,7 +167,6 @@ pub(super) struct Mesh {
     unread: VecDeque<(ShardNumber, Bag)>,
     /// Bags that are to go back.
     emptied: Vec<Bag>,
-    pub(super) debts: Debts,
 }
 
 impl Mesh {
@@ -194,7 +190,6 @@ impl Mesh {
             shows: Shows::default(),
             unread: VecDeque::new(),
             emptied: Vec::new(),
-            debts: Debts::default(),
         }
     }
 
@@ -526,8 +521,7 @@ impl Core {
                 self.routes.set_presence(&shared, from, session, presence);
             }
             Rare::Show { show, filter } => self.begin_show(from, show, &filter, now),
-            Rare::ShownFirst { show } => self.mesh.shows.has_begun(show, from, &mut self.mesh.debts),
-            Rare::ShownAll { show } => self.mesh.shows.ended(show, from, &mut self.mesh.debts),
+            Rare::ShownAll { show } => self.mesh.shows.ended(show, from),
             Rare::ShowNoMore { show } => self.stop_showing(from, show),
         }
     }
@@ -633,14 +627,17 @@ impl Core {
             self.mesh.done(from, Lane::Joined, number);
         }
         while let Some(Pending { mut what, .. }) = self.mesh.pop(|mesh| &mut mesh.subscribed, safe) {
+            if let Some(connection) = self.wires.get_mut(what.connection) {
+                connection.unanswered -= 1;
+                connection.subscribing -= 1;
+                connection.is_held_back &= connection.subscribing > 0;
+            }
             let id = what.connection;
-            self.count_subscribing(id, false);
-            what.is_safe = true;
-            if let Err(fault) = self.answer_subscribe(what, now) {
+            what.before = self.ledger.changes(); // what it changed is safe
+            if let Err(fault) = self.finish_subscribe(what, now) {
                 self.close(id, fault, now);
             }
         }
-        self.settle_debts(now);
         self.settle_answers(now);
     }
 
@@ -648,11 +645,12 @@ impl Core {
     pub(super) fn subscribed(&mut self, subscribed: Subscribed, now: Instant) -> Result<(), Fault> {
         let need = self.mesh.unconfirmed();
         if need.is_empty() && self.mesh.subscribed.is_empty() {
-            let done = self.answer_subscribe(subscribed, now);
-            self.settle_debts(now);
-            return done;
+            return self.finish_subscribe(subscribed, now);
         }
-        self.count_subscribing(subscribed.connection, true);
+        if let Some(connection) = self.wires.get_mut(subscribed.connection) {
+            connection.unanswered += 1;
+            connection.subscribing += 1;
+        }
         let token = self.token_if(self.ledger.changes() != subscribed.before);
         self.mesh.subscribed.push_back(Pending { token, need, what: subscribed });
         Ok(())

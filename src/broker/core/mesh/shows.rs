@@ -2,9 +2,8 @@
 //!
 //! A search looks at [`STEP_NODES`] topic levels and brings [`STEP_BYTES`] at once; what is left waits in a queue and goes on
 //! when the shell calls [`Core::handle_work`], so that `#` over a million topics stalls nobody. What others ask for only
-//! queues: who takes mail cannot refuse it, and an answer is larger than the question. Other shards are asked when all of
-//! them hold the interest: whatever is retained later reaches the subscriber as it is published. SUBACK waits for the first part
-//! of each ([`Debts`](super::debts::Debts)).
+//! queues: who takes mail cannot refuse it, and an answer is larger than the question. Other shards are asked after SUBACK, when all of
+//! them hold the interest: whatever is retained later reaches the subscriber as it is published.
 //!
 //! From SUBSCRIBE until its search is over, newer messages overtake it: topics of retained messages that pass by are noted,
 //! and what a search brings for them is dropped. What is noted is bounded ([`Seen`]); a client whose search takes longer than that
@@ -18,7 +17,6 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use super::bag::{Item, Rare, ShowId};
-use super::debts::{Debts, Ticket};
 use super::{Core, Lane, Mesh, ShardMask, ShardNumber};
 use crate::broker::core::SessionId;
 use crate::broker::core::delivery::{Outgoing, with_outgoing};
@@ -46,7 +44,7 @@ const SEEN_BYTES_MAX: usize = 4 << 20;
 const NOTE_BYTES: usize = 64;
 
 /// A session, and its serial number.
-pub(super) type Asker = (SessionId, u32);
+type Asker = (SessionId, u32);
 
 /// A search to be made.
 pub(in super::super) struct Wanted {
@@ -71,9 +69,6 @@ struct Asked {
     since: u64,
     /// Who is not done.
     awaited: ShardMask,
-    /// The SUBACK that waits for it, and whose first part is awaited for that.
-    owed: Option<Ticket>,
-    begins: ShardMask,
     /// It is in its session's [`Turn`]; most are over before that.
     is_under_way: bool,
 }
@@ -83,8 +78,6 @@ struct Running {
     asker: ShardNumber,
     show: ShowId,
     walk: Walk,
-    /// It has brought its first part.
-    has_begun: bool,
 }
 
 /// What searches may cost in one step.
@@ -164,33 +157,17 @@ impl Shows {
         self.moment
     }
 
-    /// A shard has brought its first part of a search.
-    pub(super) fn has_begun(&mut self, show: ShowId, by: ShardNumber, debts: &mut Debts) {
-        let Some(asked) = self.asked.get_mut(&show).filter(|asked| asked.begins != 0) else { return };
-        asked.begins &= !(1 << by);
-        if asked.begins == 0 {
-            asked.owed.into_iter().for_each(|ticket| debts.begun(ticket));
-        }
-    }
-
     /// A shard has no more for a search.
-    pub(super) fn ended(&mut self, show: ShowId, by: ShardNumber, debts: &mut Debts) {
-        self.has_begun(show, by, debts);
+    pub(super) fn ended(&mut self, show: ShowId, by: ShardNumber) {
         let Some(asked) = self.asked.get_mut(&show) else { return };
         asked.awaited &= !(1 << by);
         if asked.awaited == 0 {
-            self.forget(show, debts);
+            self.forget(show);
         }
     }
 
-    fn forget(&mut self, show: ShowId, debts: &mut Debts) {
-        let Some(asked) = self.asked.remove(&show) else { return };
-        if asked.begins != 0 {
-            asked.owed.into_iter().for_each(|ticket| debts.begun(ticket));
-        }
-        if !asked.is_under_way {
-            return;
-        }
+    fn forget(&mut self, show: ShowId) {
+        let Some(asked) = self.asked.remove(&show).filter(|asked| asked.is_under_way) else { return };
         let Some(turn) = self.turns.get_mut(&asked.asker) else { return };
         turn.under_way -= 1;
         if !turn.later.is_empty() {
@@ -225,7 +202,7 @@ impl Mesh {
     /// A retained message passes by.
     #[inline]
     pub(in super::super) fn note_retained(&mut self, topic: &str) {
-        if !self.subscribed.is_empty() || !self.shows.asked.is_empty() || !self.debts.is_empty() {
+        if !self.subscribed.is_empty() || !self.shows.asked.is_empty() {
             self.shows.note(topic);
         } else if !self.shows.seen.is_empty() {
             self.shows.seen = Seen::default();
@@ -263,10 +240,6 @@ impl Core {
             && let Some(mut running) = self.mesh.shows.running.pop_front()
         {
             if self.step(&mut running, &mut budget, now) {
-                let Running { asker, show, .. } = running;
-                if !std::mem::replace(&mut running.has_begun, true) && asker != self.mesh.place.own {
-                    self.mesh.say(asker, Rare::ShownFirst { show });
-                }
                 self.rest(running, now); // others have their turn
             }
         }
@@ -275,14 +248,13 @@ impl Core {
         }
     }
 
-    /// Sends a session what is retained, here and elsewhere, now or when its searches before are over; behind what it is owed, if
-    /// it is. False if it has no room for all that is here: a search that brings nothing any more must not go on, for a filter
-    /// costs its client nothing and us all that is retained.
+    /// Sends a session what is retained, here and elsewhere, now or when its searches before are over. False if it has no
+    /// room for all that is here: a search that brings nothing any more must not go on, for a filter costs its client
+    /// nothing and us all that is retained.
     pub(in super::super) fn show_retained(
         &mut self,
         session: SessionId,
         wanted: Wanted,
-        owed: Option<Ticket>,
         now: Instant,
     ) -> bool {
         let asker = (session, self.sessions[session as usize].serial);
@@ -293,7 +265,7 @@ impl Core {
                 }
                 true
             }
-            _ => self.search(asker, &wanted, owed, now),
+            _ => self.search(asker, &wanted, now),
         }
     }
 
@@ -306,14 +278,14 @@ impl Core {
                 return self.mesh.shows.drop_later(asker);
             }
             let is_there = self.routes.subscriber(wanted.filter.as_str(), asker.0).is_some();
-            if is_there && !self.search(asker, &wanted, None, now) {
+            if is_there && !self.search(asker, &wanted, now) {
                 return self.mesh.shows.drop_later(asker);
             }
         }
         self.mesh.shows.free.push(asker);
     }
 
-    fn search(&mut self, asker: Asker, wanted: &Wanted, owed: Option<Ticket>, now: Instant) -> bool {
+    fn search(&mut self, asker: Asker, wanted: &Wanted, now: Instant) -> bool {
         let Wanted { filter, options, identifier, since } = wanted;
         let grant = Grant {
             qos: options.qos,
@@ -328,9 +300,7 @@ impl Core {
             true => u64::MAX >> (64 - place.count()),
             false => 1 << place.home_of(filter.as_str()),
         };
-        owed.into_iter().for_each(|ticket| self.mesh.debts.add(ticket));
-        let begins = if owed.is_some() { awaited } else { 0 };
-        let asked = Asked { asker, grant, since: *since, awaited, owed, begins, is_under_way: false };
+        let asked = Asked { asker, grant, since: *since, awaited, is_under_way: false };
         self.mesh.shows.asked.insert(show, asked);
         for shard in super::shards_in(awaited).filter(|&shard| shard != place.own) {
             self.mesh.say(shard, Rare::Show { show, filter: filter.clone() });
@@ -348,13 +318,10 @@ impl Core {
 
     /// Begins a search: at once if it is this shard's own.
     pub(super) fn begin_show(&mut self, asker: ShardNumber, show: ShowId, filter: &Filter, now: Instant) {
-        let mut running = Running { asker, show, walk: Walk::new(filter.clone()), has_begun: false };
+        let mut running = Running { asker, show, walk: Walk::new(filter.clone()) };
         let (is_own, mut budget) = (asker == self.mesh.place.own, Budget::STEP);
-        if is_own {
-            if !self.step(&mut running, &mut budget, now) {
-                return;
-            }
-            self.mesh.shows.has_begun(show, asker, &mut self.mesh.debts);
+        if is_own && !self.step(&mut running, &mut budget, now) {
+            return;
         }
         self.rest(running, now);
     }
@@ -407,7 +374,7 @@ impl Core {
 
     fn end_show(&mut self, asker: ShardNumber, show: ShowId) {
         if asker == self.mesh.place.own {
-            self.mesh.shows.ended(show, asker, &mut self.mesh.debts);
+            self.mesh.shows.ended(show, asker);
         } else {
             self.mesh.say(asker, Rare::ShownAll { show });
         }
@@ -416,31 +383,23 @@ impl Core {
     /// Brings a retained message to the session that asked, with RETAIN set. False if it wants no more. [MQTT-3.3.1-8] v3
     pub(super) fn bring(&mut self, show: ShowId, outgoing: &Outgoing) -> bool {
         let Some(asked) = self.mesh.shows.asked.get(&show) else { return false };
-        let (asker, since, grant, awaited) = (asked.asker, asked.since, asked.grant.clone(), asked.awaited);
-        let is_owed =
-            asked.owed.is_some_and(|ticket| self.mesh.debts.gather(ticket, (asker, since), &grant, outgoing));
-        if is_owed || self.show_to(asker, &grant, since, outgoing) {
+        let topic = outgoing.publish.topic;
+        if self.mesh.shows.seen.last(topic).is_some_and(|moment| moment > asked.since) {
+            return true; // it has a newer one
+        }
+        let ((session, serial), grant, awaited) = (asked.asker, asked.grant.clone(), asked.awaited);
+        let is_here = self.sessions.get(session as usize).is_some_and(|session| session.serial == serial);
+        self.encoder.begin(true);
+        if is_here && self.deliver_patiently(session, &grant, outgoing) {
             return true;
         }
         let own = self.mesh.place.own;
         self.mesh.shows.last_refused = Some(show);
-        self.mesh.shows.forget(show, &mut self.mesh.debts);
+        self.mesh.shows.forget(show);
         for shard in super::shards_in(awaited).filter(|&shard| shard != own) {
             self.mesh.say(shard, Rare::ShowNoMore { show });
         }
         false
-    }
-
-    /// Hands a retained message to a session, unless a newer one passed by. False if it has no room.
-    pub(super) fn show_to(&mut self, asker: Asker, grant: &Grant, since: u64, outgoing: &Outgoing) -> bool {
-        let topic = outgoing.publish.topic;
-        if self.mesh.shows.seen.last(topic).is_some_and(|moment| moment > since) {
-            return true; // it has a newer one
-        }
-        let (session, serial) = asker;
-        let is_here = self.sessions.get(session as usize).is_some_and(|session| session.serial == serial);
-        self.encoder.begin(true);
-        is_here && self.deliver_patiently(session, grant, outgoing)
     }
 
     pub(super) fn stop_showing(&mut self, asker: ShardNumber, show: ShowId) {

@@ -18,7 +18,6 @@ mod others;
 mod node;
 mod shards;
 mod shared;
-mod shown;
 mod groups;
 mod limits;
 mod floods;
