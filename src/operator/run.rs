@@ -274,8 +274,10 @@ async fn follow(
             }
         }
         operator.begin_writes();
-        if follows && (!operator.is_writing() || decided_at.elapsed() > FOLLOW_MAX) {
-            decide_at = Some(calm_until);
+        if follows {
+            let patience = if operator.is_writing() { decided_at + FOLLOW_MAX } else { calm_until };
+            let then = calm_until.max(patience);
+            decide_at = Some(decide_at.map_or(then, |soon| soon.min(then)));
         }
     }
 }

@@ -336,11 +336,13 @@ impl Engine for Disk {
     fn is_synced(&mut self) -> Result<bool, StoreError> {
         self.persist(PersistMode::Buffer)?; // the engine syncs by itself as well, and this tells if that has failed
         let shared = &self.syncer.shared;
+        // Before it is asked whether one failed, which is said first.
+        let is_done = shared.synced.load(Ordering::Acquire) == shared.asked.load(Ordering::Acquire);
         if shared.has_failed.load(Ordering::Acquire) {
             let cause = "fsync failed".to_owned();
             return Err(StoreError::Io { verb: "write to", dir: self.dir.clone(), cause });
         }
-        Ok(shared.synced.load(Ordering::Acquire) == shared.asked.load(Ordering::Acquire))
+        Ok(is_done)
     }
 
     fn try_out(&mut self) -> Result<(), StoreError> {
