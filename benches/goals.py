@@ -65,7 +65,7 @@ print("| multiples of the floor | goal | main | guarded | |\n|---|---|---|---|--
 below = []
 for name, variant, goal in LOADS:
     plain, full = main.ratio(name, "mqlink", "floor"), guarded.ratio(variant, "guarded", "floor")
-    below += [name for ratio in (plain, full) if ratio is not None and ratio < FLOOR_NOISE and name not in below]
+    below += [name] if any(ratio is not None and ratio < FLOOR_NOISE for ratio in (plain, full)) else []
     print(f"| {name} | {goal} | {shown(plain)} | {shown(full)} | {verdict((plain, goal), (full, goal))} |")
 
 
