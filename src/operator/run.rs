@@ -268,6 +268,7 @@ async fn follow(
                 decided_at = begun;
                 turn_at = operator.decider.heard.next_turn(begun);
                 calm_until = Instant::now() + CALM.max(begun.elapsed() * REST);
+                decide_at = decide_at.map(|due| due.max(calm_until));
                 if operator.is_settled() {
                     progress.send_modify(|progress| progress.settled += 1);
                 }
