@@ -6,8 +6,8 @@
 //!
 //! fjall refuses everything after the first failed write until it is opened again; so does this, and the writer opens it
 //! again. After an fsync that failed Linux goes on to show what the disk never got, and the next fsync has nothing to do: so
-//! journals are copied then, and at each start, as nobody knows what the last life saw. What a journal's end lost is dropped by fjall, down to the last whole batch; [`journal`] and
-//! [`tables`] see to it that nothing else is. Files that are damaged may make it panic: that is an error here like any other.
+//! journals are copied then, and at each start, as nobody knows what the last life saw. What a journal's end lost is dropped by
+//! fjall, down to the last whole batch; [`journal`] and [`tables`] see to it that nothing else is. Files that are damaged may make it panic: that is an error here like any other.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};

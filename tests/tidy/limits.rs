@@ -132,7 +132,12 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ("broker/core/reading.rs", "FEW_BYTES: usize = 8 * 1024;", LIMITS, "; 8 KiB may make 8 MiB,"),
     ("broker/core/reading.rs", "FEW_MAY_COST: u64 = 8;", LIMITS, "; 8 KiB may make 8 MiB,"),
     ("broker/core/subscribe.rs", "FILTER_COST: u64 = 1024;", LIMITS, "1 KiB for each filter"),
-    ("broker/core/mesh/mod.rs", "MAIL_WORK_MAX: u64 = 4 << 20;", LIMITS, "(`mesh/mod.rs`) | 4 MiB of work |"),
+    (
+        "broker/core/mesh/mail.rs",
+        "MAIL_WORK_MAX: u64 = 4 << 20;",
+        LIMITS,
+        "(`mesh/mail.rs`) | 4 MiB of work |",
+    ),
     ("link/room.rs", "SHARE: usize = 4;", LIMITS, "of all peers together (`link/room.rs`) | a quarter"),
     ("link/route_receiver.rs", "ROUTE_BYTES: usize = 128;", LIMITS, "at 128 bytes each"),
     ("broker/core/pump.rs", "TURN_BYTES: u64 = 1 << 20;", LIMITS, "or acknowledge | 1 MiB; 64 KiB of one"),

@@ -5,7 +5,8 @@
 //! and no clock in here, so a test needs neither.
 //!
 //! Reading order: [`Core::handle_bytes`] decodes and branches; `connect`, `publish`, `acks`, `subscribe` and `leave` hold the
-//! packets' meaning; `answers` leave once they may; `deliver` brings a message to a session, `pump` what waited there; `peers` is the links' side door.
+//! packets' meaning; `answers` leave once they may; `deliver` brings a message to a session, `pump` what waited there;
+//! `peers` is the links' side door.
 //!
 //! What holds: a fault of one client ends that client's connection and touches nobody else; nothing that a client sends
 //! makes the core panic or take memory beyond the settings' limits; between two events, every session with a backlog is
