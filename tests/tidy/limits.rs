@@ -139,7 +139,7 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
         "(`mesh/mail.rs`) | 4 MiB of work |",
     ),
     ("link/room.rs", "SHARE: usize = 4;", LIMITS, "of all peers together (`link/room.rs`) | a quarter"),
-    ("link/route_receiver.rs", "ROUTE_BYTES: usize = 128;", LIMITS, "at 128 bytes each"),
+    ("link/route_receiver/mod.rs", "ROUTE_BYTES: usize = 128;", LIMITS, "at 128 bytes each"),
     ("broker/core/pump.rs", "TURN_BYTES: u64 = 1 << 20;", LIMITS, "or acknowledge | 1 MiB; 64 KiB of one"),
     ("broker/core/pump.rs", "PART_BYTES: u64 = 64 * 1024;", LIMITS, "or acknowledge | 1 MiB; 64 KiB of one"),
     (
@@ -187,7 +187,7 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ("admin/probes.rs", "CONNECTIONS_MAX: usize = 64;", LIMITS, "(`probes.rs`) | 64, 10 s each |"),
     ("admin/listen.rs", "CONNECTIONS_MAX: usize = 64;", LIMITS, "(`listen.rs`) | 64; 128 that"),
     ("admin/listen.rs", "GREETINGS_MAX: usize = 128;", LIMITS, "(`listen.rs`) | 64; 128 that"),
-    ("link/route_receiver.rs", "ROUTES_MAX: usize = 4_000_000;", LIMITS, "4,000,000, of 512 MiB"),
+    ("link/route_receiver/mod.rs", "ROUTES_MAX: usize = 4_000_000;", LIMITS, "4,000,000, of 512 MiB"),
     (
         "link/forwarder.rs",
         "IN_FLIGHT_BYTES: usize = 16 * 1024 * 1024;",
