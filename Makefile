@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## tells what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## two linked clusters on this machine, from one manifest: needs Rust and a C compiler, no root
@@ -51,6 +51,10 @@ test: setup check counts ## all tests that need no pods; those of the operator w
 e2e: ## mqlink on Kubernetes, end to end, on a cluster of its own or that of KUBECONFIG (docs/e2e.md)
 	@[ -n "$${KUBECONFIG-}" ] || $(STAGE) release $(CARGO) build --release --locked --quiet
 	@e2e/run.sh $(TARGET)/release/mqlink $(E2E)
+
+.PHONY: e2e-nodes
+e2e-nodes: ## the same where Kubernetes nodes are emptied and die: on a cluster with three (2 minutes)
+	@NODES=3 $(MAKE) --no-print-directory e2e
 
 .PHONY: crds
 crds: ## writes crds/ from the Rust types

@@ -5,13 +5,21 @@
 # The cluster is the one of KUBECONFIG if that is set; then MQLINK_IMAGE (NAME:TAG) names the image, which its nodes can
 # get, and BINARY is not used. Else it is the cluster `e2e` of this machine, or the one that MQLINK_E2E_CLUSTER names,
 # started and ended here unless it is up already.
+# NODES=3: that cluster is `e2e-nodes`, with so many nodes, and the tests are those of nodes, which are left out otherwise.
 # mqlink is installed from config/, and removed again unless it was there before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 binary=$1
 shift
-cluster=${MQLINK_E2E_CLUSTER:-e2e}
+if [ "${NODES:-1}" = 1 ]; then
+    cluster=e2e
+    set -- "$@" --skip nodes::
+else
+    cluster=e2e-nodes
+    [ $# -gt 0 ] || set -- nodes::
+fi
+cluster=${MQLINK_E2E_CLUSTER:-$cluster}
 target=${CARGO_TARGET_DIR:-target}
 stage=.ci/stage
 work=$(mktemp -d)
@@ -40,7 +48,8 @@ else
         OWNER=$$ $stage cluster e2e/cluster/up.sh "$cluster"
     fi
     e2e/cluster/load.sh "$cluster" "$target/mqlink-e2e.tar"
-    export MQLINK_E2E_CLUSTER=$cluster # For the tests that cut its network.
+    # For the tests that cut its network, and let nodes die.
+    export MQLINK_E2E_CLUSTER=$cluster MQLINK_E2E_IMAGE_TAR=$(realpath "$target/mqlink-e2e.tar")
 fi
 
 cat >"$work/kustomization.yaml" <<Y

@@ -79,7 +79,8 @@ fn has_begun(pod: &Value, restarts: u64) -> bool {
 
 /// A way from outside to a cluster's listener.
 pub(crate) struct Door {
-    _forward: Running,
+    _forward: Option<Running>,
+    host: String,
     pub(crate) port: u16,
     login: Vec<String>,
 }
@@ -92,7 +93,13 @@ impl Door {
         let mut forward = Running::start("kubectl", &arguments);
         let line = forward.line().await;
         let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-        Door { _forward: forward, port: port.unwrap_or_else(|| panic!("{line}")), login: Vec::new() }
+        let port = port.unwrap_or_else(|| panic!("{line}"));
+        Door { _forward: Some(forward), ..Door::at("127.0.0.1", port) }
+    }
+
+    /// The way to an address that can be reached from here.
+    pub(crate) fn at(host: &str, port: u16) -> Door {
+        Door { _forward: None, host: host.to_owned(), port, login: Vec::new() }
     }
 
     /// The same, for a user.
@@ -103,7 +110,7 @@ impl Door {
 
     fn arguments<'a>(&'a self, verb: &'a str, port: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         let login = self.login.iter().map(String::as_str);
-        [verb, "-p", port].into_iter().chain(login).chain(more.iter().copied()).collect()
+        [verb, "-h", &self.host, "-p", port].into_iter().chain(login).chain(more.iter().copied()).collect()
     }
 
     /// Publishes a message and waits for the broker's word.

@@ -16,6 +16,7 @@ mod halves;
 mod walls;
 mod users;
 mod pods;
+mod nodes;
 mod deletion;
 mod quiet;
 mod namespaces;

@@ -10,7 +10,7 @@ use crate::scene::{Kind, condition, needs_own_cluster, play, play_alone, start_o
 const MQLINK: &str = env!("CARGO_BIN_EXE_mqlink");
 
 /// Whether this is another pod than before, and it is ready.
-fn is_ready_again(before: &Value, pod: Option<&Value>) -> bool {
+pub(crate) fn is_ready_again(before: &Value, pod: Option<&Value>) -> bool {
     pod.is_some_and(|it| it["metadata"]["uid"] != before["metadata"]["uid"])
         && condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True")
 }

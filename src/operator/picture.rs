@@ -226,8 +226,9 @@ impl Picture {
         if self.meta(&id).is_some_and(|known| known.uid != object.metadata.uid) {
             self.forget(&id);
         }
-        // What is on its way out is gone already, for everything that is decided.
-        if object.metadata.deletion_timestamp.is_some() {
+        // What is on its way out is gone already, for everything that is decided; but for a pod that nobody ends.
+        let is_going = object.metadata.deletion_timestamp.is_some();
+        if is_going && id.kind != Kind::Pod {
             self.drop(&id);
             if matches!(id.kind, Kind::MqttCluster | Kind::ClusterLink) {
                 let uid = object.uid().unwrap_or_default();
@@ -248,7 +249,10 @@ impl Picture {
                 self.namespaces.insert(id.name, object.metadata.labels.unwrap_or_default());
             }
             Kind::Pod => match object.try_parse() {
-                Ok(pod) => drop(self.pods.insert(key, Pod::of(&pod))),
+                Ok(pod) => match Pod::of(&pod) {
+                    pod if is_going && !pod.is_lost() => self.drop(&id),
+                    pod => drop(self.pods.insert(key, pod)),
+                },
                 Err(error) => tracing::warn!(pod = %id, %error, "this pod cannot be read"),
             },
             _ if object.labels().get(MANAGED_BY).is_some_and(|by| by == OWN) => {

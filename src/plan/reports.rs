@@ -67,7 +67,11 @@ fn report_of<'a>(name: &str, view: &'a NodeView) -> Result<&'a NodeReport, State
     match (&view.report, &view.pending) {
         (Some(report), _) if view.age <= REPORT_AGE_MAX => Ok(report.as_ref()),
         (_, Some(pending)) => {
-            Err(State::no("PodsPending", format!("Node {name} is not ready: {pending}{why}.")))
+            let message = format!("Node {name} is not ready: {pending}{why}.");
+            Err(match view.is_lost {
+                true => State::unknown("NoReport", message),
+                false => State::no("PodsPending", message),
+            })
         }
         (Some(_), None) => {
             let seconds = REPORT_AGE_MAX.as_secs();

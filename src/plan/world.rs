@@ -250,6 +250,8 @@ pub struct NodeView {
     pub trouble: Option<Trouble>,
     /// Why it is not ready, where somebody else than itself says so.
     pub pending: Option<String>,
+    /// Whether it may run all the same, as who says so does not know.
+    pub is_lost: bool,
     /// Why it could not be asked when that was last tried.
     pub unreachable: Option<String>,
     /// What became of the settings that it was last given.

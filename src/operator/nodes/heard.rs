@@ -96,7 +96,8 @@ impl Heard {
 
     /// What a plan is made from, for one pod.
     pub(in crate::operator) fn view(&self, id: &NodeId, pod: &Pod, now: Instant) -> NodeView {
-        let view = NodeView { trouble: pod.trouble.clone(), pending: pod.pending(), ..NodeView::default() };
+        let (trouble, pending, is_lost) = (pod.trouble.clone(), pod.pending(), pod.is_lost());
+        let view = NodeView { trouble, pending, is_lost, ..NodeView::default() };
         let Some(seen) = self.nodes.get(id) else { return view };
         let age = match seen.is_fresh(self.age_max, now) {
             true => Duration::ZERO,

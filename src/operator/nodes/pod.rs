@@ -24,6 +24,8 @@ pub(in crate::operator) struct Pod {
     pub(in crate::operator) admin: Option<SocketAddr>,
     /// By the kubelet's word.
     is_ready: bool,
+    /// The Kubernetes node that it is on, where Kubernetes hears nothing of that.
+    lost_with: Option<String>,
     /// Why it does not run.
     pub(in crate::operator) trouble: Option<Trouble>,
 }
@@ -41,14 +43,24 @@ impl Pod {
             owner: pod.owner_references().iter().find(is_set).map(|owner| owner.uid.clone()),
             admin: ip.zip(admin_port(pod)).map(SocketAddr::from),
             is_ready: has_condition(&status, "Ready"),
+            lost_with: pod.spec.as_ref().and_then(|it| it.node_name.clone()).filter(|_| is_lost(&status)),
             trouble: trouble(&status),
         }
     }
 
     /// Why it is not ready.
     pub(in crate::operator) fn pending(&self) -> Option<String> {
+        if let Some(machine) = &self.lost_with {
+            return Some(lost_words(machine));
+        }
         let why = if self.admin.is_none() { "its pod has no address yet" } else { "its pod is not ready" };
         (!self.is_ready).then(|| why.to_owned())
+    }
+
+    /// Whether Kubernetes hears nothing of its Kubernetes node: then it may run all the same, nobody ends it, and nothing takes
+    /// its place.
+    pub(in crate::operator) fn is_lost(&self) -> bool {
+        self.lost_with.is_some()
     }
 }
 
@@ -56,6 +68,19 @@ fn admin_port(pod: &core::Pod) -> Option<u16> {
     let containers = &pod.spec.as_ref()?.containers;
     let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
     u16::try_from(ports.find(|port| port.name.as_deref() == Some(ADMIN))?.container_port).ok()
+}
+
+/// Two kubelets may run one pod of a StatefulSet if Kubernetes replaced it too early: so somebody has to say that it is gone.
+fn lost_words(machine: &str) -> String {
+    format!(
+        "Kubernetes hears nothing of its node {machine}, and makes no other pod before that is back or given up; once it is \
+         surely off: kubectl taint node {machine} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+    )
+}
+
+/// A kubelet writes both conditions at once. Where only the first is not true, Kubernetes took it back in its place.
+fn is_lost(status: &PodStatus) -> bool {
+    !has_condition(status, "Ready") && has_condition(status, "ContainersReady")
 }
 
 fn has_condition(status: &PodStatus, type_: &str) -> bool {

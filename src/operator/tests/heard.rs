@@ -209,6 +209,43 @@ fn why_nobody_answers_is_said() {
     assert_eq!(world.status(Kind::MqttCluster, "us-east")["replicas"], 0);
 }
 
+/// Kubernetes takes back that a pod is ready when it hears nothing of its Kubernetes node, and deletes it minutes later; it is
+/// there until somebody says that it is not.
+#[test]
+fn a_pod_that_kubernetes_lost_is_unknown_until_somebody_gives_it_up() {
+    let mut world = World::running();
+    let pod = id(Kind::Pod, "us-east-0");
+    world.change(&pod, |pod| {
+        pod["spec"]["nodeName"] = json!("node2");
+        pod["status"]["conditions"] = json!([
+            {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"},
+        ]);
+    });
+    world.settle();
+    let lost =
+        "Node us-east-0 is not ready: Kubernetes hears nothing of its node node2, and makes no other pod";
+    // It reports all the same: clients have no way to it.
+    world.check(Kind::MqttCluster, "us-east", "Available", &format!("False/PodsPending: {lost}"));
+    world.now += Duration::from_secs(16);
+    world.settle();
+    let is_unknown = |world: &World| {
+        for type_ in ["Progressing", "Available", "Ready"] {
+            world.check(Kind::MqttCluster, "us-east", type_, &format!("Unknown/NoReport: {lost}"));
+        }
+        for type_ in ["Programmed", "Connected", "Ready"] {
+            world.check_link(type_, &format!("Unknown/NoReport: {lost}"));
+        }
+    };
+    is_unknown(&world);
+    world.change(&pod, |pod| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+    world.settle();
+    is_unknown(&world);
+    // Its kubelet is back, and ends it.
+    world.change(&pod, |pod| pod["status"]["conditions"][1]["status"] = json!("False"));
+    world.settle();
+    world.check_link("Ready", &format!("False/PodsPending: {NO_POD}"));
+}
+
 #[test]
 fn what_a_pod_of_before_says_is_not_heard() {
     let mut world = World::running();
