@@ -29,6 +29,7 @@ mod rollout;
 mod turn;
 mod decide;
 mod write;
+mod queue;
 mod watch;
 mod image;
 mod lease;

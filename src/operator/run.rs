@@ -1,6 +1,6 @@
 //! The loop, and what has to be true before it begins.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -19,10 +19,11 @@ use super::events::Teller;
 use super::lease::{Fence, Keeper, Lease};
 use super::nodes::Nodes;
 use super::picture::{Picture, Weight};
+use super::queue::Queue;
 use super::shelf::{Fetched, fetch};
 use super::vitals::{Phase, Vitals};
 use super::watch::{Scope, Sight, Source, api, open, sources};
-use super::write::{Ended, Write, WriteError};
+use super::write::{Ended, WriteError};
 
 /// The least time between two decisions: one change comes as several events.
 const CALM: Duration = Duration::from_millis(50);
@@ -34,8 +35,6 @@ const LOOK: Duration = Duration::from_secs(600);
 const FENCED: Duration = Duration::from_secs(1);
 /// Writes at a time.
 const WRITES_MAX: usize = 20;
-/// Of these in one namespace: where writes hang, because of a webhook there, they hold up nobody elsewhere.
-const WRITES_OF_NAMESPACE_MAX: usize = 16;
 /// What follows from our own writes waits no longer for others of them.
 const FOLLOW_MAX: Duration = Duration::from_secs(2);
 /// Secrets read at a time.
@@ -218,9 +217,8 @@ async fn follow(
         teller,
         vitals,
         reads: FuturesUnordered::new(),
-        open: VecDeque::new(),
+        open: Queue::default(),
         under_way: FuturesUnordered::new(),
-        busy: BTreeMap::new(),
     };
     let mut decide_at = None;
     // Whether something came of our own writes, which is decided on once no more of them wait.
@@ -293,11 +291,9 @@ struct Operator {
     vitals: Vitals,
     /// At most one for each Secret.
     reads: FuturesUnordered<BoxFuture<'static, Fetched>>,
-    /// Writes that have not begun. At most one for each object and its status.
-    open: VecDeque<Write>,
+    /// Writes that have not begun.
+    open: Queue,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
-    /// How many of these are in each namespace.
-    busy: BTreeMap<String, usize>,
 }
 
 impl Operator {
@@ -377,29 +373,14 @@ impl Operator {
     fn begin_writes(&mut self) {
         while self.under_way.len() < WRITES_MAX
             && self.fence.is_open(Instant::now())
-            && let Some(write) = self.next_write()
+            && let Some(write) = self.open.take()
         {
-            *self.busy.entry(write.id().namespace.clone()).or_default() += 1;
             self.under_way.push(Box::pin(write.perform(self.client.clone())));
         }
     }
 
-    /// The first status, else the first object, of a namespace that has room.
-    fn next_write(&mut self) -> Option<Write> {
-        let busy = &self.busy;
-        let has_room = |write: &Write| {
-            busy.get(&write.id().namespace).is_none_or(|count| *count < WRITES_OF_NAMESPACE_MAX)
-        };
-        let status = self.open.iter().position(|it| matches!(it, Write::Status { .. }) && has_room(it));
-        let next = status.or_else(|| self.open.iter().position(has_room))?;
-        self.open.remove(next)
-    }
-
     fn note(&mut self, mut ended: Ended) -> Weight {
-        if let Some(count) = self.busy.get_mut(&ended.id.namespace) {
-            *count -= 1;
-        }
-        self.busy.retain(|_, count| *count > 0);
+        self.open.ended(&ended.id.namespace);
         match &ended.done {
             Ok(_) => {}
             Err(error @ WriteError::Leaving(_)) => tracing::debug!("{error}"),
@@ -435,9 +416,7 @@ mod tests {
     use futures::stream::FuturesUnordered;
     use kube::Client;
 
-    use serde_json::Value;
-
-    use super::{BTreeMap, Operator, WRITES_MAX, WRITES_OF_NAMESPACE_MAX};
+    use super::{Operator, WRITES_MAX};
     use crate::operator::Vitals;
     use crate::operator::build::{Kind, ObjectId};
     use crate::operator::decide::Decider;
@@ -446,15 +425,8 @@ mod tests {
     use crate::operator::ledger::Part;
     use crate::operator::nodes::Nodes;
     use crate::operator::picture::Picture;
+    use crate::operator::queue::Queue;
     use crate::operator::write::{Ended, Write};
-
-    fn deletes(namespace: &str, count: usize) -> impl Iterator<Item = Write> {
-        (0..count).map(move |number| {
-            let id =
-                ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name: number.to_string() };
-            Write::Delete { id, uid: String::new() }
-        })
-    }
 
     /// Writes begin when somebody looks at them, which nobody does here: no server is asked.
     #[tokio::test]
@@ -470,31 +442,30 @@ mod tests {
             teller: Teller::new(client, "test".to_owned(), vitals.events()),
             vitals,
             reads: FuturesUnordered::new(),
-            open: deletes("a", 20).chain(deletes("b", 20)).collect(),
+            open: Queue::default(),
             under_way: FuturesUnordered::new(),
-            busy: BTreeMap::new(),
         };
+        let id = |namespace: &str| ObjectId {
+            kind: Kind::Service,
+            namespace: namespace.to_owned(),
+            name: "n".to_owned(),
+        };
+        let delete = |namespace: &str| Write::Delete { id: id(namespace), uid: String::new() };
+        operator.open.extend((0..WRITES_MAX * 2).map(|number| delete(&number.to_string())));
         operator.begin_writes();
-        assert_eq!((operator.under_way.len(), operator.open.len()), (0, 40));
+        assert_eq!(operator.under_way.len(), 0);
         fence.open_until(Instant::now() + Duration::from_secs(600));
         operator.begin_writes();
         operator.begin_writes();
-        assert_eq!((operator.under_way.len(), operator.open.len()), (WRITES_MAX, 40 - WRITES_MAX));
-        // However many wait in one namespace, another one has room; and statuses go first.
-        assert_eq!(operator.busy["a"], WRITES_OF_NAMESPACE_MAX);
-        operator.busy.insert("b".to_owned(), 1);
-        let id = ObjectId { kind: Kind::MqttCluster, namespace: "b".to_owned(), name: "last".to_owned() };
-        operator.open.push_back(Write::Status { id: id.clone(), body: Value::Null, news: None });
-        assert_eq!(operator.next_write().map(|write| write.id().clone()), Some(id));
-        assert_eq!(operator.next_write().map(|write| write.id().namespace.clone()).as_deref(), Some("b"));
-        let ended = Ended {
-            id: ObjectId { kind: Kind::Service, namespace: "a".to_owned(), name: "0".to_owned() },
-            part: Part::Object,
-            owner: None,
-            news: None,
-            done: Ok(None),
-        };
-        operator.note(ended);
-        assert_eq!(operator.next_write().map(|write| write.id().namespace.clone()).as_deref(), Some("a"));
+        assert_eq!(operator.under_way.len(), WRITES_MAX);
+        // A namespace where one ends has room again.
+        operator.under_way.clear();
+        operator.open = Queue::default();
+        operator.open.extend((0..WRITES_MAX).map(|_| delete("a")));
+        operator.begin_writes();
+        let places = operator.under_way.len();
+        operator.note(Ended { id: id("a"), part: Part::Object, owner: None, news: None, done: Ok(None) });
+        operator.begin_writes();
+        assert_eq!(operator.under_way.len(), places + 1);
     }
 }
