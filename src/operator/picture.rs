@@ -74,6 +74,8 @@ pub(super) struct Picture {
     lists: BTreeMap<Source, BTreeSet<ObjectId>>,
     /// The sources that have not told their first list.
     awaited: BTreeSet<Source>,
+    /// The namespaces that are watched; `None`: all.
+    watched: Option<BTreeSet<String>>,
     /// Namespaces of these where a list is refused: left alone until it is not.
     barred: BTreeSet<String>,
 }
@@ -88,7 +90,8 @@ struct Untouched {
 impl Picture {
     /// A picture that is complete once all sources have told their list.
     pub(super) fn new(sources: &[Source]) -> Picture {
-        Picture { awaited: sources.iter().cloned().collect(), ..Picture::default() }
+        let watched = sources.iter().map(|source| source.namespace.clone()).collect();
+        Picture { awaited: sources.iter().cloned().collect(), watched, ..Picture::default() }
     }
 
     /// Whether every watch has told what there is.
@@ -400,6 +403,7 @@ impl Picture {
             unreadable: self.unreadable(),
             secrets: self.shelf.secrets().into_iter().map(|secret| (secret.key(), secret)).collect(),
             unreadable_secrets: self.shelf.unreadable(),
+            operated: self.watched.clone(),
             namespaces: self.namespaces.clone(),
             running: self.running.clone(),
             minted: std::mem::take(&mut self.minted),

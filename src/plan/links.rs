@@ -260,6 +260,16 @@ fn find_sides<'a>(
     if world.unreadable.has_cluster(&target) && (target.namespace == key.namespace || runs()) {
         return Err(unreadable(path, &target));
     }
+    if target.namespace != key.namespace && !world.operates(&target.namespace) {
+        return Err(Finding {
+            path: path.to_owned(),
+            reason: "NamespaceNotOperated",
+            message: format!(
+                "names MqttCluster {target}, in a namespace that this operator does not operate; add that to its --namespace, \
+                 with the rights that it needs there, or use remote.external for a cluster of another operator"
+            ),
+        });
+    }
     if target.namespace != key.namespace
         && !cluster.is_some_and(|cluster| consent::allows(world, cluster.object, &key.namespace))
     {

@@ -31,6 +31,8 @@ pub struct World {
     pub unreadable_secrets: BTreeMap<Key, String>,
     /// What is there and cannot be read: what runs of it runs on.
     pub unreadable: Unreadable,
+    /// The namespaces in which clusters are known at all; `None`: all.
+    pub operated: Option<BTreeSet<String>>,
     /// Labels of namespaces, for `allowedLinks` by selector.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Where each cluster runs.
@@ -90,6 +92,12 @@ impl Unreadable {
 }
 
 impl World {
+    /// Whether clusters of a namespace are known, if it has any.
+    pub(super) fn operates(&self, namespace: &str) -> bool {
+        self.operated.as_ref().is_none_or(|names| names.contains(namespace))
+            && !self.unreadable.namespaces.contains(namespace)
+    }
+
     /// Puts a Secret in, in the place of one of the same name.
     pub fn put_secret(&mut self, secret: Secret) {
         self.secrets.insert(secret.key(), secret);

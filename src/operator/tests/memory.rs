@@ -15,6 +15,7 @@ use crate::operator::write::{Write, WriteError};
 #[test]
 fn nothing_is_decided_before_every_watch_has_told_its_list() {
     let mut picture = Picture::new(&sources(&Scope::All));
+    assert_eq!(picture.world().operated, None);
     for source in sources(&Scope::All) {
         assert!(!picture.is_complete(Instant::now()));
         picture.see(&source, Event::Init);
@@ -118,7 +119,9 @@ fn a_namespace_that_must_not_be_read_is_left_alone_until_it_may() {
     assert!(!picture.is_listed() && !picture.bar(ours[0]), "that one has told its list");
     assert!(picture.bar(barred[0]) && !picture.bar(barred[1]), "it is news once");
     assert!(picture.is_listed() && picture.is_barred("b"));
-    assert!(picture.world().unreadable.namespaces.contains("b"));
+    let world = picture.world();
+    assert!(world.unreadable.namespaces.contains("b"));
+    assert_eq!(world.operated, Some(["a", "b"].map(str::to_owned).into()));
     for (at, source) in barred.iter().enumerate() {
         assert!(picture.is_barred("b"), "{at} of {} lists are there", barred.len());
         list(&mut picture, source);

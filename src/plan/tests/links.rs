@@ -3,6 +3,8 @@
 //! A table of refusals with their reasons, conflicts, consent, and who dials whom.
 //! A link that is refused leaves no trace in any settings.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::settings::Dial;
 
@@ -160,6 +162,25 @@ fn other_namespaces_have_to_consent() {
         let remote = plan.links[&key("us-eu")].remote.as_ref();
         assert_eq!(remote.is_some(), permitted, "who may not link learns no name");
     }
+}
+
+/// No `allowedLinks` would help.
+#[test]
+fn a_link_to_a_namespace_that_is_not_operated_is_told_so() {
+    let mut world = world(TWO);
+    world.links[0].spec.remote.cluster_ref.as_mut().unwrap().namespace = Some("far".into());
+    let check = |world: &World, reason: &str| {
+        let plan = planned(world);
+        check_link(&plan, "us-eu", "ResolvedRefs", reason);
+        check_link(&plan, "us-eu", "Ready", reason);
+    };
+    check(&world, "False/RefNotPermitted");
+    world.operated = Some(BTreeSet::from(["default".into()]));
+    check(&world, "False/NamespaceNotOperated");
+    world.operated = Some(BTreeSet::from(["default".into(), "far".into()]));
+    check(&world, "False/RefNotPermitted");
+    world.unreadable.namespaces.insert("far".into());
+    check(&world, "False/NamespaceNotOperated");
 }
 
 /// As for an operator of listed namespaces.
