@@ -186,6 +186,7 @@ fn known(key: &Key, object: Object) -> Content {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         data: data.into_iter().map(|(key, value)| (key, value.0)).collect(),
+        ..Secret::default()
     };
     Content::Known { version: object.metadata.resource_version, secret }
 }

@@ -5,7 +5,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs;
@@ -112,6 +112,29 @@ impl fmt::Debug for Once {
         f.write_str("Once")
     }
 }
+
+/// Whether the certificate and the key beside it belong together, found out when that is first asked: with an RSA key it takes
+/// milliseconds. Copies share the answer; nothing depends on whether it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Pair(Arc<OnceLock<Result<(), Unreadable>>>);
+
+impl Pair {
+    /// As [`check_pair`]: always asked of the same two.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&self, certificate_pem: &str, key_pem: &str) -> Result<(), Unreadable> {
+        *self.0.get_or_init(|| check_pair(certificate_pem, key_pem))
+    }
+}
+
+impl PartialEq for Pair {
+    fn eq(&self, _: &Pair) -> bool {
+        true
+    }
+}
+
+impl Eq for Pair {}
 
 /// Reads the first certificate of a PEM text.
 ///

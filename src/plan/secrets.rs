@@ -3,7 +3,7 @@
 use super::world::{Key, World};
 use crate::api::Finding;
 use crate::api::refs::SecretRef;
-use crate::pki::{check_pair, inspect};
+use crate::pki::inspect;
 
 /// The Secrets of one namespace: an object may name no others.
 #[derive(Clone, Copy)]
@@ -68,8 +68,8 @@ impl Named<'_> {
     /// A certificate, with those that lead to its authority, and its private key, PEM: the keys of a Secret for TLS.
     pub(super) fn pair(&self) -> Result<(String, String), Finding> {
         let (certificate, key) = (self.certificates("tls.crt")?, self.private_key("tls.key")?);
-        check_pair(&certificate, &key)
-            .map_err(|error| self.finding(format!("has a `tls.key` beside its `tls.crt` that {error}")))?;
+        let pair = self.secret.pair.check(&certificate, &key);
+        pair.map_err(|error| self.finding(format!("has a `tls.key` beside its `tls.crt` that {error}")))?;
         Ok((certificate, key))
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::minted::Minted;
 use crate::api::conditions::State;
 use crate::api::{ClusterLink, MqttCluster};
+use crate::pki::Pair;
 use crate::settings::Settings;
 use crate::settings::report::NodeReport;
 
@@ -193,6 +194,8 @@ pub struct Secret {
     pub name: String,
     /// Its values.
     pub data: BTreeMap<String, Vec<u8>>,
+    /// What is known of its certificate and key.
+    pub pair: Pair,
 }
 
 impl Secret {

@@ -185,7 +185,7 @@ impl Loader<'_> {
                 if name.is_empty() {
                     findings.push(Finding::invalid("metadata.name", "is required"));
                 }
-                self.manifests.secrets.push(Secret { namespace, name, data });
+                self.manifests.secrets.push(Secret { namespace, name, data, ..Secret::default() });
             }
             Err(found) => findings.extend(found),
         }

@@ -154,7 +154,12 @@ fn an_invitation_makes_the_other_half() {
             ("us", "127.0.0.1:11883")
         );
         let data = invitation.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
-        there.put_secret(Secret { namespace: "default".into(), name: "invitation".into(), data });
+        there.put_secret(Secret {
+            namespace: "default".into(),
+            name: "invitation".into(),
+            data,
+            ..Secret::default()
+        });
         let expects = &plan.settings[&key("us")].links[0].inbound;
         let other = planned(&there);
         let shows = &other.settings[&key("eu")].links[0];

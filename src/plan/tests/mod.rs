@@ -91,6 +91,7 @@ fn secret(document: &Value) -> Secret {
         namespace: document["metadata"]["namespace"].as_str().unwrap_or("default").to_owned(),
         name: document["metadata"]["name"].as_str().unwrap().to_owned(),
         data: data.iter().map(|(key, value)| (key.clone(), bytes(value))).collect(),
+        ..Secret::default()
     }
 }
 
