@@ -282,6 +282,11 @@ impl Shard {
                 None => break,
                 Some(Effect::Persist(token, batch)) => self.persist(token, batch),
                 Some(Effect::Resume) => self.resume(),
+                Some(Effect::Read { connection }) => {
+                    if let Some(wire) = self.wires.borrow().get(&connection) {
+                        wire.wake();
+                    }
+                }
                 Some(Effect::Close { connection, fault }) => self.close(connection, fault),
                 Some(Effect::Denied { connection, deed, at }) => self.tell_denied(connection, deed, &at),
                 Some(Effect::Exchange { connection, method, context, data }) => {

@@ -47,6 +47,13 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ),
     ("broker/core/mesh/shows.rs", "STEP_BYTES: usize = 256 * 1024;", LIMITS, "| 1,000 levels, 256 KiB |"),
     ("broker/core/mesh/shows.rs", "UNDER_WAY_MAX: usize = 4;", LIMITS, "waiting for that | 4; 10,000 |"),
+    (
+        "broker/core/mesh/shows.rs",
+        "AWAITED_MAX: usize = 100;",
+        LIMITS,
+        "no more than 100 that wait for that |",
+    ),
+    ("broker/core/reading.rs", "SUBSCRIBING_MAX: u32 = 16;", LIMITS, "(`reading.rs`) | 16 |"),
     ("broker/core/mesh/shows.rs", "WAITING_MAX: usize = 10_000;", LIMITS, "turn, of a shard | 10,000 |"),
     (
         "broker/core/mesh/shows.rs",

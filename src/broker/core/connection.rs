@@ -147,7 +147,9 @@ pub(super) struct Connection {
     pub(super) unanswered: u32,
     /// How many of these are SUBACKs that wait for other shards.
     pub(super) subscribing: u32,
-    /// Something else came behind one.
+    /// What it publishes waits for searches on other shards.
+    pub(super) awaits_shows: bool,
+    /// Something came that waits for either.
     pub(super) is_held_back: bool,
     /// PUBREL and PUBCOMP that wait for it; they go with the connection.
     #[expect(clippy::box_collection, reason = "most have none, and one is four words")]
@@ -199,6 +201,7 @@ impl Connection {
             owed: 0,
             unanswered: 0,
             subscribing: 0,
+            awaits_shows: false,
             is_held_back: false,
             uncompleted: None,
             receiving: 0,

@@ -153,6 +153,11 @@ pub enum Effect {
     },
     /// Make these changes safe, in this order and together, and answer with [`Core::handle_persisted`].
     Persist(Token, Batch),
+    /// A connection that was not read is read again.
+    Read {
+        /// Which one.
+        connection: ConnectionId,
+    },
     /// All connections that were not read because others could not take what they brought are read again.
     Resume,
 }

@@ -10,6 +10,9 @@ use crate::mqtt::{self, Packet, PacketType, Violation};
 /// How many bytes of a client may cost more than others, and how many times as much.
 const FEW_BYTES: usize = 8 * 1024;
 const FEW_MAY_COST: u64 = 8;
+/// How many SUBSCRIBEs of a client may wait for other shards before the next one is not read: each may hold as many filters as a
+/// packet has room for.
+const SUBSCRIBING_MAX: u32 = 16;
 
 impl Core {
     /// Bytes came. Returns how many of them were used; the rest must come again, with more behind it. Nothing is used
@@ -36,7 +39,9 @@ impl Core {
             && !self.mesh.is_congested()
             && self.routed < work_end[usize::from(used < FEW_BYTES)]
         {
-            if connection.subscribing > 0 && !is_subscribe(&bytes[used..]) {
+            if (connection.subscribing > 0 || connection.awaits_shows)
+                && waits_for_others(connection, &bytes[used..])
+            {
                 self.hold_back(id);
                 break;
             }
@@ -83,7 +88,7 @@ impl Core {
         used
     }
 
-    /// Holds back what a client sent behind a SUBSCRIBE that waits for other shards: its answer would come before the SUBACK.
+    /// Holds back what a client sent behind a SUBSCRIBE that waits for other shards.
     fn hold_back(&mut self, id: ConnectionId) {
         if let Some(connection) = self.wires.get_mut(id) {
             connection.is_held_back = true;
@@ -99,7 +104,7 @@ impl Core {
 
     /// True while bytes from this connection may be handled; false while it waits for a [`Verdict`](super::Verdict), leaves
     /// answers unread, has too many unanswered, or is closed, and while other shards are behind. It turns true again no later
-    /// than something was sent to it, or with [`Effect::Resume`](super::Effect::Resume).
+    /// than something was sent to it, or with [`Effect::Resume`](super::Effect::Resume) or [`Effect::Read`](super::Effect::Read).
     pub fn reads(&self, id: ConnectionId) -> bool {
         !self.mesh.is_congested() && self.wires.get(id).is_some_and(|connection| self.reads_from(connection))
     }
@@ -185,7 +190,12 @@ impl Core {
     }
 }
 
-/// True if a SUBSCRIBE comes next, or nothing.
-fn is_subscribe(bytes: &[u8]) -> bool {
-    bytes.first().is_none_or(|first| first >> 4 == PacketType::Subscribe as u8)
+/// True if what comes next waits: until SUBACK, as its answer would come before that, and a PUBLISH until searches have begun, as
+/// what it brings would. (Those of a connection with neither are not asked about.)
+fn waits_for_others(connection: &Connection, next: &[u8]) -> bool {
+    let is_next = |kind| next.first().is_some_and(|first| first >> 4 == kind as u8);
+    match is_next(PacketType::Subscribe) {
+        true => connection.subscribing >= SUBSCRIBING_MAX,
+        false => connection.subscribing > 0 && !next.is_empty() || is_next(PacketType::Publish),
+    }
 }

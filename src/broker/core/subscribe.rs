@@ -109,6 +109,9 @@ impl Core {
                 break;
             }
         }
+        if let Some(connection) = self.wires.get_mut(connection) {
+            connection.awaits_shows = self.mesh.shows.is_awaited((session, serial));
+        }
         Ok(())
     }
 

@@ -46,6 +46,23 @@ fn messages_cross_from_every_shard_to_every_shard() {
 }
 
 #[test]
+fn what_is_published_behind_a_subscribe_is_read_though_nothing_is_found() {
+    run(|| async {
+        let broker = Broker::start(&settings(2));
+        let mut client = Client::connect(&broker, &name_on(0, 2)).await;
+        let mut filters = SubscribeFiltersBuf::default();
+        filters.push("t/+", SubscribeOptions::at(QoS::AtMostOnce)).expect("valid");
+        for _ in 0..300 {
+            let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+            let subscribe = Subscribe { packet_id, properties, filters: filters.as_filters() };
+            client.send(&[Packet::Subscribe(subscribe), publish("t/1", QoS::AtMostOnce, b"one")]).await;
+            assert_eq!(client.hear().await, "SUBACK [0]");
+            assert_eq!(client.hear().await, "t/1=one");
+        }
+    });
+}
+
+#[test]
 fn a_client_keeps_its_session_wherever_it_comes_in() {
     run(|| async {
         let broker = Broker::start(&settings(2));

@@ -130,6 +130,8 @@ pub(in super::super) enum Rare {
     Presence { shared: SharedFilter, session: SessionId, presence: Presence },
     /// The sender wants to see what the other retains.
     Show { show: ShowId, filter: Filter },
+    /// The first part of that is behind, and there may be more.
+    ShownFirst { show: ShowId },
     /// That was all.
     ShownAll { show: ShowId },
     /// The sender wants no more of it.
@@ -144,7 +146,7 @@ impl Rare {
             Rare::Join { shared, .. } | Rare::Leave { shared, .. } | Rare::Presence { shared, .. } => {
                 Some(&shared.filter)
             }
-            Rare::ShownAll { .. } | Rare::ShowNoMore { .. } => None,
+            Rare::ShownFirst { .. } | Rare::ShownAll { .. } | Rare::ShowNoMore { .. } => None,
         }
     }
 }

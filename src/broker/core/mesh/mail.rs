@@ -135,7 +135,8 @@ impl Core {
                 self.routes.set_presence(&shared, from, session, presence);
             }
             Rare::Show { show, filter } => self.begin_show(from, show, &filter, now),
-            Rare::ShownAll { show } => self.mesh.shows.ended(show, from),
+            Rare::ShownFirst { show } => self.shown_first(show, from),
+            Rare::ShownAll { show } => self.shown_all(show, from),
             Rare::ShowNoMore { show } => self.stop_showing(from, show),
         }
     }

@@ -5,6 +5,10 @@
 //! queues: who takes mail cannot refuse it, and an answer is larger than the question. Other shards are asked after SUBACK, when all of
 //! them hold the interest: whatever is retained later reaches the subscriber as it is published.
 //!
+//! A client's own messages do not overtake what it asked for a moment before: what it publishes is not read until the searches
+//! of its session that could begin have each made a step everywhere, or are over. Those that have not begun go first for that. What
+//! larger ones bring later, and what others publish meanwhile, has no order.
+//!
 //! From SUBSCRIBE until its search is over, newer messages overtake it: topics of retained messages that pass by are noted,
 //! and what a search brings for them is dropped. What is noted is bounded ([`Seen`]); a client whose search takes longer than that
 //! lasts may see an old message late.
@@ -18,10 +22,10 @@ use hashbrown::HashMap;
 
 use super::bag::{Item, Rare, ShowId};
 use super::{Core, Lane, Mesh, ShardMask, ShardNumber};
-use crate::broker::core::SessionId;
 use crate::broker::core::delivery::{Outgoing, with_outgoing};
 use crate::broker::core::recipients::Grant;
 use crate::broker::core::retained::{Step, Walk};
+use crate::broker::core::{Effect, SessionId};
 use crate::mqtt::{Filter, QoS, SubscribeOptions};
 
 /// How many topic levels searches look at in one step …
@@ -38,6 +42,8 @@ const UNDER_WAY_MAX: usize = 4;
 const LATER_MAX: usize = 10_000;
 /// How many of them begin at once.
 const BEGIN_MAX: usize = 8;
+/// A client publishes on without them if more than so many wait.
+const AWAITED_MAX: usize = 100;
 /// How many bytes of topics are noted.
 const SEEN_BYTES_MAX: usize = 4 << 20;
 /// What a note costs besides its topic.
@@ -59,7 +65,16 @@ pub(in super::super) struct Wanted {
 #[derive(Default)]
 struct Turn {
     under_way: usize,
+    /// How many of these have not made their first step everywhere.
+    unbegun: usize,
     later: VecDeque<Wanted>,
+}
+
+impl Turn {
+    /// True if a search has not begun that could.
+    fn is_beginning(&self) -> bool {
+        self.unbegun > 0 || self.under_way < UNDER_WAY_MAX && !self.later.is_empty()
+    }
 }
 
 /// A session's search.
@@ -67,8 +82,10 @@ struct Asked {
     asker: Asker,
     grant: Grant,
     since: u64,
-    /// Who is not done.
+    /// Who is not done, …
     awaited: ShardMask,
+    /// … and who has not made the first step.
+    unbegun: ShardMask,
     /// It is in its session's [`Turn`]; most are over before that.
     is_under_way: bool,
 }
@@ -78,9 +95,12 @@ struct Running {
     asker: ShardNumber,
     show: ShowId,
     walk: Walk,
+    /// What is left of its first step.
+    first: Budget,
 }
 
 /// What searches may cost in one step.
+#[derive(Clone, Copy)]
 struct Budget {
     nodes: usize,
     bytes: usize,
@@ -92,6 +112,12 @@ impl Budget {
     fn is_spent(&self) -> bool {
         self.nodes == 0 || self.bytes == 0
     }
+
+    /// Takes off what another was spent of.
+    fn spend(&mut self, before: Budget, after: Budget) {
+        self.nodes = self.nodes.saturating_sub(before.nodes - after.nodes);
+        self.bytes = self.bytes.saturating_sub(before.bytes - after.bytes);
+    }
 }
 
 /// All searches.
@@ -101,10 +127,15 @@ pub(in super::super) struct Shows {
     /// The last whose session had no room.
     last_refused: Option<ShowId>,
     asked: HashMap<ShowId, Asked>,
+    /// Those that have not made their first step …
+    beginning: VecDeque<Running>,
+    /// … and those that have.
     running: VecDeque<Running>,
+    /// Whose turn it is: who only begins must not keep others from coming to an end.
+    is_turn_of_running: bool,
     turns: HashMap<Asker, Turn, foldhash::fast::RandomState>,
     /// Sessions that have something to begin.
-    free: Vec<Asker>,
+    free: VecDeque<Asker>,
     /// When it was last said that a search is cut short.
     said_at: Option<Instant>,
     seen: Seen,
@@ -157,13 +188,46 @@ impl Shows {
         self.moment
     }
 
-    /// A shard has no more for a search.
-    pub(super) fn ended(&mut self, show: ShowId, by: ShardNumber) {
-        let Some(asked) = self.asked.get_mut(&show) else { return };
+    /// Shards have made the first step of a search. The answer is whose it is, if that was the last of them.
+    fn begun(&mut self, show: ShowId, by: ShardMask) -> Option<Asker> {
+        let asked = self.asked.get_mut(&show)?;
+        let was_begun = asked.unbegun == 0;
+        asked.unbegun &= !by;
+        if was_begun || asked.unbegun != 0 || !asked.is_under_way {
+            return None;
+        }
+        self.turns.get_mut(&asked.asker)?.unbegun -= 1;
+        Some(asked.asker)
+    }
+
+    /// A shard has no more for a search, which is a first step too.
+    fn ended(&mut self, show: ShowId, by: ShardNumber) -> Option<Asker> {
+        let asker = self.begun(show, 1 << by);
+        let asked = self.asked.get_mut(&show)?;
         asked.awaited &= !(1 << by);
         if asked.awaited == 0 {
             self.forget(show);
         }
+        asker
+    }
+
+    /// True if what a session's client publishes is to wait for its searches.
+    pub(in super::super) fn is_awaited(&self, asker: Asker) -> bool {
+        self.turns.get(&asker).is_some_and(|turn| turn.is_beginning() && turn.later.len() <= AWAITED_MAX)
+    }
+
+    /// How many searches wait for their next step.
+    fn waiting(&self) -> usize {
+        self.beginning.len() + self.running.len()
+    }
+
+    /// The search that goes on next.
+    fn pop(&mut self) -> Option<Running> {
+        let (one, other) = match self.is_turn_of_running {
+            true => (&mut self.running, &mut self.beginning),
+            false => (&mut self.beginning, &mut self.running),
+        };
+        one.pop_front().or_else(|| other.pop_front())
     }
 
     fn forget(&mut self, show: ShowId) {
@@ -171,7 +235,7 @@ impl Shows {
         let Some(turn) = self.turns.get_mut(&asked.asker) else { return };
         turn.under_way -= 1;
         if !turn.later.is_empty() {
-            self.free.push(asked.asker);
+            self.free.push_back(asked.asker);
         } else if turn.under_way == 0 {
             self.turns.remove(&asked.asker);
         }
@@ -215,7 +279,7 @@ impl Core {
     #[inline]
     pub fn has_work(&self) -> bool {
         let shows = &self.mesh.shows;
-        let has_shows = !shows.running.is_empty() || !shows.free.is_empty();
+        let has_shows = shows.waiting() > 0 || !shows.free.is_empty();
         self.has_unread_mail()
             || self.pumps.has_line()
             || !self.mesh.is_congested() && (has_shows || self.is_in_review())
@@ -231,19 +295,18 @@ impl Core {
             return; // what is found has nowhere to go
         }
         self.review(now);
-        if let Some(asker) = self.mesh.shows.free.pop() {
+        if let Some(asker) = self.mesh.shows.free.pop_front() {
             self.begin_later(asker, now);
         }
         let mut budget = Budget::STEP;
+        self.mesh.shows.is_turn_of_running ^= true;
         while !budget.is_spent()
             && !self.mesh.is_congested()
-            && let Some(mut running) = self.mesh.shows.running.pop_front()
+            && let Some(running) = self.mesh.shows.pop()
         {
-            if self.step(&mut running, &mut budget, now) {
-                self.rest(running, now); // others have their turn
-            }
+            self.go_on(running, &mut budget, now);
         }
-        if self.mesh.shows.running.is_empty() {
+        if self.mesh.shows.waiting() == 0 {
             self.retained.let_go();
         }
     }
@@ -272,17 +335,34 @@ impl Core {
     /// Begins what waited for a session's turn.
     fn begin_later(&mut self, asker: Asker, now: Instant) {
         for _ in 0..BEGIN_MAX {
-            let Some(wanted) = self.mesh.shows.next(asker) else { return };
+            let Some(wanted) = self.mesh.shows.next(asker) else { return self.read_on(Some(asker)) };
             let session = self.sessions.get(asker.0 as usize).filter(|session| session.serial == asker.1);
             if session.is_none() {
                 return self.mesh.shows.drop_later(asker);
             }
             let is_there = self.routes.subscriber(wanted.filter.as_str(), asker.0).is_some();
             if is_there && !self.search(asker, &wanted, now) {
-                return self.mesh.shows.drop_later(asker);
+                self.mesh.shows.drop_later(asker);
             }
         }
-        self.mesh.shows.free.push(asker);
+        self.mesh.shows.free.push_back(asker);
+    }
+
+    /// Reads on from a client whose searches have begun.
+    fn read_on(&mut self, asker: Option<Asker>) {
+        let Some((session, serial)) =
+            asker.filter(|asker| !self.mesh.shows.turns.get(asker).is_some_and(Turn::is_beginning))
+        else {
+            return;
+        };
+        let session = self.sessions.get(session as usize).filter(|session| session.serial == serial);
+        let Some(id) = session.and_then(|session| session.connection) else { return };
+        let Some(connection) = self.wires.get_mut(id) else { return };
+        connection.awaits_shows = false;
+        if connection.is_held_back && connection.subscribing == 0 {
+            connection.is_held_back = false;
+            self.wires.effects.push_back(Effect::Read { connection: id });
+        }
     }
 
     fn search(&mut self, asker: Asker, wanted: &Wanted, now: Instant) -> bool {
@@ -300,7 +380,7 @@ impl Core {
             true => u64::MAX >> (64 - place.count()),
             false => 1 << place.home_of(filter.as_str()),
         };
-        let asked = Asked { asker, grant, since: *since, awaited, is_under_way: false };
+        let asked = Asked { asker, grant, since: *since, awaited, unbegun: awaited, is_under_way: false };
         self.mesh.shows.asked.insert(show, asked);
         for shard in super::shards_in(awaited).filter(|&shard| shard != place.own) {
             self.mesh.say(shard, Rare::Show { show, filter: filter.clone() });
@@ -311,25 +391,40 @@ impl Core {
         let shows = &mut self.mesh.shows;
         if let Some(asked) = shows.asked.get_mut(&show) {
             asked.is_under_way = true;
-            shows.turns.entry(asker).or_default().under_way += 1;
+            let turn = shows.turns.entry(asker).or_default();
+            turn.under_way += 1;
+            turn.unbegun += usize::from(asked.unbegun != 0);
         }
         shows.last_refused != Some(show)
     }
 
     /// Begins a search: at once if it is this shard's own.
     pub(super) fn begin_show(&mut self, asker: ShardNumber, show: ShowId, filter: &Filter, now: Instant) {
-        let mut running = Running { asker, show, walk: Walk::new(filter.clone()) };
-        let (is_own, mut budget) = (asker == self.mesh.place.own, Budget::STEP);
-        if is_own && !self.step(&mut running, &mut budget, now) {
+        let running = Running { asker, show, walk: Walk::new(filter.clone()), first: Budget::STEP };
+        match asker == self.mesh.place.own {
+            true => self.go_on(running, &mut { Budget::STEP }, now),
+            false => self.rest(running, now),
+        }
+    }
+
+    /// Makes a step of a search, and has it wait for the next.
+    fn go_on(&mut self, mut running: Running, budget: &mut Budget, now: Instant) {
+        let (had_begun, before) = (running.first.is_spent(), *budget);
+        if !self.step(&mut running, budget, now) {
             return;
         }
-        self.rest(running, now);
+        running.first.spend(before, *budget);
+        if running.first.is_spent() && !had_begun {
+            self.begin_to_show(running.asker, running.show);
+        }
+        self.rest(running, now); // others have their turn
     }
 
     /// Has a search wait until it goes on.
     fn rest(&mut self, running: Running, now: Instant) {
-        if self.mesh.shows.running.len() < WAITING_MAX && self.retained.hold() {
-            return self.mesh.shows.running.push_back(running);
+        if self.mesh.shows.waiting() < WAITING_MAX && self.retained.hold() {
+            let Shows { beginning, running: begun, .. } = &mut self.mesh.shows;
+            return if running.first.is_spent() { begun } else { beginning }.push_back(running);
         }
         let said_at = &mut self.mesh.shows.said_at;
         if said_at.is_none_or(|at| now >= at + SAY_EVERY) {
@@ -372,12 +467,33 @@ impl Core {
         true
     }
 
+    /// Says that a search has made its first step, and is not over.
+    fn begin_to_show(&mut self, asker: ShardNumber, show: ShowId) {
+        if asker == self.mesh.place.own {
+            self.shown_first(show, asker);
+        } else {
+            self.mesh.say(asker, Rare::ShownFirst { show });
+        }
+    }
+
     fn end_show(&mut self, asker: ShardNumber, show: ShowId) {
         if asker == self.mesh.place.own {
-            self.mesh.shows.ended(show, asker);
+            self.shown_all(show, asker);
         } else {
             self.mesh.say(asker, Rare::ShownAll { show });
         }
+    }
+
+    /// A shard has brought the first part of a search.
+    pub(super) fn shown_first(&mut self, show: ShowId, by: ShardNumber) {
+        let begun = self.mesh.shows.begun(show, 1 << by);
+        self.read_on(begun);
+    }
+
+    /// A shard has no more for a search.
+    pub(super) fn shown_all(&mut self, show: ShowId, by: ShardNumber) {
+        let begun = self.mesh.shows.ended(show, by);
+        self.read_on(begun);
     }
 
     /// Brings a retained message to the session that asked, with RETAIN set. False if it wants no more. [MQTT-3.3.1-8] v3
@@ -395,7 +511,9 @@ impl Core {
         }
         let own = self.mesh.place.own;
         self.mesh.shows.last_refused = Some(show);
+        let begun = self.mesh.shows.begun(show, ShardMask::MAX);
         self.mesh.shows.forget(show);
+        self.read_on(begun);
         for shard in super::shards_in(awaited).filter(|&shard| shard != own) {
             self.mesh.say(shard, Rare::ShowNoMore { show });
         }
@@ -403,8 +521,11 @@ impl Core {
     }
 
     pub(super) fn stop_showing(&mut self, asker: ShardNumber, show: ShowId) {
-        self.mesh.shows.running.retain(|running| !(running.asker == asker && running.show == show));
-        if self.mesh.shows.running.is_empty() {
+        let Shows { beginning, running, .. } = &mut self.mesh.shows;
+        for all in [beginning, running] {
+            all.retain(|one| !(one.asker == asker && one.show == show));
+        }
+        if self.mesh.shows.waiting() == 0 {
             self.retained.let_go();
         }
     }

@@ -18,6 +18,7 @@ mod others;
 mod node;
 mod shards;
 mod shared;
+mod shown;
 mod groups;
 mod limits;
 mod floods;

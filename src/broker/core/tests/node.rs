@@ -43,6 +43,8 @@ pub(super) struct Client {
     unacknowledged: Vec<PacketId>,
     /// What it sent and the broker has not read.
     unread: Vec<u8>,
+    /// It is not read until the broker says so, or has sent it something.
+    is_paused: bool,
 }
 
 /// What outlives cores, and what is on its way there.
@@ -200,6 +202,7 @@ impl Node {
                 (client.shard, client.id) = (shard, id);
                 client.unacknowledged.clear();
                 client.unread.clear();
+                client.is_paused = false;
             }
             None => self.clients.push(Client {
                 name: name.to_owned(),
@@ -213,6 +216,7 @@ impl Node {
                 is_silent: false,
                 unacknowledged: Vec::new(),
                 unread: Vec::new(),
+                is_paused: false,
             }),
         }
         self.send(at, &Packet::Connect(connect));
@@ -248,9 +252,13 @@ impl Node {
 
     /// Subscribes; the answer will be `sub` with the returned id.
     pub(super) fn subscribe(&mut self, client: usize, filter: &str, qos: u8) -> u16 {
+        self.subscribe_all(client, &[filter], qos)
+    }
+
+    pub(super) fn subscribe_all(&mut self, client: usize, all: &[&str], qos: u8) -> u16 {
         let mut filters = SubscribeFiltersBuf::default();
         let options = SubscribeOptions::at(QoS::from_u8(qos).expect("0 to 2"));
-        filters.push(filter, options).expect("the filter is valid");
+        all.iter().for_each(|filter| filters.push(filter, options).expect("the filter is valid"));
         let packet_id = self.next_id(client);
         let (properties, filters) = (Properties::EMPTY, filters.as_filters());
         self.send(client, &Packet::Subscribe(Subscribe { packet_id, properties, filters }));
@@ -337,9 +345,13 @@ impl Node {
 
     /// Has the broker read what a client sent, as far as it does now. True if it did.
     fn feed(&mut self, client: usize) -> bool {
-        let Client { shard, id, unread, .. } = &mut self.clients[client];
+        let Client { shard, id, unread, is_paused, .. } = &mut self.clients[client];
+        if *is_paused {
+            return false;
+        }
         let (shard, used) = (*shard, self.cores[*shard].handle_bytes(*id, unread, self.now));
         unread.drain(..used);
+        *is_paused = !self.cores[shard].reads(*id);
         self.do_effects(shard);
         used > 0
     }
@@ -356,9 +368,18 @@ impl Node {
                     disk.waitings.add(Waiting { client: shard, token, batch });
                 }
                 (Effect::Persist(token, _), None) => self.cores[shard].handle_persisted(token, self.now),
+                (Effect::Read { connection }, _) => self.read_on(shard, Some(connection)),
+                (Effect::Resume, _) => self.read_on(shard, None),
                 _ => {}
             }
         }
+    }
+
+    /// One connection of a shard, or all, is read again.
+    fn read_on(&mut self, shard: usize, which: Option<ConnectionId>) {
+        let here = self.clients.iter_mut().filter(|client| client.shard == shard);
+        here.filter(|client| which.is_none_or(|id| id == client.id))
+            .for_each(|client| client.is_paused = false);
     }
 
     /// One shard's turn: mail, work, and what its clients read and answer. True if anything happened.
@@ -405,6 +426,7 @@ impl Node {
             return false;
         }
         self.cores[shard].handle_written(id, bytes.len(), self.now);
+        self.clients[at].is_paused = false;
         let mut rest = &bytes[..];
         let limits = Limits { packet_bytes_max: usize::MAX, ..Limits::default() };
         while !rest.is_empty() {

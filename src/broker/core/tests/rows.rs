@@ -380,6 +380,12 @@ proptest! {
 }
 
 #[test]
+fn sessions_that_are_kept_hear_of_their_subscriptions_beside_others() {
+    let kind = Kind { shards: 3, is_stored: true, ..PLAIN };
+    check(kind, &[subscribe(1, 0, 0), subscribe(4, 0, 0)]);
+}
+
+#[test]
 fn rules_that_changed_hold_for_a_row() {
     let publish = || Step::Publish(0, plain(20, 0, 1));
     let steps = [subscribe(1, 0, 1), publish(), Step::Rules(true), publish()];

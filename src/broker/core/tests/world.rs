@@ -440,7 +440,7 @@ impl World {
                 Effect::Denied { connection, deed, at } => {
                     self.denied.push((connection, format!("{deed:?} {at}")));
                 }
-                Effect::Resume => {}
+                Effect::Resume | Effect::Read { .. } => {}
                 Effect::Persist(token, Batch { ops, .. }) => match &mut self.unpersisted {
                     Some(waits) => waits.push((token, ops)),
                     None => {
