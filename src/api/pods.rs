@@ -67,6 +67,10 @@ pub enum Retention {
     Delete,
 }
 
+/// Labels of a pod that are the operator's: by them pods are found.
+pub const OWN_LABELS: [&str; 3] =
+    ["app.kubernetes.io/managed-by", "app.kubernetes.io/name", "mqlink.dev/cluster"];
+
 /// Additions to the broker pods.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

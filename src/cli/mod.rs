@@ -15,7 +15,7 @@ mod client;
 mod tests;
 
 use std::future::Future;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -98,7 +98,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, code }) => {
             if !message.is_empty() {
-                eprintln!("mqlink: {}", crate::local::plain(&message));
+                // Who closed it (`2>&1 | head`) does not want to hear it.
+                let _ = writeln!(io::stderr(), "mqlink: {}", crate::local::plain(&message));
             }
             ExitCode::from(code)
         }

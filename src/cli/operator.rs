@@ -15,7 +15,7 @@ use crate::operator::{self, Lease, Options, SILENCE_MAX, Scope, Vitals};
 pub(super) struct OperatorArgs {
     /// The image that clusters run unless their spec names one: this version's [default: that of the own pod, which the
     /// variable POD_NAME names].
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     image: Option<String>,
     /// Work in this namespace only; may be given several times [default: all namespaces].
     #[arg(long = "namespace", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]

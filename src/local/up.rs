@@ -5,6 +5,7 @@
 //! once per [`CALM`].
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitStatus;
@@ -361,7 +362,8 @@ impl Up {
     }
 
     fn give_up(&mut self) -> Ended {
-        eprint!("{}", table::render(&self.picture, Timestamp::now()));
+        // Who closed it does not want to hear it.
+        let _ = write!(io::stderr(), "{}", table::render(&self.picture, Timestamp::now()));
         Ended::NotReady
     }
 

@@ -38,6 +38,7 @@ impl Picture {
             admin: true,
             nodes: self.node_names(key, cluster),
             selector: Some(selector_text(cluster)),
+            has_set: self.stateful_set(key).is_some(),
             services: self.services(key, cluster),
             reserved_ports: RESERVED_PORTS.to_vec(),
             ..Placement::default()

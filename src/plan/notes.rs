@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::half;
 use crate::api::link::{Compression, External, RESYNC};
+use crate::api::pods::OWN_LABELS;
 use crate::api::{ClusterLink, MqttCluster, check};
 use crate::settings::Dial;
 
@@ -23,6 +24,15 @@ pub(super) fn cluster(object: &MqttCluster) -> String {
     if env.iter().any(|variable| variable.name == "POD_NAME") {
         notes.push("spec.podTemplate.env POD_NAME has no effect: it is the name of the pod.".to_owned());
     }
+    let labels =
+        object.spec.pod_template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+    let ours =
+        labels.into_iter().flat_map(|labels| labels.keys()).filter(|key| OWN_LABELS.contains(&key.as_str()));
+    notes.extend(
+        ours.map(|key| {
+            format!("spec.podTemplate.metadata.labels {key} has no effect: it is the operator's.")
+        }),
+    );
     if let Some(listener) = object.spec.link_listener.as_ref().filter(|_| object.spec.link_port().is_none()) {
         let fields = [
             ("port", listener.port.is_some()),

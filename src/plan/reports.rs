@@ -3,7 +3,7 @@
 //! A node that was never heard, or is silent for too long, gives no answer: it gives the reason why there is none.
 //! What nodes say is theirs, and some of it their peers': it is cut to what an object can hold.
 
-use super::world::{Key, NodeView, Pushed, REPORT_AGE_MAX, World};
+use super::world::{Key, NodeView, Placement, Pushed, REPORT_AGE_MAX, World};
 use crate::api::conditions::{State, Status};
 use crate::settings::report::{LinkReport, NodeReport, Verdict, VerdictStatus};
 
@@ -27,20 +27,24 @@ pub(super) fn nodes<'a>(world: &'a World, cluster: &Key) -> Vec<Node<'a>> {
     let views = world.reports.get(cluster);
     let placement = world.placements.get(cluster);
     let placed = placement.map(|placement| placement.nodes.clone()).unwrap_or_default();
-    let are_pods = placement.is_some_and(|placement| placement.selector.is_some());
+    let no_view = |name: &str| match placement {
+        Some(Placement { selector: Some(_), has_set, .. }) => {
+            State::no("PodsPending", no_pod(name, cluster, *has_set))
+        }
+        _ => not_yet(name),
+    };
     let names = match placed.is_empty() {
         true => views.into_iter().flat_map(|views| views.keys().cloned()).collect(),
         false => placed,
     };
     let view = |name: &String| views.and_then(|views| views.get(name));
-    names.into_iter().map(|name| node(view(&name), name, are_pods, cluster)).collect()
+    names.into_iter().map(|name| node(view(&name), name, no_view)).collect()
 }
 
-fn node<'a>(view: Option<&'a NodeView>, name: String, are_pods: bool, cluster: &Key) -> Node<'a> {
+fn node(view: Option<&NodeView>, name: String, no_view: impl Fn(&str) -> State) -> Node<'_> {
     let report = match view {
         Some(view) => report_of(&name, view),
-        None if are_pods => Err(State::no("PodsPending", no_pod(&name, cluster))),
-        None => Err(not_yet(&name)),
+        None => Err(no_view(&name)),
     };
     let pending = view.and_then(|view| view.pending.as_deref());
     let is_refused = view.and_then(|view| view.trouble.as_ref()).is_some_and(|trouble| trouble.is_refused);
@@ -48,8 +52,11 @@ fn node<'a>(view: Option<&'a NodeView>, name: String, are_pods: bool, cluster: &
 }
 
 /// What keeps Kubernetes from making a pod, such as a quota or a priority class that does not exist, it tells in events alone.
-fn no_pod(name: &str, cluster: &Key) -> String {
+fn no_pod(name: &str, cluster: &Key, has_set: bool) -> String {
     let Key { namespace, name: set } = cluster;
+    if !has_set {
+        return format!("Node {name} has no pod: its StatefulSet is not made yet.");
+    }
     format!(
         "Node {name} has no pod yet; should none come, `kubectl -n {namespace} describe statefulset {set}` says why."
     )

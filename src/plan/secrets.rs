@@ -89,9 +89,9 @@ impl Named<'_> {
 
     /// A user name and password that have to be there.
     pub(super) fn password(&self) -> Result<crate::settings::Credentials, Finding> {
-        let (username, password) = (self.text("username")?, self.text("password")?);
-        let trimmed = password.trim_end_matches(['\r', '\n']);
-        Ok(crate::settings::Credentials { username, password: trimmed.to_owned() })
+        // `kubectl create secret --from-file` keeps the line end of a file.
+        let line = |key| Ok(self.text(key)?.trim_end_matches(['\r', '\n']).to_owned());
+        Ok(crate::settings::Credentials { username: line("username")?, password: line("password")? })
     }
 
     /// Says what is wrong with this Secret.

@@ -10,6 +10,11 @@ use std::collections::BTreeSet;
 
 use crate::settings::{SecretKind, User};
 
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What CONNECT has room for.
+const NAME_BYTES_MAX: usize = 65_535;
+
 /// A mistake in a line of users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} {problem}")]
@@ -28,8 +33,7 @@ pub fn parse_users(text: &str) -> Result<Vec<User>, UsersError> {
     let mut users = Vec::new();
     let mut names = BTreeSet::new();
     for (index, line) in text.lines().enumerate() {
-        let line = line.trim_end();
-        if line.trim_start().is_empty() || line.starts_with('#') {
+        if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
         let error = |problem: String| UsersError { line: index + 1, problem };
@@ -47,6 +51,11 @@ fn parse_user(line: &str) -> Result<User, String> {
     if name.is_empty() || name != name.trim() {
         return Err("has an empty name, or one with spaces around it; expected name:secret".into());
     }
+    if name.starts_with(BYTE_ORDER_MARK) || name.contains(char::is_control) || name.len() > NAME_BYTES_MAX {
+        return Err("has a name that no client can give: with a byte order mark (save the file as UTF-8 without one), \
+                    a control character, or more than 65,535 bytes"
+            .into());
+    }
     match SecretKind::check(secret) {
         Ok(()) => Ok(User { name: name.to_owned(), secret: secret.to_owned() }),
         Err(problem) => Err(format!("has a secret for `{name}` that {problem}")),
@@ -60,11 +69,11 @@ mod tests {
     #[test]
     fn lines_are_users() {
         const HASHED: &str = "$7$101$c2FsdA==$bGJdXfn6P9jmSY0ZCpIaCSkQ1XayfQBMBwplxxuT8e+N6cR6JaUl22kyOezT4vgFZzRNUODVbwJMCRIfFS1o8A==";
-        let text = format!("# people\nann:{HASHED}\n\nbob:plain:a:b c\r\n  \ncyd:{HASHED}");
+        let text = format!("# people\nann:{HASHED}\n\nbob:plain:a:b c \r\n  \ncyd:{HASHED}");
         let users = parse_users(&text).unwrap();
         let users: Vec<_> = users.iter().map(|user| (user.name.as_str(), user.secret.as_str())).collect();
         assert_eq!(users[0], ("ann", HASHED));
-        assert_eq!(users[1], ("bob", "plain:a:b c"));
+        assert_eq!(users[1], ("bob", "plain:a:b c "));
         assert_eq!(users.len(), 3);
         assert_eq!(parse_users("").unwrap(), vec![]);
     }
@@ -81,6 +90,9 @@ mod tests {
             ("ann:", 1),
             ("ann:plain:a\nbob:$2b$12$hunter2", 2),
             ("ann:$7$101$c2FsdA==$hunter2A", 1),
+            ("\u{feff}ann:plain:a", 1),
+            ("ann:plain:a\nbo\u{7}b:plain:a", 2),
+            (&format!("{}:plain:a", "a".repeat(65_536)), 1),
         ] {
             let error = parse_users(text).unwrap_err();
             assert_eq!(error.line, line, "{text}");

@@ -239,6 +239,8 @@ pub struct Placement {
     pub nodes: Vec<String>,
     /// By what the pods of these nodes are found, where nodes are pods.
     pub selector: Option<String>,
+    /// Whether there is what makes its pods.
+    pub has_set: bool,
 }
 
 /// A Service that a spec asks for.

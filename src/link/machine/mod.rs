@@ -192,13 +192,15 @@ impl Link {
     /// The network ended a connection.
     pub fn handle_closed(&mut self, conn: ConnId, why: &str, now: Instant) {
         let Some(connection) = self.remove(conn, now) else { return };
-        let reason = match connection.state {
-            State::AwaitHello { .. } => "DialFailed",
-            State::Open(_) => "ConnectionLost",
+        let trouble = match connection.state {
+            State::AwaitHello { .. } => {
+                Trouble::new("DialFailed", &format!("{why} before it said Hello: is it a link listener?"))
+            }
+            State::Open(_) => Trouble::new("ConnectionLost", why),
         };
         if connection.dialled || connection.open().is_some() {
             self.dialer.handle_failed(now);
-            self.note_trouble(connection.dialled, Trouble::new(reason, why));
+            self.note_trouble(connection.dialled, trouble);
         }
         self.drive(now);
     }

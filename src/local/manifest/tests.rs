@@ -134,7 +134,7 @@ fn wrong_kinds_and_versions_are_explained() {
 #[test]
 fn broken_yaml_names_its_line() {
     check("a: 1\nb: [1,\n", &["x.yaml:"]);
-    check("a: 1\na: 2\n", &["x.yaml:2:1: this is no YAML"]);
+    check("a: 1\na: 2\n", &["x.yaml:2:1: this is no YAML: duplicate mapping key: a"]);
     check(&format!("{CLUSTER}  \tbad: x: y\n"), &["x.yaml:"]);
 }
 

@@ -49,7 +49,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
         let place = error.location().map(place).unwrap_or(Place { line: 1, column: 1 });
         let message = error.to_string();
         // The place stands before the message, once.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        let message = message.split(" at line ").next().unwrap_or(&message);
+        // What follows is for who programs with it.
+        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message).to_owned();
         SyntaxError { place, message }
     })?;
     Ok(documents.into_iter().map(flatten).collect())

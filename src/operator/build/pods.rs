@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
     ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, ServiceAccount,
+    SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, ServiceAccount, Sysctl,
     TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
@@ -202,6 +202,11 @@ fn pod_security() -> PodSecurityContext {
             type_: "RuntimeDefault".to_owned(),
             ..SeccompProfile::default()
         }),
+        // Listeners may have any port, and 443 is a usual one. It is of this pod's network alone, and `restricted` allows it.
+        sysctls: Some(vec![Sysctl {
+            name: "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            value: "0".to_owned(),
+        }]),
         ..PodSecurityContext::default()
     }
 }

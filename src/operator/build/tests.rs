@@ -117,6 +117,12 @@ fn nobody_gets_the_labels_of_the_users_object() {
 }
 
 #[test]
+fn the_labels_of_pods_that_are_ours_are_those_that_we_say_are() {
+    let ours: Vec<String> = meta::cluster_labels(&cluster("{}")).into_keys().collect();
+    assert_eq!(ours, crate::api::pods::OWN_LABELS);
+}
+
+#[test]
 fn secrets_hold_what_nodes_read() {
     let settings = Settings::new("us-east");
     let objects = build_settings(&cluster("{}"), &settings);

@@ -45,6 +45,10 @@ fn what_this_version_cannot_do_is_refused_and_never_ignored() {
             "{podTemplate: {env: [{name: POD_NAME, value: a}]}}",
             " spec.podTemplate.env POD_NAME has no effect: it is the name of the pod.",
         ),
+        (
+            "{podTemplate: {metadata: {labels: {mqlink.dev/cluster: a, team: b}}}}",
+            " spec.podTemplate.metadata.labels mqlink.dev/cluster has no effect: it is the operator's.",
+        ),
         ("{linkListener: {enabled: false}}", ""),
     ] {
         let plan = planned(&world(&cluster(spec)));

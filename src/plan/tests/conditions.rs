@@ -222,6 +222,18 @@ fn clusters_say_what_keeps_them() {
 }
 
 #[test]
+fn a_pod_is_looked_for_where_something_makes_pods() {
+    let mut world = world(TWO);
+    world.reports.clear();
+    let us = world.placements.get_mut(&key("us")).unwrap();
+    (us.selector, us.nodes) = (Some("a=b".into()), vec!["us-0".into()]);
+    let says = |world: &World| cluster_condition(&planned(world), "us", "Available").message;
+    assert_eq!(says(&world), "Node us-0 has no pod: its StatefulSet is not made yet.");
+    world.placements.get_mut(&key("us")).unwrap().has_set = true;
+    assert!(says(&world).contains("describe statefulset us"));
+}
+
+#[test]
 fn statuses_tell_the_rest() {
     let plan = planned(&later(world(TWO)));
     let link = serde_json::to_value(&plan.links[&key("us-eu")]).unwrap();
