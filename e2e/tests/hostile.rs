@@ -157,7 +157,7 @@ fn strangers_and_other_roles_get_nothing_at_the_admin_port() {
         let said = ask_plainly(&Way::to(scene, ADMIN_PORT).await, "/v1/status").await;
         assert!(!said.contains("200"), "{said}");
         let health = Way::to(scene, HEALTH_PORT).await;
-        for path in ["/v1/status", "/v1/settings", "/etc/mqlink/settings/settings.json"] {
+        for path in ["/v1/status", "/v1/settings", "/etc/mqlink/settings/base.json"] {
             let said = ask_plainly(&health, path).await;
             assert!(said.starts_with("HTTP/1.1 404"), "{path}: {said}");
         }

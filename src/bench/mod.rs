@@ -78,10 +78,10 @@ pub struct Options {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub only: String,
     /// How many times every scenario meets every target
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     pub rounds: usize,
     /// Seconds that one run measures
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub seconds: f64,
     /// Seconds of load before one run measures
     #[arg(long, default_value_t = 0.5)]
@@ -126,6 +126,12 @@ impl Options {
     }
 }
 
+/// A run has to last for a while.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, from 0.01 to 86400".to_owned())
+}
+
 /// Measures what `options` ask for and prints or writes the report.
 ///
 /// # Errors
@@ -144,6 +150,9 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     let local = tokio::task::LocalSet::new();
     if let Some(port) = options.serve_floor {
         return runtime.block_on(local.run_until(floor::serve(port)));
+    }
+    if options.scenarios().is_empty() {
+        return Err(BenchError::Nothing(options.only.clone()));
     }
     let (runs, failures) = runtime.block_on(local.run_until(run::all(options)));
     report::write(options, &runs)?;

@@ -49,6 +49,9 @@ pub enum BenchError {
     /// Nobody said whom to trust.
     #[error("{0} speaks TLS: name the certificates to trust with --cafile")]
     Untrusted(String),
+    /// No scenario has such a name.
+    #[error("the name of no scenario contains `{0}`: see `mqlink bench --help`")]
+    Nothing(String),
     /// Nothing arrived while a run was being set up.
     #[error("nothing was delivered within {0:?}")]
     NotDelivered(Duration),

@@ -176,7 +176,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Writes to standard output. Whoever reads there may have enough, as `head` has.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(format!("failed to write to standard output: {error}")))

@@ -67,9 +67,12 @@ impl State {
     }
 }
 
-/// The text without control characters, but for line ends: what peers and clients say must not steer a terminal.
+/// The text without control characters, but for line ends, and without those that turn the direction of writing: what peers and
+/// clients say must not steer a terminal.
 pub(crate) fn plain(text: &str) -> String {
-    let is_harmless = |c: char| c == '\n' || !c.is_control();
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_harmless = |c: char| c == '\n' || !c.is_control() && !turns(c);
     text.chars().map(|c| if is_harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
@@ -205,6 +208,7 @@ mod tests {
     #[test]
     fn nothing_that_is_shown_steers_the_terminal() {
         assert_eq!(plain("a\x1b[2Jb\u{9b}c\n\r"), "a\u{fffd}[2Jb\u{fffd}c\n\u{fffd}");
+        assert_eq!(plain("a\u{202e}cba\u{2066}ä"), "a\u{fffd}cba\u{fffd}ä");
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub enum UpError {
     Status(#[from] BindError),
     /// The command cannot be run.
     #[error("failed to run `{0}`: {1}")]
-    Command(String, std::io::Error),
+    Command(String, io::Error),
 }
 
 fn lines(problems: &[impl ToString]) -> String {
@@ -450,7 +450,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-async fn ended(command: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+async fn ended(command: &mut Option<Child>) -> io::Result<ExitStatus> {
     match command {
         Some(command) => command.wait().await,
         None => std::future::pending().await,
@@ -458,7 +458,7 @@ async fn ended(command: &mut Option<Child>) -> std::io::Result<ExitStatus> {
 }
 
 /// The exit code of a command; 1 when a signal ended it.
-fn code(status: std::io::Result<ExitStatus>) -> u8 {
+fn code(status: io::Result<ExitStatus>) -> u8 {
     let code = status.ok().and_then(|status| status.code());
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -6,6 +6,7 @@
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -51,8 +52,36 @@ pub fn change(filter: Option<String>) -> Result<String, String> {
     Ok(current.filter.clone())
 }
 
+/// A level is about this program; only `trace` is about libraries, too, whose levels mean something else.
 fn parse(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter).map_err(|error| {
-        format!("`{filter}` is no log filter: {error}; expected a level as info, or modules as warn,mqlink::broker=debug")
-    })
+    let own = |word: &str| match word.trim().parse::<LevelFilter>() {
+        Ok(level) if level < LevelFilter::TRACE => format!("mqlink={level}"),
+        _ => word.to_owned(),
+    };
+    let of = |problem: &str| {
+        format!(
+            "`{filter}` is no log filter: {problem}; expected a level as info, or modules as warn,mqlink::broker=debug"
+        )
+    };
+    if filter.trim().is_empty() {
+        return Err(of("it is empty"));
+    }
+    let words: Vec<String> = filter.split(',').map(own).collect();
+    EnvFilter::try_new(words.join(",")).map_err(|error| of(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_about_this_program() {
+        let reads = |filter: &str| parse(filter).map(|filter| filter.to_string());
+        assert_eq!(reads("info").unwrap(), "mqlink=info");
+        assert_eq!(reads("trace").unwrap(), "trace");
+        assert_eq!(reads("warn,mqlink::broker=debug").unwrap(), "mqlink::broker=debug,mqlink=warn");
+        assert_eq!(reads("hyper=debug").unwrap(), "hyper=debug");
+        assert!(reads(" ").unwrap_err().contains("it is empty"));
+        assert!(reads("mqlink=loud").is_err());
+    }
 }

@@ -26,6 +26,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{sleep, timeout};
 
+use super::words::words;
+
 /// The name of the Lease.
 pub(super) const NAME: &str = "mqlink-operator";
 
@@ -169,7 +171,7 @@ impl Sight {
 /// Why the Lease is not ours.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseError {
-    #[error("failed to {0} the Lease: {1}")]
+    #[error("failed to {0} the Lease: {words}", words = words(.1))]
     Api(&'static str, #[source] Box<kube::Error>),
     #[error("failed to {0} the Lease: no answer in {1:?}")]
     TimedOut(&'static str, Duration),

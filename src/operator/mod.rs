@@ -30,6 +30,7 @@ mod turn;
 mod decide;
 mod write;
 mod queue;
+mod words;
 mod watch;
 mod image;
 mod lease;

@@ -23,6 +23,7 @@ use super::queue::Queue;
 use super::shelf::{Fetched, fetch};
 use super::vitals::{Phase, Vitals};
 use super::watch::{Scope, Sight, Source, api, open, sources};
+use super::words::words;
 use super::write::{Ended, WriteError};
 
 /// The least time between two decisions: one change comes as several events.
@@ -65,7 +66,7 @@ pub enum OperatorError {
     )]
     NoDefinitions(&'static str),
     /// The API server refuses, or is not there.
-    #[error("failed to {0}: {1}")]
+    #[error("failed to {0}: {words}", words = words(.1))]
     Api(&'static str, #[source] Box<kube::Error>),
 }
 

@@ -15,6 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::words::words;
 use crate::plan::{Key, Secret};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -195,7 +196,7 @@ fn known(key: &Key, object: Object) -> Content {
 pub(super) async fn fetch(client: Client, key: Key) -> Fetched {
     let api: Api<Object> = Api::namespaced(client, &key.namespace);
     let object = match timeout(PATIENCE, api.get_opt(&key.name)).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Ok(answer) => answer.map_err(|error| words(&error)),
         Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
     };
     Fetched { key, object }

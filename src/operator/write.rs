@@ -12,6 +12,7 @@ use super::build::{Object, ObjectId, Owner, matches_in, merging};
 use super::events::News;
 use super::ledger::Part;
 use super::watch::api;
+use super::words::words;
 
 /// The one field manager of all that the operator writes.
 pub(super) const MANAGER: &str = "mqlink-operator";
@@ -56,7 +57,7 @@ pub(super) struct Ended {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
     /// The API server refuses, or is not there.
-    #[error("failed to {0} {1}: {2}")]
+    #[error("failed to {0} {1}: {words}", words = words(.2))]
     Api(&'static str, ObjectId, #[source] Box<kube::Error>),
     /// The API server does not answer.
     #[error("failed to {0} {1}: no answer in {2:?}")]

@@ -89,6 +89,11 @@ impl FromStr for Cidr {
         let address: IpAddr = address.parse().map_err(|_| CidrError)?;
         let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
         let prefix: u8 = prefix.parse().ok().filter(|_| is_number).ok_or(CidrError)?;
+        // An IPv4 address is itself, also as ::ffff:10.0.0.0.
+        let (address, prefix) = match address.to_canonical() {
+            own @ IpAddr::V4(_) if address.is_ipv6() && prefix >= 96 => (own, prefix - 96),
+            _ => (address, prefix),
+        };
         let bits = if address.is_ipv4() { 32 } else { 128 };
         if prefix <= bits { Ok(Cidr { address, prefix }) } else { Err(CidrError) }
     }
@@ -141,6 +146,8 @@ mod tests {
         check("0.0.0.0/0", "::ffff:192.0.2.1", true);
         check("0.0.0.0/0", "2001:db8::1", false);
         check("10.0.0.0/8", "::ffff:10.1.1.1", true);
+        check("::ffff:10.0.0.0/104", "10.1.1.1", true);
+        check("::ffff:10.0.0.0/104", "::ffff:11.0.0.1", false);
         check("fd00::/8", "fd12::1", true);
         check("fd00::/8", "fe80::1", false);
         check("::/0", "2001:db8::1", true);

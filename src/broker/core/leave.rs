@@ -23,10 +23,12 @@ impl Core {
     ) -> Result<(), Fault> {
         let state = &mut self.sessions[session as usize];
         if let Some(wanted_s) = disconnect.properties.session_expiry_interval() {
-            if state.expiry_s == 0 && wanted_s > 0 {
+            let max_s = self.limits.session_expiry_s_max;
+            // Where the limit is 0, the client may have asked for more.
+            if state.expiry_s == 0 && wanted_s > 0 && max_s > 0 {
                 return Err(Violation::SessionExpiryRaised.into());
             }
-            state.expiry_s = wanted_s.min(self.limits.session_expiry_s_max);
+            state.expiry_s = wanted_s.min(max_s);
         }
         if disconnect.reason == ReasonCode::Success {
             state.will = None; // [MQTT-3.14.4-3]

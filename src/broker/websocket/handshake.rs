@@ -73,12 +73,15 @@ fn check<'a>(request: &httparse::Request<'_, 'a>, site: &Site) -> Result<(&'a st
         let more = "Sec-WebSocket-Version: 13\r\n";
         return Err(refused("426 Upgrade Required", more, "the version of WebSocket must be 13"));
     }
+    if header(request, "host").is_none() {
+        return Err(refused("400 Bad Request", "", "Host is missing, or there twice"));
+    }
     let key = header(request, "sec-websocket-key");
     let is_key = |key: &&str| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16);
     let Some(key) = key.filter(is_key) else {
         return Err(refused("400 Bad Request", "", "Sec-WebSocket-Key is missing or not 16 bytes in base64"));
     };
-    let spoken = |name: &&&str| has_token(request, "sec-websocket-protocol", name);
+    let spoken = |name: &&&str| tokens(request, "sec-websocket-protocol").any(|one| one == **name);
     // [MQTT-6.0.0-4]
     let Some(subprotocol) = SUBPROTOCOLS.iter().find(spoken) else {
         let text = "the subprotocol is missing: send Sec-WebSocket-Protocol: mqtt";
@@ -104,11 +107,15 @@ fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str
     std::str::from_utf8(value).ok().map(str::trim).filter(|_| values.next().is_none())
 }
 
-/// True if a list in a header, which may be there several times, names a token.
+/// What a list in a header, which may be there several times, names.
+fn tokens<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> impl Iterator<Item = &'a str> {
+    let named = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    let texts = named.filter_map(|header| std::str::from_utf8(header.value).ok());
+    texts.flat_map(|text| text.split(',')).map(str::trim)
+}
+
 fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
-    let named = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-    let mut texts = named.filter_map(|header| std::str::from_utf8(header.value).ok());
-    texts.any(|text| text.split(',').any(|one| one.trim().eq_ignore_ascii_case(token)))
+    tokens(request, name).any(|one| one.eq_ignore_ascii_case(token))
 }
 
 fn opened(key: &str, subprotocol: &str) -> String {
@@ -169,6 +176,8 @@ mod tests {
         check(&GOOD.replace("chat, mqtt", "mqttv3.1"), "101");
         check(&GOOD.replace("websocket\r\n", "WebSocket\r\n").replace("Upgrade\r\n", "upgrade\r\n"), "101");
         check(&GOOD.replace("chat, mqtt", "chat"), "400");
+        check(&GOOD.replace("chat, mqtt", "MQTT"), "400");
+        check(&GOOD.replace("Host: a\r\n", ""), "400");
         check(&GOOD.replace("Sec-WebSocket-Protocol: chat, mqtt\r\n", ""), "400");
         check(&GOOD.replace("/mqtt", "/other"), "404");
         check(&GOOD.replace("GET", "POST"), "405");

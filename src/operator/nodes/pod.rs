@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use k8s_openapi::api::core::v1::{self as core, ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{self as core, ContainerStatus, PodCondition, PodStatus};
 use kube::ResourceExt;
 
 use crate::plan::Trouble;
@@ -78,9 +78,14 @@ fn lost_words(machine: &str) -> String {
     )
 }
 
-/// A kubelet writes both conditions at once. Where only the first is not true, Kubernetes took it back in its place.
+/// A kubelet says why a pod is not ready, for example that a readiness gate is not met. Kubernetes, which takes `Ready` back in its
+/// place, changes nothing else.
 fn is_lost(status: &PodStatus) -> bool {
-    !has_condition(status, "Ready") && has_condition(status, "ContainersReady")
+    let is_taken_back = |condition: &PodCondition| {
+        let has_reason = condition.reason.as_ref().is_some_and(|reason| !reason.is_empty());
+        condition.type_ == "Ready" && condition.status != "True" && !has_reason
+    };
+    status.conditions.iter().flatten().any(is_taken_back) && has_condition(status, "ContainersReady")
 }
 
 fn has_condition(status: &PodStatus, type_: &str) -> bool {

@@ -247,6 +247,21 @@ fn a_pod_that_kubernetes_lost_is_unknown_until_somebody_gives_it_up() {
 }
 
 #[test]
+fn a_pod_whose_readiness_gate_is_not_met_is_not_lost() {
+    let mut world = World::running();
+    world.change(&id(Kind::Pod, "us-east-0"), |pod| {
+        pod["spec"]["nodeName"] = json!("node2");
+        pod["status"]["conditions"] = json!([
+            {"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady"},
+            {"type": "ContainersReady", "status": "True"},
+        ]);
+    });
+    world.settle();
+    let pending = "False/PodsPending: Node us-east-0 is not ready: its pod is not ready.";
+    world.check(Kind::MqttCluster, "us-east", "Available", pending);
+}
+
+#[test]
 fn what_a_pod_of_before_says_is_not_heard() {
     let mut world = World::running();
     let (before, report) = (world.node("us-east"), world.report("us-east"));

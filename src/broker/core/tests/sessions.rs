@@ -1,8 +1,9 @@
 //! Sessions that outlive their connections.
 
 use super::world::{World, v3, v5};
-use crate::broker::core::{ExportedSession, ImportError};
+use crate::broker::core::{ExportedSession, Fault, ImportError};
 use crate::mqtt::{Disconnect, Packet, PropertiesBuf, Property, ReasonCode};
+use crate::settings::Limits;
 use crate::store::Partition;
 
 // [MQTT-3.1.2-23] [MQTT-3.1.2-5] v3
@@ -141,6 +142,14 @@ fn disconnect_may_change_the_expiry_but_not_raise_it_from_nothing() {
     let b = w.connect(v5("b"));
     w.send(b, &goodbye);
     assert_eq!(w.heard(b), ["DISCONNECT ProtocolError"]);
+    // What the limit took from it is not nothing by its own word, and a goodbye takes its will back.
+    let mut w = World::with_limits(Limits { session_expiry_s_max: 0, ..Limits::default() });
+    let watcher = w.connect(v5("watcher"));
+    w.subscribe(watcher, "gone", 0);
+    let c = w.connect(v5("c").expiry(60).will("gone", "c", 0));
+    w.send(c, &goodbye);
+    assert_eq!(w.closed(c), Some(Fault::ClientLeft));
+    assert_eq!(w.heard(watcher), [""; 0]);
 }
 
 /// A world with one session that has some of everything, and nobody connected to it.
