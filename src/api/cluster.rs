@@ -207,7 +207,7 @@ pub struct Limits {
     pub max_topic_aliases: Option<i32>,
     /// Memory that a broker may hold before it sheds load; default: three quarters of what its container has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::byte_size")]
+    #[schemars(schema_with = "schema::memory_size")]
     pub max_memory: Option<String>,
     /// How long a client may take to its CONNECT, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -80,6 +80,8 @@ pub mod bounds {
     pub const INFLIGHT_MAX: i32 = 65_535;
     /// Bytes of the largest packet that a broker can be told to take.
     pub const PACKET_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=256 << 20;
+    /// The least memory to hold: with less a broker would shed load before anybody comes.
+    pub const MEMORY_BYTES_MIN: u64 = 64 << 20;
     /// Largest count of anything else that is counted.
     pub const COUNT_MAX: i64 = 100_000_000;
 }

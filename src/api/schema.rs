@@ -196,6 +196,18 @@ pub(super) fn packet_size(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(super) fn memory_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 16,
+        "x-kubernetes-validations": [{
+            "rule": format!(
+                "self.matches('{BYTE_SIZE}') && isQuantity(self) && quantity(self).compareTo(quantity('64Mi')) >= 0"
+            ),
+            "message": "must be a number of bytes from 64Mi on, such as 1Gi",
+        }],
+    })
+}
+
 pub(super) fn storage_size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string", "maxLength": 16,

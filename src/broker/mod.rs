@@ -345,18 +345,6 @@ impl Broker {
     }
 }
 
-/// Checks what only a broker can tell of settings: whether the keys of tokens are of use.
-///
-/// # Errors
-/// What is wrong with them, and where.
-pub fn check(settings: &Settings) -> Result<(), Invalid> {
-    let Some(Err(error)) = settings.authentication.jwt.as_ref().map(tokens::Tokens::new) else {
-        return Ok(());
-    };
-    let (path, message) = ("authentication.jwt.jwks".to_owned(), error.to_string());
-    Err(Invalid(vec![Problem { path, message }]))
-}
-
 /// Checks the certificates of all listeners. A running node keeps what it served where new ones are of no use, and reports it;
 /// who only checks wants to know.
 ///

@@ -16,26 +16,15 @@ use serde_json::Value;
 
 use super::core::Grants;
 use crate::mqtt::Filter;
-use crate::settings::{AccessRule, Action, Effect, Jwt, Principals, RULES_MAX, has_known_placeholders};
+use crate::settings::{
+    AccessRule, Action, Effect, Jwt, KeyKind, KeysError, Principals, RULES_MAX, TokenKey,
+    has_known_placeholders, token_keys,
+};
 
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// How much the clocks of issuer and broker may differ.
 const LEEWAY_S: u64 = 60;
-/// A secret shorter than this is guessed from one token.
-const SECRET_BYTES_MIN: usize = 32;
-/// 2048 bits: shorter keys of RSA are broken, or nearly.
-const MODULUS_BYTES_MIN: usize = 256;
-
-/// Why the keys are of no use.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum KeysError {
-    #[error("is no JWKS document: {0}")]
-    Json(serde_json::Error),
-    #[error("has no key that is of use; the first {0}")]
-    None(&'static str),
-}
-
 /// The keys of one version of the settings.
 pub(super) struct Tokens {
     keys: Vec<Key>,
@@ -93,27 +82,6 @@ struct Lists {
 }
 
 #[derive(Deserialize)]
-struct Jwks {
-    keys: Vec<Jwk>,
-}
-
-/// A key as the document has it: fields of all kinds, base64 where they are bytes.
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    #[serde(rename = "use")]
-    purpose: Option<String>,
-    alg: Option<String>,
-    kid: Option<String>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-    k: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
@@ -123,14 +91,7 @@ struct Header {
 
 impl Tokens {
     pub(super) fn new(settings: &Jwt) -> Result<Tokens, KeysError> {
-        let set: Jwks = serde_json::from_str(&settings.jwks).map_err(KeysError::Json)?;
-        // Issuers publish keys for other purposes in the same document.
-        let (keys, problems): (Vec<_>, Vec<_>) = set.keys.iter().map(Key::new).partition(Result::is_ok);
-        let keys: Vec<Key> = keys.into_iter().flatten().collect();
-        if keys.is_empty() {
-            let problem = problems.into_iter().find_map(Result::err);
-            return Err(KeysError::None(problem.unwrap_or("is missing")));
-        }
+        let keys = token_keys(&settings.jwks)?.into_iter().map(Key::from).collect();
         Ok(Tokens {
             keys,
             username_claim: settings.username_claim.clone(),
@@ -151,7 +112,7 @@ impl Tokens {
         let message = &token[..header.len() + 1 + payload.len()];
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
         let signature = decode(signature)?;
-        let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || header.kid == key.id;
+        let fits = |key: &&Key| header.kid.is_none() || key.own.id.is_none() || header.kid == key.own.id;
         let mut candidates = self.keys.iter().filter(fits).filter(|_| header.crit.is_none());
         let key = candidates.find(|key| key.verify(&header.alg, message, &signature))?;
         self.read_claims(&serde_json::from_slice(&decode(payload)?).ok()?, key.mark, now_s)
@@ -254,116 +215,50 @@ fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
 }
 
 struct Key {
-    id: Option<String>,
     /// Tells it from keys that are made of something else.
     mark: u64,
-    /// The one algorithm that it is for; none: all of its kind.
-    algorithm: Option<String>,
-    kind: Kind,
+    own: TokenKey,
 }
 
-/// What a key is made of.
-enum Kind {
-    Rsa(RsaPublicKeyComponents<Vec<u8>>),
-    /// A point of P-256 or P-384, uncompressed.
-    P256(Vec<u8>),
-    P384(Vec<u8>),
-    Ed25519(Vec<u8>),
-    Secret(Vec<u8>),
+impl From<TokenKey> for Key {
+    fn from(own: TokenKey) -> Key {
+        Key { mark: mark(&own.kind), own }
+    }
 }
 
 impl Key {
-    fn new(jwk: &Jwk) -> Result<Key, &'static str> {
-        if jwk.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
-            return Err("is not for signatures");
-        }
-        let kind = Kind::new(jwk)?;
-        if jwk.alg.as_deref().is_some_and(|algorithm| !kind.algorithms().contains(&algorithm)) {
-            return Err("has an alg that does not belong to its kind");
-        }
-        Ok(Key { id: jwk.kid.clone(), mark: kind.mark(), algorithm: jwk.alg.clone(), kind })
-    }
-
     fn verify(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
-        let may = self.algorithm.as_deref().is_none_or(|own| own == algorithm);
-        may && self.kind.algorithms().contains(&algorithm) && self.kind.verify(algorithm, message, signature)
+        self.own.is_for(algorithm) && verify(&self.own.kind, algorithm, message, signature)
     }
 }
 
-impl Kind {
-    fn new(jwk: &Jwk) -> Result<Kind, &'static str> {
-        let bytes = |field: &Option<String>| {
-            field.as_ref().and_then(decode).ok_or("lacks a part, or one is not base64url without padding")
-        };
-        let point = |length: usize| {
-            let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
-            let fits = x.len() == length && y.len() == length;
-            fits.then(|| [&[4], &x[..], &y].concat()).ok_or("has a point of the wrong length")
-        };
-        match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => {
-                let whole =
-                    |bytes: Vec<u8>| bytes.into_iter().skip_while(|&byte| byte == 0).collect::<Vec<_>>();
-                let (n, e) = (whole(bytes(&jwk.n)?), whole(bytes(&jwk.e)?));
-                let fits = n.len() >= MODULUS_BYTES_MIN;
-                fits.then_some(Kind::Rsa(RsaPublicKeyComponents { n, e })).ok_or("has less than 2048 bits")
-            }
-            ("EC", Some("P-256")) => Ok(Kind::P256(point(32)?)),
-            ("EC", Some("P-384")) => Ok(Kind::P384(point(48)?)),
-            ("OKP", Some("Ed25519")) => Ok(Kind::Ed25519(bytes(&jwk.x)?)),
-            ("oct", _) => {
-                let secret = bytes(&jwk.k)?;
-                let fits = secret.len() >= SECRET_BYTES_MIN;
-                fits.then_some(Kind::Secret(secret))
-                    .ok_or("is a secret of less than 32 bytes, which is guessed easily")
-            }
-            _ => Err("is of a kind or curve that is not supported; use RSA, P-256, P-384, Ed25519 or oct"),
-        }
-    }
+fn mark(kind: &KeyKind) -> u64 {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let (number, parts): (u8, [&[u8]; 2]) = match kind {
+        KeyKind::Rsa { n, e } => (0, [n, e]),
+        KeyKind::P256(point) => (1, [point, &[]]),
+        KeyKind::P384(point) => (2, [point, &[]]),
+        KeyKind::Ed25519(key) => (3, [key, &[]]),
+        KeyKind::Secret(secret) => (4, [secret, &[]]),
+    };
+    hash.update(&[number]);
+    parts.iter().for_each(|part| hash.update(part));
+    let hash = hash.finish();
+    let (first, _) = hash.as_ref().split_first_chunk().expect("a hash of SHA-256 is longer than 8 bytes");
+    u64::from_be_bytes(*first)
+}
 
-    fn mark(&self) -> u64 {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        let (kind, parts): (u8, [&[u8]; 2]) = match self {
-            Kind::Rsa(key) => (0, [&key.n, &key.e]),
-            Kind::P256(point) => (1, [point, &[]]),
-            Kind::P384(point) => (2, [point, &[]]),
-            Kind::Ed25519(key) => (3, [key, &[]]),
-            Kind::Secret(secret) => (4, [secret, &[]]),
-        };
-        hash.update(&[kind]);
-        parts.iter().for_each(|part| hash.update(part));
-        let hash = hash.finish();
-        let (first, _) = hash.as_ref().split_first_chunk().expect("a hash of SHA-256 is longer than 8 bytes");
-        u64::from_be_bytes(*first)
-    }
-
-    const fn algorithms(&self) -> &'static [&'static str] {
-        match self {
-            Kind::Rsa(_) => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
-            Kind::P256(_) => &["ES256"],
-            Kind::P384(_) => &["ES384"],
-            Kind::Ed25519(_) => &["EdDSA"],
-            Kind::Secret(_) => &["HS256", "HS384", "HS512"],
-        }
-    }
-
-    /// Verifies by an algorithm of this kind.
-    fn verify(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
-        let verified = match self {
-            Kind::Rsa(key) => key.verify(rsa(algorithm), message, signature),
-            Kind::P256(point) => {
-                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
-            }
-            Kind::P384(point) => {
-                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point).verify(message, signature)
-            }
-            Kind::Ed25519(key) => UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature),
-            Kind::Secret(secret) => {
-                hmac::verify(&hmac::Key::new(hash(algorithm), secret), message, signature)
-            }
-        };
-        verified.is_ok()
-    }
+/// Verifies by an algorithm of this kind of key.
+fn verify(kind: &KeyKind, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
+    let with = |algorithm, key| UnparsedPublicKey::new(algorithm, key).verify(message, signature);
+    let verified = match kind {
+        KeyKind::Rsa { n, e } => RsaPublicKeyComponents { n, e }.verify(rsa(algorithm), message, signature),
+        KeyKind::P256(point) => with(&signature::ECDSA_P256_SHA256_FIXED, point),
+        KeyKind::P384(point) => with(&signature::ECDSA_P384_SHA384_FIXED, point),
+        KeyKind::Ed25519(key) => with(&signature::ED25519, key),
+        KeyKind::Secret(secret) => hmac::verify(&hmac::Key::new(hash(algorithm), secret), message, signature),
+    };
+    verified.is_ok()
 }
 
 fn rsa(algorithm: &str) -> &'static RsaParameters {

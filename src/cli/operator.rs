@@ -54,9 +54,13 @@ impl OperatorArgs {
         }
         let client = Client::try_from(config)
             .map_err(|error| Failure::new(format!("failed to connect to Kubernetes: {error}")))?;
+        let mut end = Box::pin(interrupted());
         let image = match self.image {
             Some(image) => image,
-            None => image_of_own_pod(&client, &namespace).await?,
+            None => tokio::select! {
+                () = &mut end => return Ok(()),
+                image = image_of_own_pod(&client, &namespace) => image?,
+            },
         };
         let options = Options {
             scope: match self.namespaces.is_empty() {
@@ -67,7 +71,7 @@ impl OperatorArgs {
             lease: (!self.no_lease).then(|| Lease::new(lease_namespace, &host_name())),
             vitals,
         };
-        let done = operator::run(client, options, interrupted()).await;
+        let done = operator::run(client, options, end).await;
         done.map_err(|error| Failure::new(error.to_string()))
     }
 }

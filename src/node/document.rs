@@ -8,7 +8,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::admin::DOCUMENT_BYTES_MAX;
-use crate::broker;
 use crate::mqtt::Filter;
 use crate::settings::{self, Invalid, MergeError, ParseError, Problem, Settings};
 
@@ -81,7 +80,7 @@ impl Document {
     pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
         let settings::Parsed { settings, unknown_fields } = settings::parse(json)?;
         // Who has several mistakes is told of all.
-        let checked = [settings.check(), check_filters(&settings), broker::check(&settings)];
+        let checked = [settings.check(), check_filters(&settings)];
         let problems: Vec<_> =
             checked.into_iter().filter_map(Result::err).flat_map(|Invalid(all)| all).collect();
         if problems.is_empty() {

@@ -105,7 +105,7 @@ pub(crate) fn run_until(
     end: impl Future<Output = Result<&'static str, NodeError>>,
 ) -> Result<(), NodeError> {
     let document = match Document::read(&options.config) {
-        Err(error) if !error.is_passing() => return Err(error.into()),
+        Err(error) if !may_wait(options, &error) => return Err(error.into()),
         document => document,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,6 +115,11 @@ pub(crate) fn run_until(
     let done = runtime.block_on(serve(options, document, end));
     runtime.shutdown_background();
     done
+}
+
+/// Whether there will be other settings: a node that is operated is told, and is no better dead until then.
+fn may_wait(options: &Options, problem: &DocumentError) -> bool {
+    options.admin_port.is_some() || problem.is_passing()
 }
 
 async fn serve(
@@ -141,7 +146,7 @@ async fn serve(
                     tracing::info!(why = why?, "the node ends");
                     return Ok(());
                 }
-                settled = unsettled::settle(&options.config, problem, &vitals, &mut taken, &report, base) => settled?,
+                settled = unsettled::settle(options, problem, &vitals, &mut taken, &report, base) => settled?,
             }
         }
     };

@@ -1,15 +1,16 @@
-//! A node whose settings are not whole yet: it can be asked and pushed to, and is not ready.
+//! A node without settings that it can run: it can be asked and pushed to, and is not ready.
 //!
 //! Pieces that lie in several Secrets are written one after another, and mounted as they come. A node that starts in between
-//! waits for the rest, or for its operator, whatever comes first; it never runs a mixture.
+//! waits for the rest, or for its operator, whatever comes first; it never runs a mixture. A node that is operated waits
+//! likewise where they are of no use: starting again and again would not make them better, and nobody could push others.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::document::{Document, DocumentError};
+use super::{Options, may_wait};
 use crate::admin::{Applied, Command, Vitals};
 use crate::settings::report::NodeReport;
 
@@ -19,16 +20,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Waits for settings: by the files, or by a command.
 ///
 /// # Errors
-/// When the files are whole, and of no use.
+/// When the files are whole, and of no use to a node that nobody operates.
 pub(super) async fn settle(
-    config: &[PathBuf],
+    options: &Options,
     problem: DocumentError,
     vitals: &Vitals,
     commands: &mut mpsc::Receiver<Command>,
     reports: &watch::Sender<Arc<NodeReport>>,
     base: NodeReport,
 ) -> Result<Document, DocumentError> {
-    tracing::warn!(%problem, "the settings are not whole; waiting for the rest, or for the operator");
+    tracing::warn!(%problem, "there are no settings to run yet; waiting for others, by file or by the operator");
     let say = |why: String| {
         reports.send_replace(Arc::new(NodeReport { refused: Some(why), ..base.clone() }));
     };
@@ -38,8 +39,8 @@ pub(super) async fn settle(
         tokio::select! {
             _ = looks.tick() => {
                 vitals.turn();
-                match Document::read(config) {
-                    Err(error) if error.is_passing() => {}
+                match Document::read(&options.config) {
+                    Err(error) if may_wait(options, &error) => {}
                     done => return done,
                 }
             }

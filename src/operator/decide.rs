@@ -163,6 +163,10 @@ impl Decider {
         match (done, owner) {
             // Nobody is left to read it.
             (Err(WriteError::Leaving(_)), _) => Weight::Later,
+            (Err(WriteError::Gone(_)), _) => {
+                self.picture.revoke(&id);
+                Weight::Later
+            }
             (Err(error), Some(owner)) if outcome.failures >= FAILURES || is_refused => {
                 let trouble = Trouble { message: error.to_string(), is_refused };
                 self.troubles.insert(id, (owner, trouble));
@@ -322,6 +326,7 @@ impl Decider {
             if let Some(repairs) = self.ledger.begins(id, Part::Object, &object.body, version, now) {
                 let before = match version.filter(|_| other.is_none()) {
                     Some(version) => Before::Seen(version.to_owned()),
+                    None if self.picture.has_lost(id) => Before::Lost,
                     None => Before::New,
                 };
                 let news = self.news(object, step, found, repairs);

@@ -197,18 +197,22 @@ impl Keeper {
         self.fence.clone()
     }
 
-    /// Returns when the Lease is ours.
-    pub(super) async fn acquire(&mut self) {
+    /// Returns when the Lease is ours; tells after each attempt that failed whether somebody else holds it.
+    pub(super) async fn acquire(&mut self, is_held: impl Fn(bool)) {
         let mut told = String::new();
         loop {
             match self.take().await {
                 Ok(()) => return,
                 Err(error) => {
-                    let text = error.to_string();
-                    if text != told {
-                        tracing::info!(namespace = self.own.namespace, "{text}; waiting");
-                        told = text;
+                    let by_another = matches!(error, LeaseError::Held(_));
+                    is_held(by_another);
+                    let (namespace, text) = (&self.own.namespace, error.to_string());
+                    match by_another {
+                        _ if text == told => {}
+                        true => tracing::info!(namespace, "{text}; waiting"),
+                        false => tracing::warn!(namespace, "{text}; nothing is operated before that"),
                     }
+                    told = text;
                 }
             }
             sleep(self.own.pace.beat).await;

@@ -15,6 +15,8 @@ use super::watch::Source;
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// What was refused for what it is may be taken later, by another version of the server or under other policies.
+const REFUSED: Duration = Duration::from_secs(300);
 /// The least time between two writes of one status.
 const STATUS_CALM: Duration = Duration::from_secs(1);
 /// The second repair in a row waits for so long, each one after it twice as long …
@@ -49,7 +51,7 @@ struct Entry {
     repairs: u32,
     /// Not to be written before.
     not_before: Instant,
-    /// Not to be put back before.
+    /// Not to be put back, or tried again as it is, before.
     rest_until: Instant,
 }
 
@@ -67,7 +69,7 @@ enum State {
         at: Instant,
     },
     Failed,
-    /// For what it is: another try is worth something once it is to be something else, or came or went meanwhile.
+    /// For what it is: another try is worth something at once if it is to be something else, or came or went meanwhile.
     Refused {
         was_there: bool,
     },
@@ -122,7 +124,9 @@ impl Ledger {
                     }
                 }
                 State::Refused { was_there }
-                    if entry.content == content && *was_there == version.is_some() =>
+                    if entry.content == content
+                        && *was_there == version.is_some()
+                        && now < entry.rest_until =>
                 {
                     return None;
                 }
@@ -161,6 +165,7 @@ impl Ledger {
             }
             End::Refused => {
                 entry.state = State::Refused { was_there: before.is_some() };
+                entry.rest_until = now + REFUSED;
                 nothing
             }
         }
@@ -367,13 +372,23 @@ mod tests {
         let mut written = Written::new();
         assert!(written.begins(Part::Object, 1, "v1"));
         written.ledger.ended(&written.id, Part::Object, End::Refused, written.now);
-        written.now += RETRY_MAX * 100;
         assert!(!written.begins(Part::Object, 1, "v1"));
         assert!(!written.begins(Part::Object, 1, "v2"), "its own status moves its version");
-        assert_eq!(written.ledger.next(written.now), None);
         assert!(written.begins(Part::Object, 2, "v2"));
         written.ledger.ended(&written.id, Part::Object, End::Refused, written.now);
         assert!(written.begins(Part::Object, 2, "0"), "what cannot be changed may be made anew");
+    }
+
+    #[test]
+    fn what_was_refused_is_tried_again_all_the_same() {
+        let mut written = Written::new();
+        for _ in 0..2 {
+            assert!(written.begins(Part::Object, 1, "v1"));
+            written.ledger.ended(&written.id, Part::Object, End::Refused, written.now);
+            let next = written.ledger.next(written.now).expect("it waits");
+            assert_eq!(next, written.now + REFUSED);
+            written.now = next;
+        }
     }
 
     #[test]

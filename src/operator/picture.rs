@@ -24,7 +24,9 @@ use super::shelf::{Shelf, named_in};
 use super::watch::Source;
 use super::write::MANAGER;
 use crate::api::{API_VERSION, ClusterLink, MqttCluster};
-use crate::plan::{INVITATION, Key, Minted, MintedCredential, MintedLink, Plan, Sealed, Unreadable, World};
+use crate::plan::{
+    self, INVITATION, Key, Minted, MintedCredential, MintedLink, Plan, Sealed, Unreadable, World,
+};
 use crate::settings::{self, Pieces};
 
 /// An object that the operator made, as it is.
@@ -65,6 +67,8 @@ pub(super) struct Picture {
     named: BTreeMap<ObjectId, BTreeSet<String>>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) children: BTreeMap<ObjectId, Found>,
+    /// Invitations that are seen no longer: deleted, or somebody took their label. Who writes them finds out.
+    lost: BTreeSet<ObjectId>,
     /// By namespace and name.
     pods: BTreeMap<Key, Pod>,
     /// Of the objects that are in the picture: those of their names before them left nothing here.
@@ -259,6 +263,7 @@ impl Picture {
                 Err(error) => tracing::warn!(pod = %id, %error, "this pod cannot be read"),
             },
             _ if object.labels().get(MANAGED_BY).is_some_and(|by| by == OWN) => {
+                self.lost.remove(&id);
                 self.children.insert(id.clone(), found(id.kind, object));
             }
             _ => {}
@@ -295,7 +300,10 @@ impl Picture {
                 self.minted.clusters.remove(&key);
                 self.running.remove(&key);
             }
-            Kind::ClusterLink => drop(self.minted.links.remove(&key)),
+            Kind::ClusterLink => {
+                self.minted.links.remove(&key);
+                self.lost.remove(&invitation(&key));
+            }
             _ => {}
         }
         self.drop(id);
@@ -311,19 +319,29 @@ impl Picture {
             Kind::Pod => drop(self.pods.remove(&key)),
             _ => {}
         }
-        if self.children.remove(id).is_some() {
-            self.revoke(id);
+        if self.children.remove(id).is_some() && self.invited(id).is_some() {
+            self.lost.insert(id.clone());
         }
         self.named.remove(id);
         self.untouched.remove(id);
     }
 
+    /// What a Secret invites to present, if it is an invitation.
+    fn invited(&mut self, id: &ObjectId) -> Option<&mut MintedCredential> {
+        let name = id.name.strip_suffix(INVITATION).filter(|_| id.kind == Kind::Secret)?;
+        self.minted.links.get_mut(&Key::new(&id.namespace, name)).map(|minted| &mut minted.inward)
+    }
+
+    /// Whether an invitation was there, and is seen no longer.
+    pub(super) fn has_lost(&self, id: &ObjectId) -> bool {
+        self.lost.contains(id)
+    }
+
     /// Whoever deletes an invitation wants it to open nothing any more.
-    fn revoke(&mut self, gone: &ObjectId) {
-        let key = |name: &str| Key::new(&gone.namespace, name);
-        let link = gone.name.strip_suffix(INVITATION).map(key).filter(|_| gone.kind == Kind::Secret);
-        if let Some(minted) = link.and_then(|link| self.minted.links.get_mut(&link)) {
-            minted.inward = MintedCredential::default();
+    pub(super) fn revoke(&mut self, gone: &ObjectId) {
+        self.lost.remove(gone);
+        if let Some(inward) = self.invited(gone) {
+            *inward = MintedCredential::default();
         }
     }
 
@@ -436,17 +454,17 @@ impl Picture {
         }
         for (key, link) in &self.links {
             if !self.minted.links.contains_key(key)
-                && let Some(mut minted) = self.read::<MintedLink>(link, link_secret(&key.name), MINTED)
+                && let Some(minted) = self.read::<MintedLink>(link, link_secret(&key.name), MINTED)
             {
                 if self.lost_its_invitation(link) {
-                    minted.inward = MintedCredential::default();
+                    self.lost.insert(invitation(key));
                 }
                 self.minted.links.insert(key.clone(), minted);
             }
         }
     }
 
-    /// Whether an invitation was deleted while nobody watched: the link's status says that there was one.
+    /// Whether an invitation was lost while nobody watched: the link's status says that there was one.
     fn lost_its_invitation(&self, link: &ClusterLink) -> bool {
         let said = link.status.as_ref().and_then(|status| status.invitation.as_ref());
         said.is_some_and(|said| self.child_of(link, Kind::Secret, said.secret_name.clone()).is_none())
@@ -506,6 +524,11 @@ impl Picture {
 fn is_before(object: &DynamicObject, known: &str) -> bool {
     let version = object.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
     matches!((version, known.parse::<u64>()), (Some(version), Ok(known)) if version < known)
+}
+
+fn invitation(link: &Key) -> ObjectId {
+    let (namespace, name) = (link.namespace.clone(), plan::invitation_name(&link.name));
+    ObjectId { kind: Kind::Secret, namespace, name }
 }
 
 pub(super) fn id(kind: Kind, object: &DynamicObject) -> ObjectId {

@@ -99,7 +99,7 @@ pub(super) async fn operate(
     tokio::pin!(end);
     tokio::select! {
         () = &mut end => return Ok(()),
-        found = await_definitions(&client, &options.scope) => found?,
+        found = until_answered(|| check_definitions(&client, &options.scope)) => found?,
     }
     let Some(lease) = &options.lease else {
         return tokio::select! {
@@ -124,8 +124,9 @@ async fn lead(
     keeper: &mut Keeper,
 ) -> Result<(), OperatorError> {
     loop {
-        options.vitals.enter(Phase::StandsBy);
-        keeper.acquire().await;
+        options.vitals.enter(Phase::Waits);
+        let enter = |is_held| options.vitals.enter(if is_held { Phase::StandsBy } else { Phase::Waits });
+        keeper.acquire(enter).await;
         tracing::info!("this operator leads");
         let fence = keeper.fence();
         let lost = tokio::select! {
@@ -136,25 +137,29 @@ async fn lead(
     }
 }
 
-/// Waits for an API server that answers, and says so when it does not know what to operate.
-async fn await_definitions(client: &Client, scope: &Scope) -> Result<(), OperatorError> {
+/// Asks again and again, for as long as there is no API server that answers.
+pub(super) async fn until_answered<T, F>(ask: impl Fn() -> F) -> Result<T, OperatorError>
+where
+    F: Future<Output = Result<T, OperatorError>>,
+{
     loop {
-        match check_definitions(client, scope).await {
-            Err(OperatorError::Api(verb, error)) if is_passing(&error) => {
-                tracing::warn!(%error, "failed to {verb}; waiting for the API server");
-            }
+        match ask().await {
+            Err(error) if error.is_passing() => tracing::warn!(%error, "waiting for the API server"),
             done => return done,
         }
         sleep(KNOCK).await;
     }
 }
 
-/// Whether the API server is likely to answer otherwise soon.
-fn is_passing(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
-        kube::Error::Service(_) | kube::Error::HyperError(_) => true,
-        _ => false,
+impl OperatorError {
+    /// Whether the API server is likely to answer otherwise soon.
+    fn is_passing(&self) -> bool {
+        let OperatorError::Api(_, error) = self else { return false };
+        match &**error {
+            kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+            kube::Error::Service(_) | kube::Error::HyperError(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -384,7 +389,7 @@ impl Operator {
         self.open.ended(&ended.id.namespace);
         match &ended.done {
             Ok(_) => {}
-            Err(error @ WriteError::Leaving(_)) => tracing::debug!("{error}"),
+            Err(error @ (WriteError::Leaving(_) | WriteError::Gone(_))) => tracing::debug!("{error}"),
             Err(error) => tracing::warn!(%error, "it is tried again"),
         }
         self.vitals.wrote(ended.id.kind.name(), ended.done.is_ok());

@@ -1,7 +1,8 @@
 //! What the operator says of itself, to the kubelet and to scrapers: `/livez`, `/readyz`, `/metrics`, in plain HTTP.
 //!
 //! - `/livez`: it answers. Loop and answers share one thread, so a loop that stands still does not answer.
-//! - `/readyz`: it operates, or waits for the Lease to do so. It is not ready while there is no API server or no definition.
+//! - `/readyz`: it operates, or waits until another one no longer does. It is not ready while there is no API server or no
+//!   definition when it starts, or no Lease to be had.
 //! - `/metrics`: counts. Labels are kinds, never names.
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(super) enum Phase {
     /// It looks for the API server and the definitions.
     #[default]
     Begins,
+    /// It cannot have the Lease, nor does it see who has it.
+    Waits,
     /// Another operator has the Lease.
     StandsBy,
     /// It waits for the watches to tell their lists.
@@ -109,6 +112,10 @@ impl Vitals {
                 let why = "the API server, or the definitions of what to operate, are not there yet\n";
                 (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
             }
+            Phase::Waits => {
+                let why = "the Lease cannot be had, and nobody is seen to hold it; the log says why\n";
+                (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+            }
             Phase::StandsBy => "ok: another operator leads\n".into_response(),
             Phase::Learns => "ok: leads, and lists what is there\n".into_response(),
             Phase::Operates => "ok: leads\n".into_response(),
@@ -186,6 +193,8 @@ mod tests {
     #[test]
     fn an_operator_is_ready_when_it_leads_or_stands_by() {
         let vitals = Vitals::default();
+        assert_eq!(vitals.readiness().status(), StatusCode::SERVICE_UNAVAILABLE);
+        vitals.enter(Phase::Waits);
         assert_eq!(vitals.readiness().status(), StatusCode::SERVICE_UNAVAILABLE);
         for phase in [Phase::StandsBy, Phase::Learns, Phase::Operates] {
             vitals.enter(phase);

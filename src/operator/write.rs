@@ -36,6 +36,8 @@ pub(super) enum Write {
 pub(super) enum Before {
     /// Nobody has seen it.
     New,
+    /// It was there, and is seen no longer: deleted, or without its label.
+    Lost,
     /// It was seen in this version.
     Seen(String),
 }
@@ -65,6 +67,9 @@ pub(super) enum WriteError {
     /// The API server has looked at it, and refuses it for what it is.
     #[error("the API server refuses {0}: {1}")]
     Refused(ObjectId, String),
+    /// It was deleted, and must not be made again as it was.
+    #[error("{0} was deleted")]
+    Gone(ObjectId),
     /// Its namespace goes, or is gone.
     #[error("nothing is written to {0}: its namespace is being deleted")]
     Leaving(ObjectId),
@@ -108,8 +113,9 @@ impl Write {
         let api = api(&client, id.kind, Some(&id.namespace));
         let (verb, done) = match self {
             Write::Apply { object, before, .. } => {
-                if before == Before::New {
-                    check_free(&api, &object).await?;
+                let is_there = matches!(before, Before::Seen(_)) || is_there(&api, &object).await?;
+                if before == Before::Lost && !is_there {
+                    return Err(WriteError::Gone(id));
                 }
                 ("apply", apply(&api, &id.name, &object.body, before).await.map(Some))
             }
@@ -138,9 +144,12 @@ fn is_of_namespace(status: &Status) -> bool {
     is_going || is_gone
 }
 
-/// Whether the answer would be the same again: a field that is invalid, or cannot be read at all. Webhooks may change their mind.
+/// Whether the answer would be the same again: a field that is invalid, or cannot be read at all. What webhooks and policies
+/// for admission say may change.
 fn is_final(status: &Status) -> bool {
-    (status.is_invalid() || status.code == 400) && !status.message.starts_with("admission webhook")
+    let is_of_admission =
+        status.message.starts_with("admission webhook") || status.message.contains("AdmissionPolicy");
+    (status.is_invalid() || status.code == 400) && !is_of_admission
 }
 
 async fn apply(
@@ -158,7 +167,9 @@ async fn apply(
         Ok(object) if matches_in(field, &body[field], &object.data[field]) => return Ok(object),
         Ok(object) => object.data[field].clone(),
         // It may be a list with theirs in it. A Secret has none: somebody sealed it.
-        Err(kube::Error::Api(status)) if status.is_invalid() && field == "spec" && before != Before::New => {
+        Err(kube::Error::Api(status))
+            if status.is_invalid() && field == "spec" && matches!(before, Before::Seen(_)) =>
+        {
             api.get(name).await?.data[field].clone()
         }
         Err(error) => return Err(error),
@@ -187,15 +198,42 @@ fn gone_is_fine(done: kube::Result<Option<DynamicObject>>) -> kube::Result<Optio
     }
 }
 
-/// Server-side apply would take an object over without a word.
-async fn check_free(api: &Api<DynamicObject>, object: &Object) -> Result<(), WriteError> {
+/// Whether there is an object, of ours. Server-side apply would take over one of others without a word.
+async fn is_there(api: &Api<DynamicObject>, object: &Object) -> Result<bool, WriteError> {
     let failed = |error| WriteError::of("look for", object.id.clone(), error);
-    let Some(there) = api.get_metadata_opt(&object.id.name).await.map_err(failed)? else { return Ok(()) };
+    let Some(there) = api.get_metadata_opt(&object.id.name).await.map_err(failed)? else { return Ok(false) };
     let controller = there.owner_references().iter().find(|owner| owner.controller == Some(true));
     let own = &object.body["metadata"]["ownerReferences"][0]["uid"];
     match controller {
-        Some(owner) if *own == owner.uid => Ok(()),
+        Some(owner) if *own == owner.uid => Ok(true),
         Some(owner) => Err(WriteError::Taken(object.id.clone(), format!("{} {}", owner.kind, owner.name))),
         None => Err(WriteError::Taken(object.id.clone(), "nobody that we know".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::build::Kind;
+
+    fn refused(message: &str) -> WriteError {
+        let id = ObjectId { kind: Kind::StatefulSet, namespace: "mqtt".to_owned(), name: "a".to_owned() };
+        let status = Status::failure(message, "Invalid").with_code(422);
+        WriteError::of("apply", id, kube::Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn what_admission_says_may_change_and_what_a_field_is_may_not() {
+        let is_final = |message: &str| matches!(refused(message), WriteError::Refused(..));
+        assert!(is_final("StatefulSet.apps \"a\" is invalid: spec.template: Invalid value"));
+        assert!(!is_final("admission webhook \"x\" denied the request: no"));
+        assert!(!is_final(
+            "statefulsets.apps \"a\" is forbidden: ValidatingAdmissionPolicy 'x' with binding 'y' denied request: no"
+        ));
+        let told = refused("admission webhook \"x\" denied the request: no").to_string();
+        assert_eq!(
+            told,
+            "failed to apply StatefulSet mqtt/a: admission webhook \"x\" denied the request: no"
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -201,6 +202,19 @@ pub fn check_pair(certificate_pem: &str, key_pem: &str) -> Result<(), Unreadable
         Err(rustls::Error::InvalidCertificate(_)) => Err(Unreadable::Certificate),
         Err(_) => Err(Unreadable::Key),
     }
+}
+
+/// Whether all certificates of a PEM text can be trusted as authorities: asked as TLS asks, which takes all of them or none.
+///
+/// # Errors
+/// When one cannot be read, or there is none.
+pub fn check_authorities(pem: &str) -> Result<(), Unreadable> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| Unreadable::Certificate)?;
+        roots.add(certificate).map_err(|_| Unreadable::Certificate)?;
+    }
+    if roots.is_empty() { Err(Unreadable::Pem) } else { Ok(()) }
 }
 
 fn certificates(pem: &str) -> impl Iterator<Item = Pem> + '_ {

@@ -19,7 +19,9 @@ mod tests;
 
 pub use authorities::Authorities;
 pub use authority::{Authority, Leaf, LeafRequest, Usage};
-pub use inspect::{Inspection, Pair, Unreadable, check_pair, fingerprint, inspect, inspect_der};
+pub use inspect::{
+    Inspection, Pair, Unreadable, check_authorities, check_pair, fingerprint, inspect, inspect_der,
+};
 pub use role::Role;
 
 use std::time::Duration;

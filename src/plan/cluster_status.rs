@@ -30,6 +30,8 @@ struct Seen<'a> {
     trouble: Option<&'a Trouble>,
     /// Why it still runs what an earlier version of us made it run.
     waits: Option<&'a String>,
+    /// What clients are shown that they refuse.
+    stale: Option<State>,
 }
 
 /// Everything that `Ready` is computed from, in the order of the conditions.
@@ -50,6 +52,7 @@ pub(super) fn status(
         nodes: reports::nodes(world, &cluster.key),
         trouble,
         waits: world.waits.get(&cluster.key),
+        stale: cluster.sealed.as_ref().and_then(|sealed| stale(&sealed.settings.listeners, now)),
     };
     let mut states: Vec<State> = CHECKS.iter().map(|check| check(&seen)).collect();
     states.push(reports::ready(&states, ready_message(&seen)));
@@ -76,7 +79,11 @@ fn conditions_of(seen: &Seen<'_>, states: Vec<State>, now: Timestamp) -> Vec<Con
     // The first two are a person's to put right, the rest is what nodes are working on, unless that was refused.
     let is_refused = seen.trouble.is_some_and(|trouble| trouble.is_refused)
         || seen.nodes.iter().any(|node| node.is_refused);
-    let mistakes = if is_refused { 3 } else { 2 };
+    let mistakes = match (&seen.stale, is_refused) {
+        (Some(_), _) => 4,
+        (None, true) => 3,
+        (None, false) => 2,
+    };
     let passing = conditions::kstatus(&states[..mistakes], &states[mistakes..5]);
     let generation = object.metadata.generation;
     conditions::list(&conditions::OF_CLUSTER, states, passing, generation, previous, now)
@@ -116,7 +123,28 @@ fn available(seen: &Seen<'_>) -> State {
     let states: Vec<State> = seen.nodes.iter().map(listening).collect();
     let up = states.iter().find(|state| state.status == Status::True);
     let starting = || State::unknown("NoReport", "No node has reported yet.");
-    up.or_else(|| decisive(&states)).cloned().unwrap_or_else(starting)
+    match (up, &seen.stale) {
+        (Some(_), Some(stale)) => stale.clone(),
+        _ => up.or_else(|| decisive(&states)).cloned().unwrap_or_else(starting),
+    }
+}
+
+/// The first certificate that clients refuse at this time: it has ended, or not begun.
+fn stale(listeners: &[settings::Listener], now: Timestamp) -> Option<State> {
+    listeners.iter().find_map(|listener| {
+        let tls = listener.tls.as_ref()?;
+        let all = std::iter::once(&tls.certificate_pem).chain(tls.more.iter().map(|one| &one.certificate_pem));
+        let read = all.filter_map(|pem| crate::pki::inspect(pem).ok());
+        let own = read.into_iter().find(|own| !own.is_valid_at(now))?;
+        let message = format!(
+            "Listener {}: the certificate of {} is valid from {} to {} only, so that clients refuse it; renew it in its Secret.",
+            listener.name,
+            own.dns.first().unwrap_or(&own.common_name),
+            own.not_before,
+            own.not_after
+        );
+        Some(State::no("CertificateNotValid", message))
+    })
 }
 
 fn listening(node: &Node<'_>) -> State {

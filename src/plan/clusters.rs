@@ -308,7 +308,7 @@ fn render_link_listener(
             let tls = object.spec.link_listener.as_ref().and_then(|listener| listener.tls.as_ref());
             let reference = tls.and_then(|tls| tls.secret_ref.clone()).unwrap_or_default();
             let secret = secrets.get("spec.linkListener.tls.secretRef", &reference)?;
-            let ca_pem = secret.certificates("ca.crt")?;
+            let ca_pem = secret.authorities()?;
             let (certificate, key) = secret.pair()?;
             endpoint.not_after = crate::pki::inspect(&certificate).ok().map(|own| own.not_after);
             endpoint.tls = Some(EndpointTls { ca_pem, server_name: host.unwrap_or_default() });

@@ -50,7 +50,7 @@ fn render_tls(path: &str, tls: &ListenerTls, secrets: Secrets<'_>) -> Result<Ser
     let client_ca = tls
         .client_ca_ref
         .as_ref()
-        .map(|reference| secrets.get(&format!("{path}.clientCaRef"), reference)?.certificates("ca.crt"));
+        .map(|reference| secrets.get(&format!("{path}.clientCaRef"), reference)?.authorities());
     let more = tls.additional_secret_refs.iter().flatten().enumerate().map(|(at, reference)| {
         let secret = secrets.get(&format!("{path}.additionalSecretRefs[{at}]"), reference)?;
         let (certificate_pem, key_pem) = secret.pair()?;
@@ -101,7 +101,7 @@ pub(super) fn render_authentication(
 fn render_jwt(jwt: &Jwt, secrets: Secrets<'_>) -> Result<settings::Jwt, Finding> {
     let secret = secrets.get("spec.authentication.jwt.jwksSecretRef", &jwt.jwks_secret_ref)?;
     Ok(settings::Jwt {
-        jwks: secret.text("jwks.json")?,
+        jwks: secret.checked("jwks.json", |jwks| settings::token_keys(jwks).map(drop))?,
         username_claim: jwt.username_claim.clone().unwrap_or_else(|| "sub".to_owned()),
         issuer: jwt.issuer.clone(),
         audience: jwt.audience.clone(),

@@ -179,8 +179,7 @@ fn dial_external(near: &mut Link, external: &External, secrets: Secrets<'_>) -> 
         };
         let server_name = tls.server_name.filter(|name| !name.is_empty()).unwrap_or(server.host);
         let (certificate_pem, key_pem) = certificate;
-        near.tls =
-            Some(ClientTls { ca_pem: ca.certificates("ca.crt")?, server_name, certificate_pem, key_pem });
+        near.tls = Some(ClientTls { ca_pem: ca.authorities()?, server_name, certificate_pem, key_pem });
     }
     Ok(())
 }

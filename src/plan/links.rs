@@ -207,15 +207,21 @@ fn dialect_is_unsupported(object: &ClusterLink) -> Option<Finding> {
     })
 }
 
+/// Links know clusters by name alone, so two of one name cannot be told apart.
 fn clusters_are_the_same(sides: &Sides<'_>) -> Option<Finding> {
-    (sides.peer.name() == sides.local.name).then(|| Finding {
-        path: "spec.remote".to_owned(),
-        reason: "SameCluster",
-        message: format!(
-            "names the local cluster itself, `{}`; name another one, or give one of them another clusterName",
-            sides.local.name
+    let own = sides.local;
+    let message = match sides.peer {
+        Peer::Managed(remote) if remote.key == own.key => {
+            "names the local cluster itself; name another one".to_owned()
+        }
+        peer => format!(
+            "is known to links as `{}`, as the local cluster is; the name of a cluster never changes: make one of the two anew \
+             with a clusterName of its own",
+            peer.name()
         ),
-    })
+    };
+    let path = "spec.remote".to_owned();
+    (sides.peer.name() == own.name).then_some(Finding { path, reason: "SameCluster", message })
 }
 
 fn nobody_can_dial(sides: &Sides<'_>) -> Option<Finding> {

@@ -3,7 +3,7 @@
 use super::world::{Key, World};
 use crate::api::Finding;
 use crate::api::refs::SecretRef;
-use crate::pki::inspect;
+use crate::pki::{check_authorities, inspect};
 
 /// The Secrets of one namespace: an object may name no others.
 #[derive(Clone, Copy)]
@@ -58,16 +58,26 @@ impl Named<'_> {
         text.map(Some).map_err(|_| self.finding(format!("has a key `{key}` that is not UTF-8 text")))
     }
 
-    /// Certificates that have to be there, PEM; the first of them is read.
-    pub(super) fn certificates(&self, key: &str) -> Result<String, Finding> {
+    /// Authorities that have to be there, PEM.
+    pub(super) fn authorities(&self) -> Result<String, Finding> {
+        self.checked("ca.crt", check_authorities)
+    }
+
+    /// A text that has to be there, and of use.
+    pub(super) fn checked<E: std::fmt::Display>(
+        &self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), E>,
+    ) -> Result<String, Finding> {
         let text = self.text(key)?;
-        inspect(&text).map_err(|error| self.finding(format!("has a `{key}` that {error}")))?;
+        check(&text).map_err(|error| self.finding(format!("has a `{key}` that {error}")))?;
         Ok(text)
     }
 
     /// A certificate, with those that lead to its authority, and its private key, PEM: the keys of a Secret for TLS.
     pub(super) fn pair(&self) -> Result<(String, String), Finding> {
-        let (certificate, key) = (self.certificates("tls.crt")?, self.private_key("tls.key")?);
+        let (certificate, key) =
+            (self.checked("tls.crt", |pem| inspect(pem).map(drop))?, self.private_key("tls.key")?);
         let pair = self.secret.pair.check(&certificate, &key);
         pair.map_err(|error| self.finding(format!("has a `tls.key` beside its `tls.crt` that {error}")))?;
         Ok((certificate, key))

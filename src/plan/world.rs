@@ -67,7 +67,10 @@ impl Trouble {
         match self.is_refused {
             true => State::no(
                 "ApplyRefused",
-                format!("{}; correct the part of the spec that it follows from", self.message),
+                format!(
+                    "{}; correct the part of the spec that it follows from, or delete the object if somebody sealed or changed it",
+                    self.message
+                ),
             ),
             false => State::no("ApplyFailed", &self.message),
         }

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use super::access::{Authorization, Cidr, RULES_MAX, has_known_placeholders};
+use super::jwks::token_keys;
 use super::{
     ClientAuth, ClientTls, Dial, Jwt, Limits, Link, Listener, SCHEMA, SecretKind, ServerTls, Settings,
 };
@@ -200,11 +201,8 @@ fn check_listener(listener: &Listener, path: &str, found: &mut Problems) {
 }
 
 fn check_jwt(jwt: &Jwt, found: &mut Problems) {
-    let keys = serde_json::from_str::<serde_json::Value>(&jwt.jwks).ok();
-    let keys = keys.as_ref().and_then(|jwks| jwks.get("keys")?.as_array());
-    if keys.is_none_or(Vec::is_empty) {
-        let message = r#"is no JWKS document with a key; expected {"keys": [{"kty": …}]}"#;
-        found.add("authentication.jwt.jwks", message);
+    if let Err(error) = token_keys(&jwt.jwks) {
+        found.add("authentication.jwt.jwks", error.to_string());
     }
     if jwt.username_claim.is_empty() {
         found.add("authentication.jwt.usernameClaim", "is empty; name a claim, such as sub");

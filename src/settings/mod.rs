@@ -15,6 +15,7 @@
 mod access;
 mod document;
 mod doors;
+mod jwks;
 mod check;
 mod hash;
 mod parse;
@@ -42,6 +43,7 @@ pub use doors::{
 };
 pub use everywhere::bind_everywhere;
 pub use hash::canonical_sha256;
+pub use jwks::{KeyKind, KeysError, TokenKey, token_keys};
 pub use merge::{MergeError, merge};
 pub use parse::{ParseError, Parsed, parse};
 pub use pieces::{Pieces, names_others, without_links};

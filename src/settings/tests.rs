@@ -44,7 +44,8 @@ fn full() -> Settings {
             users: vec![User { name: "ann".into(), secret: "plain:s3cret".into() }],
             jwt: Some(Jwt {
                 acl_claim: None,
-                jwks: r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#.into(),
+                jwks: r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2Vj"}]}"#
+                    .into(),
                 username_claim: "sub".into(),
                 issuer: Some("https://id.example".into()),
                 audience: Some("mqtt".into()),
@@ -150,8 +151,17 @@ fn every_mistake_at_the_doors_is_named_with_its_path() {
     check(|s| s.authentication.users[0].secret = "$2b$12$short".into(), "users[0].secret: is cut short");
     check(|s| tls_of(s).more[0].key_pem = CERT.into(), "tls.more[0].keyPem: holds no PEM block");
     check(|s| tls_of(s).client_auth = ClientAuth::None, "tls.usernameFrom: needs client certificates");
-    for jwks in ["", "{}", r#"{"keys": []}"#] {
-        check(|s| s.authentication.jwt.as_mut().unwrap().jwks = jwks.into(), "jwt.jwks: is no JWKS document");
+    for (jwks, problem) in [
+        ("", "is no JWKS document (line 1, column 0)"),
+        (r#"{"keys": "secret"}"#, "is no JWKS document (line 1, column 17); expected"),
+        (r#"{"keys": []}"#, "is a JWKS document without a key that is of use; the first is missing"),
+        (
+            r#"{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}"#,
+            "is a JWKS document without a key that is of use; the first is a secret of less than 32 bytes",
+        ),
+    ] {
+        let problem = format!("authentication.jwt.jwks: {problem}");
+        check(|s| s.authentication.jwt.as_mut().unwrap().jwks = jwks.into(), &problem);
     }
     fn rule(settings: &mut Settings) -> &mut AccessRule {
         &mut settings.authorization.as_mut().unwrap().rules[0]

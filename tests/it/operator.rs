@@ -88,12 +88,17 @@ impl Drop for Operator {
 
 impl Operator {
     fn start(url: &str, namespace: &str) -> Operator {
+        let lease = ["--lease-namespace", namespace];
+        Operator::start_as(command().args(["--image", "example.org/mqlink:1"]).args(lease), url, namespace)
+    }
+
+    fn start_as(command: &mut Command, url: &str, namespace: &str) -> Operator {
         let folder = TempDir::new().expect("a folder");
         let probes = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let child = command()
+        let child = command
             .env("KUBECONFIG", kubeconfig(&folder, url))
-            .args(["--image", "example.org/mqlink:1", "--namespace", namespace])
-            .args(["--lease-namespace", namespace, "--probe-listen", &probes.to_string()])
+            .args(["--namespace", namespace])
+            .args(["--probe-listen", &probes.to_string()])
             .stdout(Stdio::null())
             .spawn()
             .expect("the binary is built");
@@ -150,9 +155,25 @@ fn it_operates_answers_and_gives_the_lease_back() {
 
 #[test]
 fn one_that_finds_no_server_waits_and_can_be_ended() {
-    let mut operator = Operator::start(&format!("https://127.0.0.1:{}", free_port()), "mqtt");
-    operator.answers("/livez", "ok");
-    operator.answers("/readyz", "not there yet");
-    let time = operator.end();
-    assert!(time < END_MAX, "{time:?}");
+    let nowhere = format!("https://127.0.0.1:{}", free_port());
+    // In a pod it reads its image first.
+    for command in [command().args(["--image", "i"]), command().env("POD_NAME", "operator-0")] {
+        let mut operator = Operator::start_as(command, &nowhere, "mqtt");
+        operator.answers("/livez", "ok");
+        operator.answers("/readyz", "not there yet");
+        let time = operator.end();
+        assert!(time < END_MAX, "{time:?}");
+    }
+}
+
+#[test]
+fn one_that_cannot_have_the_lease_is_not_ready() {
+    let Some(server) = Server::shared() else { return };
+    let namespace = server.block_on(async |_| server.namespace().await);
+    let mut with_lease = command();
+    with_lease.args(["--image", "i", "--lease-namespace", "no-such-namespace"]);
+    let operator =
+        Operator::start_as(&mut with_lease, &format!("https://127.0.0.1:{}", server.port()), &namespace);
+    operator.answers("/readyz", "the Lease cannot be had");
+    assert!(get(operator.probes, "/readyz").is_some_and(|answer| answer.contains(" 503 ")));
 }

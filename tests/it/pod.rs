@@ -123,3 +123,20 @@ fn a_pod_serves_its_operator_and_its_kubelet() {
     signal(pod.child.id(), Signal::SIGTERM);
     assert_eq!(pod.child.wait().expect("our child").code(), Some(0));
 }
+
+#[test]
+fn a_pod_whose_settings_no_node_takes_waits_for_its_operator() {
+    let settings = settings().users(&[("ann", "plain:secret")]);
+    let mut weak = serde_json::to_value(&settings).expect("settings are JSON");
+    let jwks = r#"{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}"#;
+    weak["authentication"]["jwt"] = serde_json::json!({ "jwks": jwks });
+    let mut pod = Pod::start(&[("base.json", weak.to_string())]);
+    until("a node that lives", || pod.probe("/livez").filter(|line| line == "HTTP/1.1 200 OK"));
+    assert_eq!(pod.probe("/readyz").as_deref(), Some("HTTP/1.1 503 Service Unavailable"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let applied = runtime.block_on(pod.client(Role::Operator).put_settings(&settings)).expect("the operator");
+    assert_eq!(applied.settings_hash, settings.hash());
+    until("readiness", || pod.probe("/readyz").filter(|line| line == "HTTP/1.1 200 OK"));
+    signal(pod.child.id(), Signal::SIGTERM);
+    assert_eq!(pod.child.wait().expect("our child").code(), Some(0));
+}

@@ -265,11 +265,14 @@ fn check_limits(found: &mut Findings, limits: &Limits) {
     {
         found.add("spec.limits.maxPacketBytes", "must be a number of bytes from 1Ki to 256Mi, such as 1Mi");
     }
-    for (name, size) in [
-        ("maxQueuedBytes", &limits.max_queued_bytes),
-        ("maxRetainedBytes", &limits.max_retained_bytes),
-        ("maxMemory", &limits.max_memory),
-    ] {
+    if let Some(size) = &limits.max_memory
+        && values::bytes(size).is_none_or(|bytes| bytes < MEMORY_BYTES_MIN)
+    {
+        found.add("spec.limits.maxMemory", "must be a number of bytes from 64Mi on, such as 1Gi");
+    }
+    for (name, size) in
+        [("maxQueuedBytes", &limits.max_queued_bytes), ("maxRetainedBytes", &limits.max_retained_bytes)]
+    {
         found.byte_size(format!("spec.limits.{name}"), size.as_ref());
     }
     found.duration("spec.limits.maxSessionExpiry", limits.max_session_expiry.as_ref());

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::world::{World, id, two_regions};
-use crate::operator::build::Kind;
+use crate::operator::build::{Kind, MANAGED_BY};
 use crate::operator::shelf::Fetched;
 use crate::operator::write::Write;
 use crate::plan::Key;
@@ -165,6 +165,15 @@ fn an_invitation_is_where_the_status_says_and_deleting_it_revokes_it() {
     world.settle();
     let found = |world: &World| world.objects[&id(Kind::Secret, &name)]["data"]["tls.crt"].clone();
     assert_eq!(found(&world), before);
+    for is_watched in [true, false] {
+        world.unlabel(&id(Kind::Secret, &name));
+        if !is_watched {
+            world.restart();
+        }
+        world.settle();
+        assert_eq!(found(&world), before, "a label says nothing");
+        assert!(world.objects[&id(Kind::Secret, &name)]["metadata"]["labels"][MANAGED_BY].is_string());
+    }
     for is_watched in [true, false] {
         let (before, expected) = (found(&world), expects(&world));
         world.delete(&id(Kind::Secret, &name));

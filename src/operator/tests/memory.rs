@@ -192,7 +192,7 @@ fn a_write_that_goes_on_failing_is_a_condition_of_its_cluster() {
 }
 
 #[test]
-fn what_the_server_refuses_is_not_tried_again_until_it_is_something_else() {
+fn what_the_server_refuses_is_tried_again_when_it_is_something_else_or_after_a_while() {
     let mut world = two_regions();
     world.settle();
     let set = id(Kind::StatefulSet, "us-east");
@@ -215,8 +215,15 @@ fn what_the_server_refuses_is_not_tried_again_until_it_is_something_else() {
     );
     // The pods that run go on, and move the version of their set.
     world.change(&set, |set| set["status"] = json!({"readyReplicas": 1}));
-    world.now += Duration::from_secs(3600);
+    world.now += Duration::from_secs(60);
     assert_eq!(world.settle(), 0);
+    // It may take the same later.
+    world.now += Duration::from_secs(300);
+    let writes: Vec<Write> = world.decide();
+    assert_eq!(writes.iter().map(Write::id).collect::<Vec<_>>(), [&set]);
+    world.end(set.clone(), Part::Object, Err(WriteError::Refused(set.clone(), "labels: no".to_owned())));
+    assert_eq!(world.settle(), 0);
+    assert!(world.condition("us-east", "Stalled").starts_with(said), "it is no news");
     // What is there is what is wanted again, so nothing is written that could take the trouble away.
     world.change(&id(Kind::MqttCluster, "us-east"), |cluster| {
         cluster["spec"].as_object_mut().expect("a spec").remove("podTemplate");

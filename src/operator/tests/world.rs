@@ -13,7 +13,7 @@ use crate::operator::decide::Decider;
 use crate::operator::ledger::Part;
 use crate::operator::picture::{Picture, Weight};
 use crate::operator::watch::{Scope, Source, sources};
-use crate::operator::write::{Ended, Write, WriteError};
+use crate::operator::write::{Before, Ended, Write, WriteError};
 use crate::plan::Key;
 
 /// An API server as far as decisions need one, and an operator.
@@ -111,6 +111,18 @@ impl World {
         self.show(id.kind, Event::Delete(object));
     }
 
+    /// Somebody takes the label by which we watch: that looks as if it was deleted.
+    pub(super) fn unlabel(&mut self, id: &ObjectId) {
+        self.version += 1;
+        let object = self.objects.get_mut(id).unwrap_or_else(|| panic!("there is no {id}"));
+        let before = object.clone();
+        object["metadata"]["labels"] = json!({});
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let mut shown: DynamicObject = serde_json::from_value(before).expect("an object");
+        shown.metadata.resource_version = Some(self.version.to_string());
+        self.show(id.kind, Event::Delete(shown));
+    }
+
     fn show(&mut self, kind: Kind, event: Event<DynamicObject>) {
         if self.lagging.contains(&kind) {
             self.late.push((source(kind), event));
@@ -185,6 +197,9 @@ impl World {
             self.told.push(format!("{} {sign}{}", news.about.name.clone().unwrap_or_default(), news.reason));
         }
         let part = match write {
+            Write::Apply { before: Before::Lost, .. } if !self.objects.contains_key(&id) => {
+                return self.end(id.clone(), Part::Object, Err(WriteError::Gone(id)));
+            }
             Write::Apply { object, .. } => {
                 let mut body = object.body.as_ref().clone();
                 if let Some(status) = self.objects.get(&id).map(|before| before["status"].clone()) {

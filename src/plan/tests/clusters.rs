@@ -97,14 +97,43 @@ fn doors_become_settings_as_they_are() {
     assert_eq!(*plain, crate::settings::Listener::new("b", Protocol::Mqtt, 1));
 
     let jwt = "{authentication: {jwt: {jwksSecretRef: {name: s}, audience: mqtt}}}";
-    let jwks = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
+    let jwks = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2Vj"}]}"#;
     let world_of = |jwks: &str| with_secret(jwt, &format!("{{jwks.json: '{jwks}'}}"));
     let rendered =
         planned(&world_of(jwks)).settings[&key("us")].authentication.jwt.clone().expect("it is given");
     assert_eq!((rendered.jwks.as_str(), rendered.username_claim.as_str()), (jwks, "sub"));
     assert_eq!((rendered.issuer, rendered.audience.as_deref()), (None, Some("mqtt")));
     refused(&with_secret(jwt, "{a: b}"), "ResolvedRefs", "False/SecretInvalid", "has no key `jwks.json`");
-    refused(&world_of("{}"), "ResolvedRefs", "False/SettingsInvalid", "is no JWKS document");
+    for (jwks, message) in [
+        ("{}", "is no JWKS document"),
+        (r#"{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}"#, "less than 32 bytes"),
+    ] {
+        let secret = "names Secret default/s, which has a `jwks.json` that is ";
+        refused(&world_of(jwks), "ResolvedRefs", "False/SecretInvalid", secret);
+        refused(&world_of(jwks), "ResolvedRefs", "False/SecretInvalid", message);
+    }
+}
+
+/// TLS takes all authorities or none, and a node with one door that does not open is not ready.
+#[test]
+fn every_certificate_of_a_bundle_is_read() {
+    let spec =
+        "{listeners: [{name: a, protocol: MQTTS, port: 1, tls: {secretRef: {name: s}, clientCaRef: {name: s},
+        clientAuth: Request}}]}";
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let own = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+    let certificate = own.self_signed(&key).expect("a certificate").pem();
+    let with = |more: &str| {
+        let quoted = |pem: &str| serde_json::to_string(pem).expect("JSON");
+        let (ca, own, key) = (format!("{certificate}{more}"), &certificate, key.serialize_pem());
+        let data =
+            format!("{{ca.crt: {}, tls.crt: {}, tls.key: {}}}", quoted(&ca), quoted(own), quoted(&key));
+        with_secret(spec, &data)
+    };
+    check_cluster(&planned(&with(&certificate)), "us", "ResolvedRefs", "True/Resolved");
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let message = "has a `ca.crt` that holds a PEM block that is no X.509 certificate";
+    refused(&with(broken), "ResolvedRefs", "False/SecretInvalid", message);
 }
 
 #[test]

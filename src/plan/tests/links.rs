@@ -405,3 +405,22 @@ fn what_no_secret_can_hold_stays_as_it_runs() {
     check_link(&third, "to-00", "Programmed", "False/PodsPending");
     assert_eq!(third.settings[&key("us")].links[0].topics.len(), 32);
 }
+
+/// A cluster is often called alike in every stage.
+#[test]
+fn two_clusters_of_one_name_are_told_from_one_that_is_named_twice() {
+    let message = |namespace: &str| {
+        let world = world(&format!(
+            "{{kind: MqttCluster, metadata: {{name: main}}, spec: {{}}}}\n---\n\
+             {{kind: MqttCluster, metadata: {{name: main, namespace: stage}}, spec: {{allowedLinks: {{namespaces: All}}}}}}\n---\n\
+             {{kind: ClusterLink, metadata: {{name: l}}, spec: {{clusterRef: {{name: main}}, topics: [],\
+             remote: {{clusterRef: {{name: main, namespace: {namespace}}}, topics: []}}}}}}\n"
+        ));
+        let plan = planned(&world);
+        check_link(&plan, "l", "Accepted", "False/SameCluster");
+        link_condition(&plan, "l", "Accepted").message
+    };
+    assert!(message("default").contains("names the local cluster itself"), "{}", message("default"));
+    let other = message("stage");
+    assert!(other.contains("is known to links as `main`, as the local cluster is"), "{other}");
+}
