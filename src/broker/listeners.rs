@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
@@ -61,6 +61,8 @@ struct State {
     next: Cell<Option<Instant>>,
     /// Why the last TLS settings are of no use.
     tls_error: RefCell<Option<String>>,
+    /// None while the address is taken.
+    socket: RefCell<Option<TcpListener>>,
     /// The address it has, or why it has none.
     address: RefCell<Result<SocketAddr, String>>,
 }
@@ -91,7 +93,7 @@ impl Listeners {
         self.open.retain(|old| {
             let stays = is_wanted(old);
             if !stays {
-                old.task.abort();
+                old.close();
             }
             stays
         });
@@ -104,7 +106,7 @@ impl Listeners {
     }
 
     pub(super) fn close(&mut self) {
-        self.open.drain(..).for_each(|listener| listener.task.abort());
+        self.open.drain(..).for_each(|listener| listener.close());
     }
 
     pub(super) fn figures(&self) -> Vec<ListenerFigures> {
@@ -124,13 +126,20 @@ impl Listener {
             counts: Counts::default(),
             next: Cell::new(None),
             tls_error: RefCell::new(None),
+            socket: RefCell::new(None),
             address: RefCell::new(Err("is opening".to_owned())),
         });
         prepare(&state, settings);
-        let socket = bind_now(&state, bind, settings.port);
-        let task = run(Rc::clone(shard), Rc::clone(&state), socket, bind.to_owned(), settings.port);
+        bind_now(&state, bind, settings.port);
+        let task = run(Rc::clone(shard), Rc::clone(&state), bind.to_owned(), settings.port);
         let task = shard.spawn(task);
         Listener { settings: settings.clone(), bind: bind.to_owned(), state, task }
+    }
+
+    /// The port is free at once; the task ends in its turn.
+    fn close(&self) {
+        self.task.abort();
+        *self.state.socket.borrow_mut() = None;
     }
 
     fn keeps_socket(&self, bind: &str, new: &settings::Listener) -> bool {
@@ -180,15 +189,17 @@ fn prepare(state: &State, settings: &settings::Listener) {
     *state.door.borrow_mut() = door.map(Rc::new);
 }
 
-fn bind_now(state: &State, bind: &str, port: u16) -> Option<TcpListener> {
+/// False if the address is taken, say.
+fn bind_now(state: &State, bind: &str, port: u16) -> bool {
     match listen(bind, port) {
         Ok(socket) => {
             *state.address.borrow_mut() = socket.local_addr().map_err(|error| error.to_string());
-            Some(socket)
+            *state.socket.borrow_mut() = Some(socket);
+            true
         }
         Err(error) => {
             *state.address.borrow_mut() = Err(format!("failed to bind {bind} port {port}: {error}"));
-            None
+            false
         }
     }
 }
@@ -213,26 +224,27 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn run(shard: Rc<Shard>, state: Rc<State>, first: Option<TcpListener>, bind: String, port: u16) {
-    let mut socket = first;
-    loop {
-        match &socket {
-            Some(listener) => accept(&shard, &state, listener).await,
-            None => {
-                tokio::time::sleep(RETRY).await;
-                socket = bind_now(&state, &bind, port);
-                if socket.is_some() {
-                    shard.listener_bound.notify_one();
-                }
-            }
+async fn run(shard: Rc<Shard>, state: Rc<State>, bind: String, port: u16) {
+    let has_socket = || state.socket.borrow().is_some();
+    while !has_socket() {
+        tokio::time::sleep(RETRY).await;
+        if bind_now(&state, &bind, port) {
+            shard.listener_bound.notify_one();
         }
+    }
+    while has_socket() {
+        accept(&shard, &state).await;
     }
 }
 
 // [MQTT-4.2.0-1]
-async fn accept(shard: &Rc<Shard>, state: &Rc<State>, listener: &TcpListener) {
+async fn accept(shard: &Rc<Shard>, state: &Rc<State>) {
     shard.pass().await;
-    match listener.accept().await {
+    let next = |cx: &mut Context| match &*state.socket.borrow() {
+        Some(socket) => socket.poll_accept(cx),
+        None => Poll::Pending, // it was closed, and this task ends
+    };
+    match poll_fn(next).await {
         Ok((stream, peer)) => {
             let Some(door) = state.door.borrow().clone() else { return }; // dropping the stream closes it
             state.seats.set_max(door.limits.connections_max.unwrap_or(usize::MAX));

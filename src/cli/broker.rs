@@ -50,7 +50,7 @@ pub(super) struct BrokerArgs {
     /// End when standard input does.
     #[arg(long)]
     end_with_stdin: bool,
-    /// Check the document, name the fields that this version does not know, and end.
+    /// Check the document, fields that this version does not know included, and end.
     #[arg(long)]
     check: bool,
 }
@@ -80,10 +80,9 @@ fn check(config: &[PathBuf]) -> Result<(), Failure> {
     node::check_certificates(&document.settings)
         .map_err(|error| Failure::new(format!("the settings are invalid: {error}")))?;
     let place = config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-    let mut said = String::new();
-    for field in &document.unknown_fields {
-        said.push_str(&format!("{place}: {field} is not known and ignored\n"));
+    if !document.unknown_fields.is_empty() {
+        let fields = document.unknown_fields.join(", ");
+        return Err(Failure::new(format!("{place}: {fields}: not known; a node passes over it")));
     }
-    said.push_str(&format!("{place}: ok, cluster {}\n", document.settings.cluster));
-    super::print(&said)
+    super::print(&format!("{place}: ok, cluster {}\n", document.settings.cluster))
 }

@@ -11,6 +11,7 @@ use crate::admin::{Done, Drain, Kick, Log, Question, Vitals};
 use crate::broker::core::{Core, Kicked, ShardNumber};
 use crate::mqtt::Filter;
 use crate::settings::inventory::{Listing, RetainedQuery, SessionQuery};
+use crate::settings::is_host_port;
 
 /// What is answered while the broker's threads end.
 const GONE: &str = "the node is ending";
@@ -22,7 +23,7 @@ impl Shard {
             Question::Sessions(query) => self.list_sessions(query).await,
             Question::Retained(query) => self.list_retained(query).await,
             Question::Kick(kick) => self.kick(kick).await,
-            Question::Drain(drain) => Ok(self.drain(drain, vitals)),
+            Question::Drain(drain) => self.drain(drain, vitals),
             Question::Log(Log { filter }) => {
                 log::change(filter).map(|filter| to_json(&Log { filter: Some(filter) }))
             }
@@ -73,18 +74,29 @@ impl Shard {
         Ok(to_json(&Done { done: done.to_owned() }))
     }
 
-    fn drain(&mut self, drain: Drain, vitals: &Vitals) -> Value {
+    fn drain(&mut self, drain: Drain, vitals: &Vitals) -> Result<Value, String> {
         let Drain { server, permanent } = drain;
+        if !server.as_deref().is_none_or(is_server_reference) {
+            return Err(
+                "`server` is neither host:port nor several with a space between, in 65,535 bytes together"
+                    .to_owned(),
+            );
+        }
         tracing::info!(server, permanent, "the node drains");
         vitals.drain();
         self.broker.drain(server, permanent);
         if self.leaving == Leaving::Not {
             self.leaving = Leaving::Clients;
         }
-        to_json(&Done {
+        Ok(to_json(&Done {
             done: "no more clients come in, and those that are here are sent elsewhere".to_owned(),
-        })
+        }))
     }
+}
+
+/// What clients are told has to fit into a packet, as text.
+fn is_server_reference(servers: &str) -> bool {
+    servers.len() <= usize::from(u16::MAX) && servers.split(' ').all(is_host_port)
 }
 
 /// Where to go on: in this shard, or in the next.

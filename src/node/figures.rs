@@ -51,10 +51,16 @@ pub(super) struct System {
 }
 
 impl System {
-    /// Publishes what changed, when it is time.
+    /// Publishes what changed, when it is time; takes it all back when it no longer is to.
     pub(super) fn publish(&mut self, broker: &Broker, every_s: u16, now: Instant) {
         let every = Duration::from_secs(every_s.into());
-        if every.is_zero() || self.last_at.is_some_and(|at| now < at + every) {
+        if every.is_zero() {
+            self.last_at = None;
+            let gone = self.last.drain().map(|(topic, _)| topic);
+            return gone
+                .for_each(|topic| broker.with_core(|core| core.publish_own(topic, String::new(), now)));
+        }
+        if self.last_at.is_some_and(|at| now < at + every) {
             return;
         }
         self.last_at = Some(now);

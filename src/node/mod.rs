@@ -104,15 +104,17 @@ pub(crate) fn run_until(
     options: &Options,
     end: impl Future<Output = Result<&'static str, NodeError>>,
 ) -> Result<(), NodeError> {
-    let document = match Document::read(&options.config) {
-        Err(error) if !may_wait(options, &error) => return Err(error.into()),
-        document => document,
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| NodeError::Io("start the runtime", error))?;
-    let done = runtime.block_on(serve(options, document, end));
+    // Before anything that takes time: who sends one wants the files read again, and not the process ended.
+    let hangups = runtime.block_on(async { listen(SignalKind::hangup()) })?;
+    let document = match Document::read(&options.config) {
+        Err(error) if !may_wait(options, &error) => return Err(error.into()),
+        document => document,
+    };
+    let done = runtime.block_on(serve(options, document, hangups, end));
     runtime.shutdown_background();
     done
 }
@@ -125,6 +127,7 @@ fn may_wait(options: &Options, problem: &DocumentError) -> bool {
 async fn serve(
     options: &Options,
     document: Result<Document, DocumentError>,
+    hangups: Signal,
     end: impl Future<Output = Result<&'static str, NodeError>>,
 ) -> Result<(), NodeError> {
     let doors = Doors::open(options).await?;
@@ -133,7 +136,7 @@ async fn serve(
     let (report, reports) = watch::channel(Arc::new(NodeReport::default()));
     let (commands, mut taken) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel();
-    tokio::spawn(follow(listen(SignalKind::hangup())?, options.config.clone(), commands.clone()));
+    tokio::spawn(follow(hangups, options.config.clone(), commands.clone()));
     let routes = admin::routes(reports.clone(), commands, Arc::clone(&vitals), admin::BEAT);
     doors.serve(routes, reports, &vitals);
     tokio::pin!(end);

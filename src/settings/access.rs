@@ -1,4 +1,7 @@
 //! What clients may do once they are in: ordered rules over who they are and which topics they name.
+//!
+//! Elsewhere in the settings a field that is not known is passed over. Here it is refused: without a condition that it does not
+//! understand, a rule would be for everyone.
 
 use core::net::IpAddr;
 use core::str::FromStr;
@@ -10,7 +13,7 @@ pub const RULES_MAX: usize = 64;
 
 /// Rules, tried in order: the first that matches decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Authorization {
     /// What holds where no rule matches.
     #[serde(rename = "default")]
@@ -21,7 +24,7 @@ pub struct Authorization {
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessRule {
     /// Whom it is for.
     #[serde(default)]
@@ -36,7 +39,7 @@ pub struct AccessRule {
 
 /// Clients, by what is known of them. A list that is not empty must name the client; without any, it is everyone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Principals {
     /// User names.
     pub users: Vec<String>,

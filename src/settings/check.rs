@@ -337,12 +337,13 @@ fn check_name(name: &str, path: &str, found: &mut Problems) {
     }
 }
 
-fn is_host_port(server: &str) -> bool {
+/// Tells whether a text is `host:port`.
+pub fn is_host_port(server: &str) -> bool {
     let Some((host, port)) = server.rsplit_once(':') else { return false };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host_is_good = match bare {
         Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && !host.contains([':', '/', ' ', '@']),
+        None => !host.is_empty() && !host.contains(|c: char| ":/ @".contains(c) || c.is_control()),
     };
     host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

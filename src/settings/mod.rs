@@ -32,7 +32,7 @@ pub use access::{
     AccessRule, Action, Authorization, CLIENT_ID, Cidr, CidrError, Effect, Principals, RULES_MAX, USERNAME,
     has_known_placeholders,
 };
-pub use check::{Invalid, Problem};
+pub use check::{Invalid, Problem, is_host_port};
 pub use document::{
     Acl, ClientTls, Credentials, Dial, Durability, Forwarding, Inbound, Limits, Link, LinkListener,
     Monitoring, SCHEMA, Settings, Storage,

@@ -245,6 +245,25 @@ fn unknown_fields_are_named_and_ignored() {
 }
 
 #[test]
+fn what_a_rule_says_is_known_or_refused() {
+    for (path, wrong) in [
+        (
+            "authorization.rules[0].principal: ",
+            json!({"rules": [{"principal": {}, "action": "All", "filters": [], "effect": "Allow"}]}),
+        ),
+        (
+            "authorization.rules[0].principals.user: ",
+            json!({"rules": [{"principals": {"user": ["a"]}, "action": "All", "filters": [], "effect": "Allow"}]}),
+        ),
+        ("authorization.", json!({"defaultEffect": "Allow"})),
+    ] {
+        let text = json!({"cluster": "us", "authorization": wrong}).to_string();
+        let error = parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(path) && error.contains("unknown field"), "{error}");
+    }
+}
+
+#[test]
 fn a_broken_document_is_refused_with_its_line() {
     let error = parse(b"{\"cluster\": \"us\",\n \"links\": 5}").unwrap_err().to_string();
     assert!(

@@ -27,7 +27,7 @@ use super::layout::{SPACES, Space, Writes};
 use super::{journal, salvage, tables};
 
 /// The format of keys and values; a store with a greater one is of a later version.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The file that says it.
 const MARKER: &str = "mqlink-store";
 /// The same, before it is whole.
@@ -83,9 +83,12 @@ impl Past {
 }
 
 pub(super) fn open(dir: &Path, past: &Arc<Past>) -> Result<Box<dyn Engine>, StoreError> {
-    check_marker(dir)?;
+    let is_new = check_marker(dir)?;
     let database = dir.join(DATABASE);
     let look = || {
+        if !is_new && let Some(gone) = journal::missing_of(&database) {
+            return Ok(Some(format!("{} is gone", gone.display())));
+        }
         past.make_sure(&database)?;
         damage(&database, past.next.load(Ordering::Relaxed))
     };
@@ -146,16 +149,17 @@ fn guarded<T>(
     })
 }
 
-/// Makes sure that the directory is ours and of a format that we know.
-fn check_marker(dir: &Path) -> Result<(), StoreError> {
+/// Makes sure that the directory is ours and of a format that we know. True if it is from now on.
+fn check_marker(dir: &Path) -> Result<bool, StoreError> {
     let marker = dir.join(MARKER);
     let fail = |verb| move |error: io::Error| from_io(verb, dir, &error);
-    match std::fs::read_to_string(&marker) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(format) if format <= FORMAT => Ok(()),
-            Ok(_) => {
-                Err(StoreError::Newer { dir: dir.to_owned(), found: text.trim().to_owned(), known: FORMAT })
-            }
+    let text = std::fs::read(&marker).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+    match text {
+        Ok(text) => match text.parse::<u32>() {
+            Ok(FORMAT) => Ok(false),
+            // It is read as it is. What is written from now on, only we can read.
+            Ok(format) if format < FORMAT => write_marker(dir).map(|()| false).map_err(fail("write to")),
+            Ok(_) => Err(StoreError::Newer { dir: dir.to_owned(), found: text, known: FORMAT }),
             Err(_) => {
                 let cause = format!("{} says no format", marker.display());
                 Err(StoreError::Damaged { verb: "open", dir: dir.to_owned(), cause })
@@ -167,17 +171,18 @@ fn check_marker(dir: &Path) -> Result<(), StoreError> {
             if entries.any(|entry| !entry.is_ok_and(|entry| is_left_over(&entry.file_name()))) {
                 return Err(StoreError::Foreign(dir.to_owned()));
             }
-            let write = || -> io::Result<()> {
-                let next = dir.join(MARKER_NEXT);
-                std::fs::write(&next, format!("{FORMAT}\n"))?;
-                File::open(&next)?.sync_all()?;
-                std::fs::rename(&next, &marker)?;
-                File::open(dir)?.sync_all()
-            };
-            write().map_err(fail("write to"))
+            write_marker(dir).map(|()| true).map_err(fail("write to"))
         }
         Err(error) => Err(fail("read")(error)),
     }
+}
+
+fn write_marker(dir: &Path) -> io::Result<()> {
+    let next = dir.join(MARKER_NEXT);
+    std::fs::write(&next, format!("{FORMAT}\n"))?;
+    File::open(&next)?.sync_all()?;
+    std::fs::rename(&next, dir.join(MARKER))?;
+    File::open(dir)?.sync_all()
 }
 
 /// What a directory may hold that is ours and has no marker: we died before it was whole, or set all else aside.
@@ -185,7 +190,7 @@ fn is_left_over(name: &OsStr) -> bool {
     name == MARKER_NEXT || name.as_encoded_bytes().starts_with(ASIDE.as_bytes())
 }
 
-/// Puts what is damaged out of the way, and says so: the end of the journals if it is they, else the database, of which what is
+/// Puts what is damaged out of the way, and says so: the marker or the end of the journals if it is they, else the database, of which what is
 /// whole is kept. For a start only: under a running broker most of what is to be kept would be missing then.
 pub(super) fn set_aside(dir: &Path, damaged: &StoreError) -> Result<(), StoreError> {
     let database = dir.join(DATABASE);
@@ -194,6 +199,12 @@ pub(super) fn set_aside(dir: &Path, damaged: &StoreError) -> Result<(), StoreErr
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     };
+    if matches!(check_marker(dir), Err(StoreError::Damaged { .. })) {
+        // It says nothing of what lies beside it, which is looked at next.
+        let made_anew = std::fs::copy(dir.join(MARKER), aside.join(MARKER)).and_then(|_| write_marker(dir));
+        tracing::error!(cause = %damaged, "it is set aside, in {}, and made anew", aside.display());
+        return made_anew.map_err(|error| from_io("set aside what is damaged in", dir, &error));
+    }
     let is_cut = with_lock(&database, || {
         // Journals are of use with the tables that they go with only.
         if tables::check(&database)?.is_none()

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::tables::KEYSPACES;
+
 /// Tags of entries.
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -65,7 +67,12 @@ pub(super) fn check(database: &Path, failed: u64) -> io::Result<Option<Damage>> 
             Scan::Damaged(at) => at,
             // The engine has all of a journal reach the disk before it begins the next.
             Scan::Torn(at) if !journals.is_empty() => at,
-            Scan::Whole | Scan::Torn(_) => continue,
+            Scan::Torn(at) => {
+                let file = file.display();
+                tracing::warn!("the last write to {file} was not finished, and is dropped from byte {at} on");
+                continue;
+            }
+            Scan::Whole => continue,
         };
         return Ok(Some(Damage { file, at, later: journals }));
     }
@@ -102,6 +109,16 @@ fn write_copy(journal: &Path, copy: &Path) -> io::Result<()> {
     }
     to.set_len(length)?;
     to.sync_all()
+}
+
+/// What a database that was made has lost as a whole.
+pub(super) fn missing_of(database: &Path) -> Option<PathBuf> {
+    let keyspaces = database.join(KEYSPACES);
+    if !database.join(VERSION).exists() {
+        Some(database.to_owned())
+    } else {
+        (!keyspaces.exists()).then_some(keyspaces)
+    }
 }
 
 /// True if a database has no journal at all: it always has the one that it writes to, and reads nothing without.

@@ -67,8 +67,8 @@ impl Store {
     pub fn open(dir: &Path, durability: Durability) -> Result<(Store, Found), StoreError> {
         let start = || Store::start(disk::opener(dir.to_owned()), durability);
         let mut begun = start();
-        // Twice: behind a journal that is damaged there may be more.
-        for _ in 0..2 {
+        // Several times: behind a marker or a journal that is damaged there may be more.
+        for _ in 0..3 {
             if let Err(damaged @ StoreError::Damaged { .. }) = &begun {
                 disk::set_aside(dir, damaged)?;
                 begun = start();

@@ -297,8 +297,13 @@ fn a_store_of_a_later_version_of_others_or_in_use_is_refused_by_name() {
     let open = Store::open(&dir, Durability::Interval).unwrap();
     assert!(refused(&dir).contains("another process uses it"));
     drop(open);
-    std::fs::write(dir.join("mqlink-store"), "2\n").unwrap();
-    assert!(refused(&dir).contains("it was written in format 2, and this version reads 1"));
+    let marker = dir.join("mqlink-store");
+    std::fs::write(&marker, "3\n").unwrap();
+    assert!(refused(&dir).contains("it was written in format 3, and this version reads 2"));
+    // One of an earlier version is read, and from then on it is no longer for that.
+    std::fs::write(&marker, "1\n").unwrap();
+    drop(Store::open(&dir, Durability::Interval).unwrap());
+    assert_eq!(std::fs::read_to_string(&marker).unwrap(), "2\n");
     let foreign = root.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("theirs"), "").unwrap();

@@ -141,7 +141,13 @@ fn clients_are_listed_and_kicked() {
 fn a_drained_node_sends_its_clients_elsewhere() {
     let node = Node::start();
     let mut sub = Paho.subscribe(&node.who("watcher"), "plant/#", 1);
-    node.answer(&["drain", "--server", "other.example:1883"]);
+    let long = "other.example:1883 ".repeat(3_600);
+    for wrong in ["", "nonsense", "a\u{1}b:1883", "a:1883  b:1883", long.trim_end()] {
+        let output = node.ask(&["drain", "--server", wrong]);
+        assert_eq!(output.status.code(), Some(1), "{:.40}", wrong);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("is neither host:port"), "{output:?}");
+    }
+    node.answer(&["drain", "--server", "other.example:1883 [::1]:1883"]);
     let why = sub.gone();
     assert!(why.contains("Use another server"), "{why}");
     until("closed listeners", || std::net::TcpStream::connect(("127.0.0.1", node.port)).err());

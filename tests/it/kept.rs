@@ -346,15 +346,15 @@ fn a_store_of_a_later_version_is_left_alone() {
     let settings = settings();
     Node::start_kept(settings.clone(), &store).kill();
     let marker = store.join("mqlink-store");
-    std::fs::write(&marker, "2\n").expect("writable");
+    std::fs::write(&marker, "3\n").expect("writable");
     std::fs::write(&config, serde_json::to_vec(&settings).expect("settings are JSON")).expect("writable");
     let mut command = Command::new(MQLINK);
     command.args(["broker", "--node", "solo-0", "--config"]).arg(&config).arg("--data").arg(&store);
     let output = command.output().expect("the binary is built");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("it was written in format 2"), "{said}");
+    assert!(!output.status.success() && said.contains("it was written in format 3"), "{said}");
     assert!(said.contains("run the version that wrote it"), "{said}");
-    assert_eq!(std::fs::read_to_string(&marker).expect("it is there"), "2\n");
+    assert_eq!(std::fs::read_to_string(&marker).expect("it is there"), "3\n");
 }
 
 #[test]

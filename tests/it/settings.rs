@@ -1,5 +1,6 @@
 //! One node and its settings: taken, changed, refused, while it runs; and how it ends.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -130,6 +131,22 @@ fn a_hangup_makes_a_node_read_its_files_anew() {
 }
 
 #[test]
+fn a_hangup_during_the_start_ends_no_node() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (config, settings) = (folder.path().join("settings.json"), settings());
+    // It is read as slowly as it is written.
+    assert!(Command::new("mkfifo").arg(&config).status().expect("it is there").success());
+    let mut node =
+        Command::new(MQLINK).args(["broker", "--config"]).arg(&config).spawn().expect("the binary is built");
+    let mut read = std::fs::OpenOptions::new().write(true).open(&config).expect("writable");
+    signal(node.id(), Signal::SIGHUP);
+    read.write_all(document(&settings).to_string().as_bytes()).expect("the node reads it");
+    drop(read);
+    until("its listener", || std::net::TcpStream::connect(("127.0.0.1", settings.listeners[0].port)).ok());
+    node.kill().and_then(|()| node.wait()).expect("our child");
+}
+
+#[test]
 fn what_is_refused_changes_nothing_and_is_reported() {
     let before = settings();
     let node = Managed::start(&document(&before), &[]);
@@ -190,10 +207,13 @@ fn check(text: &str) -> (Output, PathBuf) {
 
 #[test]
 fn a_document_can_be_checked_without_running_it() {
-    let (good, path) = check(r#"{"cluster": "solo", "colour": 1}"#);
+    let (good, path) = check(r#"{"cluster": "solo"}"#);
     let said = String::from_utf8_lossy(&good.stdout).into_owned();
-    assert_eq!(good.status.code(), Some(0));
-    assert!(said.contains(&format!("{}: colour is not known", path.display())), "{said}");
+    assert_eq!((good.status.code(), said), (Some(0), format!("{}: ok, cluster solo\n", path.display())));
+    let (unknown, path) = check(r#"{"cluster": "solo", "colour": 1, "limits": {"size": 1}}"#);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(said.contains(&format!("{}: colour, limits.size: not known", path.display())), "{said}");
     let (bad, _) = check(r#"{"cluster": "solo", "links": [{"id": "a", "peer": "solo", "dial": "In"}]}"#);
     let said = String::from_utf8_lossy(&bad.stderr).into_owned();
     assert_eq!(bad.status.code(), Some(1));

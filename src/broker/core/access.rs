@@ -16,6 +16,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::mqtt::{Filter, filter_matches};
 use crate::settings::{self, AccessRule, Action, CLIENT_ID, Cidr, Effect, USERNAME};
 
@@ -37,23 +39,35 @@ pub enum Proof {
 }
 
 /// What is known of a connection before its CONNECT.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Origin {
     /// Where it comes from.
     pub address: Option<IpAddr>,
-    /// The user that its certificate names, where the listener asks for that.
+    /// The user that its certificate names, where the listener asks for that; of no use after CONNECT.
+    #[serde(skip)]
     pub certificate_user: Option<Arc<str>>,
     /// All names in its certificate.
     pub certificate_names: Vec<String>,
 }
 
 /// Rules that a token brings for its bearer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// In order; whom they are for is clear.
     pub rules: Vec<AccessRule>,
     /// What none of them matches is denied, whatever the settings' rules say.
     pub is_final: bool,
+}
+
+/// What rules go by besides user name and client id, to be kept with a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traits {
+    /// Where its client last came from.
+    pub origin: Origin,
+    /// The rules of its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Grants>,
 }
 
 /// A client as the rules see it.
@@ -77,6 +91,22 @@ impl Principal {
         own: Option<Rc<Rules>>,
     ) -> Principal {
         Principal { username, client_id, origin, own, concerned: Cell::default(), checked: Cell::default() }
+    }
+
+    /// The client of a session that was kept.
+    pub(super) fn kept(username: Option<Arc<str>>, client_id: Arc<str>, traits: &Traits) -> Principal {
+        let Traits { origin, grants } = traits.clone();
+        Principal::new(username, client_id, origin, grants.map(|grants| Rc::new(Rules::of_token(grants))))
+    }
+
+    pub(super) fn traits(&self) -> Traits {
+        let grants = self.own.as_ref().and_then(|own| own.grants.clone());
+        Traits { origin: self.origin.clone(), grants }
+    }
+
+    /// True if it brought rules.
+    pub(super) fn has_grants(&self) -> bool {
+        self.own.is_some()
     }
 
     /// True if all rules that there may be decide alike for both.
@@ -114,6 +144,8 @@ pub(super) struct Rules {
     rules: Vec<Rule>,
     /// Tells the settings' from those before and after; 0: a client's own, which all concern it.
     generation: u32,
+    /// What a client's own were made of.
+    grants: Option<Grants>,
 }
 
 struct Rule {
@@ -155,15 +187,16 @@ impl Rules {
     }
 
     /// Makes the rules of a token ready, likewise.
-    pub(super) fn of_token(grants: &Grants) -> Rules {
-        Rules::make(&grants.rules, grants.is_final.then_some(false), OWN)
+    pub(super) fn of_token(grants: Grants) -> Rules {
+        let rules = Rules::make(&grants.rules, grants.is_final.then_some(false), OWN);
+        Rules { grants: Some(grants), ..rules }
     }
 
     fn make(rules: &[AccessRule], is_default_allowed: Option<bool>, generation: u32) -> Rules {
         let fits = rules.len() <= settings::RULES_MAX;
         match rules.iter().map(Rule::new).collect::<Option<_>>().filter(|_| fits) {
-            Some(rules) => Rules { is_default_allowed, rules, generation },
-            None => Rules { is_default_allowed: Some(false), rules: Vec::new(), generation },
+            Some(rules) => Rules { is_default_allowed, rules, generation, grants: None },
+            None => Rules { is_default_allowed: Some(false), rules: Vec::new(), generation, grants: None },
         }
     }
 

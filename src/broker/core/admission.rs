@@ -104,7 +104,7 @@ impl Core {
     }
 
     /// Removes the subscriptions that a client may not have, where they were not checked as hers before.
-    fn drop_denied(&mut self, id: SessionId, who: &Rc<Principal>) {
+    pub(super) fn drop_denied(&mut self, id: SessionId, who: &Rc<Principal>) {
         let generation = self.access.generation;
         let before = self.sessions[id as usize].who.as_ref();
         let is_checked = before.is_some_and(|one| one.checked.get() == generation && one.is_like(who));

@@ -109,7 +109,7 @@ impl Core {
                 connection.username = Some(username);
                 connection.proof = Proof::Token { key };
                 connection.until = until;
-                own = grants.map(|grants| Rc::new(Rules::of_token(&grants)));
+                own = grants.map(|grants| Rc::new(Rules::of_token(grants)));
             }
         }
         if let State::AwaitVerdict(opening) = std::mem::replace(&mut connection.state, State::AwaitConnect)

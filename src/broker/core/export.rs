@@ -5,11 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::access::{Principal, Traits};
 use super::delivery::{Delivery, with_publish};
 use super::ring::Slot;
 use super::session::{Session, Subscription, SubscriptionKey, Will};
@@ -27,6 +29,9 @@ pub struct ExportedSession {
     /// The user whose it is; none: anyone's.
     #[serde(default)]
     pub owner: Option<String>,
+    /// What rules go by besides; none: not known, until its client comes.
+    #[serde(default)]
+    pub traits: Option<Traits>,
     /// How long it outlives a connection, in seconds.
     pub expiry_s: u32,
     /// How long it still has, if nobody is connected.
@@ -129,6 +134,7 @@ impl Core {
         Some(ExportedSession {
             client_id: session.client_id.to_string(),
             owner: session.owner.as_deref().map(str::to_owned),
+            traits: session.who.as_ref().map(|who| who.traits()),
             expiry_s: session.expiry_s,
             ends_in_ms: session.ends_at.map(|at| left_ms(at, now)),
             subscriptions,
@@ -184,6 +190,9 @@ impl Core {
         }
         let session = &mut self.sessions[id as usize];
         session.owner = exported.owner.as_deref().map(Into::into);
+        let kept = |traits| Principal::kept(session.owner.clone(), session.client_id.clone(), traits);
+        session.who = exported.traits.as_ref().map(kept).map(Rc::new);
+        self.access.has_grants |= session.who.as_ref().is_some_and(|who| who.has_grants());
         let ends_in = exported.ends_in_ms.unwrap_or(u64::from(exported.expiry_s) * 1000);
         session.ends_at = now.checked_add(Duration::from_millis(ends_in));
         session.ring.begin_at(head);

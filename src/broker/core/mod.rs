@@ -65,7 +65,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::access::Access;
-pub use self::access::{Grants, Origin, Proof};
+pub use self::access::{Grants, Origin, Proof, Traits};
 use self::admission::Review;
 use self::answers::Waiting;
 use self::clients::Clients;

@@ -8,6 +8,7 @@ use super::connection::LastTopic;
 use super::delivery::{Outgoing, pass_on};
 use super::pressure::Pressure;
 use super::recipients::Recipients;
+use super::retained::is_own;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::mqtt::{
     Message, PacketId, PacketType, Properties, PropertiesBuf, Publish, QoS, ReasonCode, Version, Violation,
@@ -249,6 +250,10 @@ impl Core {
     }
 
     pub(super) fn retain(&mut self, outgoing: &Outgoing, now: Instant) {
+        if is_own(outgoing.publish.topic) {
+            self.retained.put(to_message(outgoing, now), usize::MAX, usize::MAX, now);
+            return;
+        }
         let is_refused = self.pressure == Pressure::Closed && !outgoing.publish.payload.is_empty();
         if is_refused && !self.retained.has(outgoing.publish.topic) {
             self.counters.shed_retained += 1;

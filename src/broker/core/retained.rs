@@ -3,7 +3,7 @@
 //! A [`Walk`] gives matches one by one, so that who can take no more stops the search; and it stops by itself after so many
 //! topic levels, to be taken up again. While one rests, [`Retained::hold`] keeps the levels that it stands on.
 //!
-//! Invariants: `count` is the sum over the tree, and the node's room has it too; what has expired is never given out, and goes when it is
+//! Invariants: `count` is the sum over the tree but for the broker's own, and the node's room has it too; what has expired is never given out, and goes when it is
 //! met or when room is needed.
 
 use std::rc::Rc;
@@ -92,9 +92,11 @@ impl Retained {
         if is_full(self) {
             return Put { is_full: true, has_changed: was_there };
         }
-        self.count += 1;
-        self.room.retained.add(1);
-        self.room.retained_bytes.add(size);
+        if !is_own(&message.topic) {
+            self.count += 1;
+            self.room.retained.add(1);
+            self.room.retained_bytes.add(size);
+        }
         let node = self.tree.insert_path(message.topic.split('/'));
         *self.tree.value_mut(node) = Some(Rc::new(message));
         Put { is_full: false, has_changed: true }
@@ -104,9 +106,11 @@ impl Retained {
     fn remove(&mut self, topic: &str) -> bool {
         let Some(node) = self.tree.find_path(topic.split('/')) else { return false };
         let Some(message) = self.tree.value_mut(node).take() else { return false };
-        self.count -= 1;
-        self.room.retained.remove(1);
-        self.room.retained_bytes.remove(size(&message));
+        if !is_own(topic) {
+            self.count -= 1;
+            self.room.retained.remove(1);
+            self.room.retained_bytes.remove(size(&message));
+        }
         if self.is_held {
             self.vacant.push(node);
         } else {
@@ -232,6 +236,11 @@ impl Walk {
 /// Whether a wildcard sees a node: at the first level none that begins with `$`. [MQTT-4.7.2-1]
 fn is_visible(tree: &Tree<Option<Rc<Message>>>, node: NodeId) -> bool {
     tree.parent(node) != Some(ROOT) || !tree.label(node).starts_with('$')
+}
+
+/// A topic of the broker's own: what is there takes nobody's room, and ends with this life.
+pub(super) fn is_own(topic: &str) -> bool {
+    topic.starts_with("$SYS/")
 }
 
 fn is_over(message: &Message, now: Instant) -> bool {

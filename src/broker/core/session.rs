@@ -93,7 +93,7 @@ pub(super) struct Session {
     pub(super) connection: Option<ConnectionId>,
     /// The user whose session it is; none: nobody's in particular.
     pub(super) owner: Option<Arc<str>>,
-    /// Who it is to the rules; none after an import, until its client comes.
+    /// Who it is to the rules; none if an import does not know, until its client comes.
     pub(super) who: Option<Rc<Principal>>,
     /// How long it outlives its connection; `u32::MAX` is forever (as far as the settings let it).
     pub(super) expiry_s: u32,

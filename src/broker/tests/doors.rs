@@ -96,6 +96,19 @@ fn messages_of_all_sizes_cross_between_a_web_socket_and_tcp() {
 }
 
 #[test]
+fn a_port_serves_another_protocol_at_once() {
+    run(|| async {
+        let broker = Broker::start(&ws_settings());
+        let mut settings = ws_settings();
+        (settings.listeners[0].port, settings.listeners[1].port) =
+            (port(&broker, "ws"), port(&broker, "mqtt"));
+        broker.apply_settings(&settings);
+        upgrade(Box::new(dial(&broker, "ws").await)).await;
+        Client::connect(&broker, "b").await;
+    });
+}
+
+#[test]
 fn web_pages_that_are_not_invited_hear_so() {
     run(|| async {
         let mut settings = ws_settings();

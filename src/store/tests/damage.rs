@@ -241,6 +241,37 @@ fn whatever_happens_to_a_file_the_store_opens_and_says_what_it_set_aside() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn what_is_gone_as_a_whole_is_told_and_a_marker_costs_nothing_else() {
+    let root = folder();
+    let dir = with_tables(root.path());
+    for name in ["data", "data/keyspaces"] {
+        let damaged = root.path().join("damaged");
+        copy(&dir, &damaged);
+        fs::remove_dir_all(damaged.join(name)).expect("it is there");
+        let error = disk::opener(damaged.clone())().err().expect("it is damaged").to_string();
+        assert!(error.contains(&format!("{name} is gone")), "{error}");
+        for _ in 0..2 {
+            let (_store, found) = Store::open(&damaged, Durability::Always).expect("it opens");
+            assert!(found.stored.sessions.is_empty());
+        }
+        assert!(!aside(&damaged).is_empty());
+        fs::remove_dir_all(damaged).expect("it is there");
+    }
+    for (marker, harm) in [(&b""[..], false), (b"\xff", false), (b"format", true)] {
+        let damaged = root.path().join("damaged");
+        copy(&dir, &damaged);
+        fs::write(damaged.join("mqlink-store"), marker).expect("writable");
+        if harm {
+            fs::remove_dir_all(damaged.join("data/keyspaces")).expect("it is there");
+        }
+        let (_store, found) = Store::open(&damaged, Durability::Always).expect("it opens");
+        assert_eq!(messages(&found).is_empty(), harm);
+        assert!(aside(&damaged).iter().any(|file| fs::read(file).is_ok_and(|bytes| bytes == marker)));
+        fs::remove_dir_all(damaged).expect("it is there");
+    }
+}
+
 fn sum(file: &Path) -> [u8; 16] {
     xxh3_128(&fs::read(file).expect("readable")).to_le_bytes()
 }

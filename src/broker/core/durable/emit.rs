@@ -145,9 +145,6 @@ impl Core {
 
     /// The retained message of a topic came, changed or went.
     pub(in crate::broker::core) fn note_retained(&mut self, topic: &Arc<str>, qos: QoS, now: Instant) {
-        if topic.starts_with("$SYS/") {
-            return; // our own, of this life
-        }
         if self.ledger.tells_later(qos) {
             self.ledger.changes += 1;
             self.ledger.stale.add_topic(topic);
@@ -314,6 +311,7 @@ fn session_record(session: &Session, ledger: &super::Ledger) -> SessionRecord {
         window: u32::try_from(session.window).unwrap_or(u32::MAX),
         sent: session.ring.end(),
         will: session.will.as_deref().map(|will| will_record(will, session.will_at, ledger)),
+        traits: session.who.as_ref().map(|who| who.traits()),
     }
 }
 

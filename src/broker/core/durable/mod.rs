@@ -231,15 +231,6 @@ impl Ledger {
             None => wall_ms.saturating_sub(millis(then - at)),
         }
     }
-
-    /// The moment of a wall time; none if it is beyond all time.
-    fn instant(&self, wall_ms: u64) -> Option<Instant> {
-        let (then, then_ms) = self.moment;
-        if wall_ms >= then_ms {
-            return then.checked_add(Duration::from_millis(wall_ms - then_ms));
-        }
-        then.checked_sub(Duration::from_millis(then_ms - wall_ms)).or(Some(then))
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

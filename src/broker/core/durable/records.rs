@@ -4,6 +4,7 @@
 //! nothing: a value that ends early, or that goes on, is none. A value is written for good, so fields are only ever added
 //! at the end, and the store as a whole has a format number beside them.
 
+use crate::broker::core::access::Traits;
 use crate::mqtt::{PacketId, QoS, Version};
 use crate::store::NUMBER_MAX;
 
@@ -21,6 +22,8 @@ pub(super) struct SessionRecord {
     /// Messages before this ordinal were sent when this was written.
     pub(super) sent: u64,
     pub(super) will: Option<WillRecord>,
+    /// What rules go by besides the owner. Format 1 had none.
+    pub(super) traits: Option<Traits>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,13 +172,15 @@ impl SessionRecord {
             .time(self.ends_at_ms)
             .u32(self.window)
             .u64(self.sent);
-        match &self.will {
-            None => writer.u8(0).0,
+        let writer = match &self.will {
+            None => writer.u8(0),
             Some(will) => {
                 let writer = writer.u8(1).bytes(&will.packet).u32(will.delay_s);
-                writer.time(will.expiry_s.map(u64::from)).time(will.due_at_ms).0
+                writer.time(will.expiry_s.map(u64::from)).time(will.due_at_ms)
             }
-        }
+        };
+        let json = |traits| serde_json::to_string(traits).expect("addresses, names and rules are JSON");
+        writer.text(self.traits.as_ref().map(json).as_deref()).0
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
@@ -188,6 +193,10 @@ impl SessionRecord {
             window: reader.u32()?,
             sent: reader.u64()?,
             will: if reader.flag()? { Some(WillRecord::decode(&mut reader)?) } else { None },
+            traits: match reader.0.is_empty() || !reader.flag()? {
+                true => None,
+                false => Some(serde_json::from_slice(reader.bytes()?).ok()?),
+            },
         };
         reader.end(record)
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::records::{
     Answered, MessageRecord, ProgressRecord, SessionRecord, SubscriptionRecord, WillRecord,
@@ -59,6 +59,10 @@ impl Core {
         } else if was_connected {
             self.note_session(id);
         }
+        // The rules may be others than when it subscribed.
+        if let Some(who) = self.sessions[id as usize].who.clone() {
+            self.drop_denied(id, &who);
+        }
         Ok(())
     }
 
@@ -69,9 +73,14 @@ impl Core {
     pub fn restore_retained(&mut self, topic: &str, value: &[u8], now: Instant) -> Result<(), RestoreError> {
         let unreadable = RestoreError::Unreadable("retained message");
         let record = MessageRecord::decode(value).ok_or(unreadable.clone())?;
-        let expires_at = record.expires_at_ms.and_then(|ms| self.ledger.instant(ms));
-        let read = |publish: &mqtt::Publish| Message::from_publish(publish, publish.topic.into(), now);
-        let message = read_packet(&record.packet, record.version, read).ok_or(unreadable.clone())?;
+        let read = |publish: &mqtt::Publish| {
+            let said_s = publish.properties.message_expiry_interval();
+            (Message::from_publish(publish, publish.topic.into(), now), said_s)
+        };
+        let (message, said_s) =
+            read_packet(&record.packet, record.version, read).ok_or(unreadable.clone())?;
+        let left = record.expires_at_ms.map(|ms| Duration::from_millis(self.left_ms(ms, said_s)));
+        let expires_at = left.and_then(|left| now.checked_add(left));
         if &*message.topic != topic {
             return Err(unreadable);
         }
@@ -103,8 +112,9 @@ impl Core {
         Ok(ExportedSession {
             client_id: record.client_id,
             owner: record.owner,
+            traits: record.traits,
             expiry_s: record.expiry_s,
-            ends_in_ms: record.ends_at_ms.map(|ms| self.left_ms(ms)),
+            ends_in_ms: record.ends_at_ms.map(|ms| self.left_ms(ms, Some(record.expiry_s))),
             subscriptions: subscriptions
                 .collect::<Option<_>>()
                 .ok_or(RestoreError::Unreadable("subscription"))?,
@@ -123,17 +133,27 @@ impl Core {
                 read_packet(&record.packet, Version::V3, translate)?
             }
         };
-        let expires_in_ms = record.expires_at_ms.map(|ms| self.left_ms(ms));
+        let said_s = |packet: &[u8]| {
+            read_packet(packet, Version::V5, |publish| publish.properties.message_expiry_interval())?
+        };
+        let expires_in_ms = record.expires_at_ms.map(|ms| self.left_ms(ms, said_s(&packet)));
         Some(ExportedMessage { packet, expires_in_ms, shared: record.shared })
     }
 
     fn exported_will(&self, will: WillRecord) -> ExportedWill {
         let WillRecord { packet, delay_s, expiry_s, due_at_ms } = will;
-        ExportedWill { packet, delay_s, expiry_s, due_in_ms: due_at_ms.map(|ms| self.left_ms(ms)) }
+        ExportedWill {
+            packet,
+            delay_s,
+            expiry_s,
+            due_in_ms: due_at_ms.map(|ms| self.left_ms(ms, Some(delay_s))),
+        }
     }
 
-    fn left_ms(&self, wall_ms: u64) -> u64 {
-        wall_ms.saturating_sub(self.ledger.moment.1)
+    /// What is left until a wall time. The clock may be behind what it was: it is no more than was said at first.
+    fn left_ms(&self, wall_ms: u64, said_s: Option<u32>) -> u64 {
+        let said_ms = said_s.map_or(u64::MAX, |s| u64::from(s) * 1000);
+        wall_ms.saturating_sub(self.ledger.moment.1).min(said_ms)
     }
 }
 

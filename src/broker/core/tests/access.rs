@@ -341,6 +341,58 @@ fn changed_rules_hold_for_those_who_are_here_and_those_who_are_away() {
     w.subscribe(stays, "b/1", 1);
 }
 
+/// All that rules may go by is known of it: user, token, certificate and address.
+#[test]
+fn changed_rules_hold_for_those_who_were_away_over_a_restart() {
+    let mine = |name: &str| allow(Action::All, &[name]);
+    let before = rules(vec![
+        mine("user").users(&["ann"]),
+        mine("near").cidrs(&["10.0.0.0/8"]),
+        mine("named").certificates(&["dev.example"]),
+        mine("w"),
+    ]);
+    let after = rules(before.rules[..3].to_vec());
+    let own = Grants { rules: vec![mine("token")], is_final: false };
+    let ann = Verdict::Token { username: "ann".into(), until: None, key: 1, grants: Some(own) };
+    let known = Origin {
+        address: Some("10.0.0.1".parse().unwrap()),
+        certificate_names: list(&["dev.example"]),
+        ..Origin::default()
+    };
+    for while_down in [true, false] {
+        let mut w = world(&before).with_store();
+        let id = w.hello_from(known.clone(), &v5("away").expiry(100).user("ann", "x").will("w", "gone", 5));
+        w.verdict(id, ann.clone());
+        w.heard(id);
+        for filter in ["user", "near", "named", "token", "w"] {
+            w.subscribe(id, filter, 1);
+        }
+        w.lose(id);
+        w.crash(1.0);
+        assert_eq!(w.core.levels().subscriptions, 5);
+        if while_down {
+            w.core.set_access(Some(&after), false); // and it has no time to look who is away
+            w.crash(1.0);
+        } else {
+            change(&mut w, Some(&after));
+        }
+        assert_eq!(w.core.levels().subscriptions, 4);
+        change(&mut w, Some(&rules(vec![mine("w").users(&["bob"]), mine("user").users(&["ann"])])));
+        assert_eq!(w.core.levels().subscriptions, 2);
+        let bob = w.hello(&v5("bob").user("bob", "x"));
+        w.verdict(bob, Verdict::Accepted);
+        w.heard(bob);
+        w.subscribe(bob, "w", 1);
+        w.publish(bob, "w", 1, "denied");
+        assert_eq!(w.heard(bob), ["w=denied q1 #1", "PUBACK 1"]);
+        w.run_for(6.0);
+        assert_eq!(w.heard(bob), Vec::<String>::new());
+        let id = w.hello(&v5("away").resume().expiry(100).user("ann", "x"));
+        w.verdict(id, ann.clone());
+        assert_eq!(w.heard(id), ["CONNACK Success present"]);
+    }
+}
+
 #[test]
 fn a_session_is_checked_against_who_comes_back_to_it() {
     let mut w =

@@ -38,6 +38,37 @@ fn what_was_acknowledged_is_there_after_a_crash() {
 }
 
 #[test]
+fn a_clock_that_is_put_back_makes_nothing_last_longer_than_it_was_to() {
+    let mut w = World::durable();
+    let b = w.connect(v5("b").expiry(100).will("gone", "x", 30));
+    w.subscribe(b, "t", 1);
+    w.lose(b);
+    let a = w.connect(v5("a"));
+    let expiry = [Property::MessageExpiryInterval(60)];
+    w.publish_with(a, "t", 1, "1", false, &expiry);
+    w.publish_with(a, "kept", 1, "1", true, &expiry);
+    w.clock_ms -= 864_000_000;
+    w.crash(1.0);
+    let exported = w.core.export_session("b", w.now).expect("it is there");
+    let will = exported.will.expect("it has one");
+    assert_eq!(
+        (exported.ends_in_ms, will.due_in_ms, exported.queue[0].expires_in_ms),
+        (Some(100_000), Some(30_000), Some(60_000))
+    );
+    assert_eq!(w.core.levels().retained, 1);
+    w.run_for(59.0);
+    let c = w.connect(v5("c"));
+    w.subscribe_with(c, "kept", super::world::options(1), None);
+    assert_eq!(w.heard(c), ["SUBACK [1]", "kept=1 q1 #1 retain MessageExpiryInterval(1)"]);
+    w.run_for(2.0);
+    let d = w.connect(v5("d"));
+    w.subscribe(d, "kept", 1);
+    assert_eq!(w.heard(d), [""; 0]);
+    w.run_for(40.0);
+    assert!(w.core.export_session("b", w.now).is_none());
+}
+
+#[test]
 fn nothing_is_acknowledged_before_it_is_safe() {
     let (mut w, a, b) = subscribed(1);
     w.lose(b);

@@ -139,6 +139,16 @@ fn the_brokers_own_topics_are_seen_by_who_names_them_only() {
     assert_eq!(w.heard(own), ["$SYS/broker/version=1"]);
     assert_eq!(w.heard(all), [""; 0]);
     assert!(!w.core.has_port_events(), "it does not cross links");
+    // They take no room from clients', and go when they are taken back.
+    let own_again = w.connect(v5("again"));
+    w.subscribe_with(own_again, "$SYS/#", super::world::options(0), None);
+    assert_eq!(w.heard(own_again), ["SUBACK [0]", "$SYS/broker/version=1 retain"]);
+    assert_eq!(w.core.levels().retained, 0);
+    w.core.publish_own("$SYS/broker/version", String::new(), w.now);
+    let late = w.connect(v5("late"));
+    w.subscribe(late, "$SYS/#", 0);
+    assert_eq!(w.heard(late), [""; 0]);
+    w.heard(own);
     // Nor may clients publish there.
     w.publish(all, "$SYS/broker/version", 0, "2");
     assert_eq!(w.heard(own), [""; 0]);

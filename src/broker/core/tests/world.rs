@@ -22,6 +22,8 @@ pub(super) struct World {
     /// If set, batches wait here.
     pub(super) unpersisted: Option<Vec<(Token, Vec<Op>)>>,
     start: Instant,
+    /// What the wall clock said then.
+    pub(super) clock_ms: u64,
     limits: Limits,
     /// How often the broker has started.
     lives: u64,
@@ -155,6 +157,7 @@ impl World {
             exchanged: Vec::new(),
             unpersisted: None,
             start: now,
+            clock_ms: 1_700_000_000_000,
             limits,
             lives: 0,
             closed: HashMap::new(),
@@ -174,7 +177,7 @@ impl World {
     }
 
     fn wall_ms(&self) -> u64 {
-        1_700_000_000_000 + (self.now - self.start).as_millis() as u64
+        self.clock_ms + (self.now - self.start).as_millis() as u64
     }
 
     /// The broker dies, with all that waits to be written, and starts again after a while.
@@ -182,7 +185,9 @@ impl World {
         self.now += Duration::from_secs_f64(seconds);
         self.unpersisted = self.unpersisted.as_ref().map(|_| Vec::new());
         (self.closed, self.versions) = (HashMap::new(), HashMap::new());
+        let access = std::mem::take(&mut self.core.access);
         self.core = Core::new(self.limits, true, 7, self.now);
+        self.core.set_access(access.settings.as_ref(), access.takes_tokens);
         self.lives += 1;
         self.core.use_store(self.lives * 1_000_000, self.now, self.wall_ms());
         let stored = self.shelf.read();
