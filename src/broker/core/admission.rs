@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::access::{Principal, Proof, Rules};
 use super::connection::{Connection, Granted, Opening};
+use super::publish::LOOK_COST;
 use super::session::SubscriptionKey;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::settings;
@@ -164,7 +165,10 @@ impl Core {
         }
         let Some(connection) = self.wires.get_mut(id) else { return false };
         let generation = self.access.generation;
-        let is_allowed = connection.who.as_ref().is_some_and(|who| self.access.may_publish(who, topic));
+        let is_allowed = connection.who.as_ref().is_some_and(|who| {
+            self.routed += self.access.weight(who) as u64 * LOOK_COST;
+            self.access.may_publish(who, topic)
+        });
         if is_allowed {
             let empty = || Box::new(Granted { topic: String::new(), generation });
             let last = connection.granted.get_or_insert_with(empty);

@@ -26,6 +26,9 @@ pub(super) enum Refusal {
     Short,
 }
 
+/// A subscription identifier in a message, at most.
+const IDENTIFIER_BYTES: usize = 5;
+
 impl Core {
     // [MQTT-4.5.0-1] [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.3.2-3]
     /// Hands a message to local sessions and to one member of each local shared group. Returns how many it was for.
@@ -39,6 +42,7 @@ impl Core {
             return 0; // other shards' or peers' alone
         }
         self.count_work(recipients.sessions.len() + recipients.groups.len(), outgoing);
+        self.routed += (recipients.identifiers * IDENTIFIER_BYTES) as u64;
         let mut count = 0;
         // 3.1.1 has no options, so those of a session that 5.0 made rest meanwhile. [MQTT-4.5.0-1] v3
         let publisher = publisher.filter(|&it| self.sessions[it as usize].version == Version::V5);

@@ -23,6 +23,9 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 /// many publishers would hold all of many subscribers.
 const REMEMBERED_MAX: usize = 256;
 
+/// What it costs to look at a level or a route, or to compare a topic with a rule, as bytes of [work](Core::routed).
+pub(super) const LOOK_COST: u64 = 64;
+
 /// What a message costs there besides its bytes, about: its answer here and its places in mail.
 pub(super) const AWAITED_BYTES: usize = 256;
 
@@ -284,6 +287,7 @@ impl Core {
             return Rc::clone(&last.recipients);
         }
         let recipients = Rc::new(self.routes.matches(topic));
+        self.routed += recipients.looked_at as u64 * LOOK_COST;
         if recipients.sessions.len() > REMEMBERED_MAX {
             connection.last_topic = None;
             return recipients;
@@ -296,7 +300,10 @@ impl Core {
 
     /// Who gets a topic that no connection here published: remembered for some topics.
     pub(super) fn recipients_of(&mut self, topic: &str) -> Rc<Recipients> {
-        self.topics.recipients(topic, &self.routes)
+        let mut looked_at = 0;
+        let recipients = self.topics.recipients(topic, &self.routes, &mut looked_at);
+        self.routed += looked_at as u64 * LOOK_COST;
+        recipients
     }
 }
 

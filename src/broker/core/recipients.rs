@@ -59,6 +59,10 @@ pub(super) struct Recipients {
     /// Those of them that may have to store it.
     pub(super) keepers: ShardMask,
     routes: u32,
+    /// What it took to find them: levels and routes.
+    pub(super) looked_at: usize,
+    /// How many subscription identifiers go out with a message.
+    pub(super) identifiers: usize,
 }
 
 impl Grant {
@@ -70,14 +74,14 @@ impl Grant {
         }
     }
 
-    fn join(&mut self, other: &Grant) {
-        // [MQTT-3.3.4-2]
-        self.qos = self.qos.max(other.qos);
-        self.retain_as_published |= other.retain_as_published;
-        if let Some(more) = &other.identifiers {
-            // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
-            let mine = self.identifiers.as_deref().unwrap_or_default();
-            self.identifiers = Some(mine.iter().chain(more.iter()).copied().collect());
+    fn join<'a>(all: impl Iterator<Item = &'a Grant> + Clone) -> Grant {
+        // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+        let identifiers: Vec<u32> =
+            all.clone().flat_map(|one| one.identifiers.as_deref().unwrap_or_default()).copied().collect();
+        Grant {
+            qos: all.clone().map(|one| one.qos).fold(QoS::AtMostOnce, QoS::max), // [MQTT-3.3.4-2]
+            retain_as_published: all.clone().any(|one| one.retain_as_published),
+            identifiers: (!identifiers.is_empty()).then(|| identifiers.into()),
         }
     }
 }
@@ -99,23 +103,15 @@ impl Recipient {
         }
     }
 
-    fn own_grant(&self) -> Option<&Grant> {
-        self.grant(Some(self.session))
-    }
-
-    fn join(&mut self, other: &Recipient) {
-        let own = match (self.own_grant(), other.own_grant()) {
-            (None, None) => Own::Nothing,
-            (Some(one), None) | (None, Some(one)) => Own::Other(Box::new(one.clone())),
-            (Some(one), Some(two)) if self.own != Own::Same || other.own != Own::Same => {
-                let mut both = one.clone();
-                both.join(two);
-                Own::Other(Box::new(both))
-            }
-            (Some(_), Some(_)) => Own::Same,
+    /// The one that a session is by several subscriptions: all at once, for there may be thousands.
+    fn join(all: &[Recipient]) -> Recipient {
+        let own: Vec<_> = all.iter().filter_map(|one| one.grant(Some(one.session))).collect();
+        let own = match own.len() {
+            0 => Own::Nothing,
+            count if count == all.len() => Own::Same,
+            _ => Own::Other(Box::new(Grant::join(own.into_iter()))),
         };
-        self.grant.join(&other.grant);
-        self.own = own;
+        Recipient { session: all[0].session, grant: Grant::join(all.iter().map(|one| &one.grant)), own }
     }
 }
 
@@ -138,17 +134,16 @@ impl Recipients {
 
     /// Makes one of those that came by several routes.
     pub(super) fn merge(&mut self) {
+        let identifiers = |one: &Recipient| one.grant.identifiers.as_ref().map_or(0, |all| all.len());
+        self.identifiers = self.sessions.iter().map(identifiers).sum();
         if self.routes < 2 {
             return;
         }
         self.sessions.sort_by_key(|recipient| recipient.session);
-        self.sessions.dedup_by(|next, kept| {
-            let is_same = next.session == kept.session;
-            if is_same {
-                kept.join(next);
-            }
-            is_same
-        });
+        if self.sessions.windows(2).any(|two| two[0].session == two[1].session) {
+            let runs = self.sessions.chunk_by(|one, next| one.session == next.session);
+            self.sessions = runs.map(Recipient::join).collect();
+        }
         self.peers.sort_unstable();
         self.peers.dedup();
     }

@@ -323,8 +323,9 @@ impl Routes {
     pub(super) fn matches(&self, topic: &str) -> Recipients {
         let mut hits = SmallVec::<[RouteId; 8]>::new();
         hits.extend(self.find(topic));
+        let mut levels = 0;
         if self.wild_count > 0 {
-            self.walk(topic, &mut hits);
+            levels = self.walk(topic, &mut hits);
         }
         let mut recipients = Recipients::default();
         for &hit in &hits {
@@ -336,14 +337,18 @@ impl Routes {
             recipients.groups.extend_from_slice(takers.groups());
         }
         recipients.merge();
+        recipients.looked_at = levels + hits.len();
         recipients
     }
 
-    /// Finds the wildcard filters that match. No recursion: the peer chooses how deep a topic is.
-    fn walk(&self, topic: &str, hits: &mut SmallVec<[RouteId; 8]>) {
+    /// Finds the wildcard filters that match, and says how many levels it looked at. No recursion: the peer chooses how deep a
+    /// topic is.
+    fn walk(&self, topic: &str, hits: &mut SmallVec<[RouteId; 8]>) -> usize {
+        let mut levels = 0;
         let mut open = SmallVec::<[(NodeId, Option<&str>); 16]>::new();
         open.push((ROOT, Some(topic)));
         while let Some((node, rest)) = open.pop() {
+            levels += 1;
             let ends = self.wild.value(node);
             // A leading wildcard does not match a topic that begins with `$` [MQTT-4.7.2-1].
             let wild_allowed = node != ROOT || !topic.starts_with('$');
@@ -359,6 +364,7 @@ impl Routes {
             open.extend(self.wild.child(node, label).map(|child| (child, rest)));
             open.extend(self.wild.plus(node).filter(|_| wild_allowed).map(|child| (child, rest)));
         }
+        levels
     }
 
     // [MQTT-4.7.3-4]

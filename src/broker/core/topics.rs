@@ -46,8 +46,13 @@ impl Topics {
         self.places.get(self.last)?.as_ref().map(|known| Rc::clone(&known.topic))
     }
 
-    /// Who gets this topic.
-    pub(super) fn recipients(&mut self, topic: &str, routes: &Routes) -> Rc<Recipients> {
+    /// Who gets this topic. What it takes to find out adds to `looked_at`.
+    pub(super) fn recipients(
+        &mut self,
+        topic: &str,
+        routes: &Routes,
+        looked_at: &mut usize,
+    ) -> Rc<Recipients> {
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
@@ -62,6 +67,7 @@ impl Topics {
             return Rc::clone(&known.recipients);
         }
         let recipients = Rc::new(routes.matches(topic));
+        *looked_at += recipients.looked_at;
         if recipients.sessions.len() <= RECIPIENTS_MAX {
             let known = Known { topic: topic.into(), generation, recipients: Rc::clone(&recipients) };
             self.places[at] = Some(known);

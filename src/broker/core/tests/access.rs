@@ -394,6 +394,23 @@ fn changed_rules_hold_for_those_who_were_away_over_a_restart() {
 }
 
 #[test]
+fn to_ask_many_rules_is_work() {
+    let mine = ["a/${clientid}/1", "a/${clientid}/2", "a/${clientid}/3"];
+    let mut w = world(&rules(vec![allow(Action::All, &mine); 60]));
+    let a = w.connect(v5("a"));
+    let cost = |w: &mut World, topic: &str| {
+        let before = w.core.routed();
+        w.publish(a, topic, 0, "x");
+        w.core.routed() - before
+    };
+    let (first, again) = (cost(&mut w, "a/a/3"), cost(&mut w, "a/a/3"));
+    assert!(first - again >= 180 * 64, "{first} {again}");
+    let before = w.core.routed();
+    w.subscribe(a, "a/a/3", 0);
+    assert!(w.core.routed() - before >= 180 * 64);
+}
+
+#[test]
 fn a_session_is_checked_against_who_comes_back_to_it() {
     let mut w =
         world(&rules(vec![allow(Action::All, &["#"]).cidrs(&["10.0.0.0/8"]), allow(Action::All, &["a"])]));

@@ -346,3 +346,29 @@ fn who_is_here_is_not_moved_when_many_come() {
     }
     assert_eq!(places(&w), before);
 }
+
+/// A client may subscribe so that one message is looked up in thousands of places, and goes out with thousands of identifiers.
+#[test]
+fn a_lookup_costs_what_is_looked_at_and_identifiers_what_they_are() {
+    const LEVELS: usize = 10;
+    const ALL: usize = 1 << LEVELS;
+    let mut w = World::new();
+    let (a, b) = (w.connect(v5("a")), w.connect(v5("b")));
+    for n in 0..ALL {
+        let level = |bit: usize| if n >> bit & 1 == 1 { "a/" } else { "+/" };
+        let filter = (0..LEVELS).map(level).collect::<String>() + "#";
+        w.subscribe_with(a, &filter, super::world::options(0), Some(n as u32 + 1));
+    }
+    w.heard(a);
+    let topic = "a/".repeat(LEVELS) + "x";
+    let cost = |w: &mut World| {
+        let before = w.core.routed();
+        w.publish(b, &topic, 0, "x");
+        let heard = w.heard_in_full(a);
+        assert_eq!(heard[0].matches("SubscriptionIdentifier").count(), ALL);
+        w.core.routed() - before
+    };
+    let (first, second) = (cost(&mut w), cost(&mut w));
+    assert!(first - second > 2 * ALL as u64 * 64, "{first} {second}");
+    assert!(second > 5 * ALL as u64, "{second}");
+}
