@@ -80,9 +80,10 @@ fn has_begun(pod: &Value, restarts: u64) -> bool {
 /// A way from outside to a cluster's listener.
 pub(crate) struct Door {
     _forward: Option<Running>,
-    host: String,
+    pub(crate) host: String,
     pub(crate) port: u16,
-    login: Vec<String>,
+    /// What clients say more when they connect.
+    more: Vec<String>,
 }
 
 impl Door {
@@ -99,18 +100,23 @@ impl Door {
 
     /// The way to an address that can be reached from here.
     pub(crate) fn at(host: &str, port: u16) -> Door {
-        Door { _forward: None, host: host.to_owned(), port, login: Vec::new() }
+        Door { _forward: None, host: host.to_owned(), port, more: Vec::new() }
     }
 
     /// The same, for a user.
-    pub(crate) fn of(mut self, user: &str, password: &str) -> Door {
-        self.login = ["-u", user, "-P", password].map(str::to_owned).to_vec();
+    pub(crate) fn of(self, user: &str, password: &str) -> Door {
+        self.with(&["-u", user, "-P", password])
+    }
+
+    /// The same, with options of `mqlink pub` and `mqlink sub`.
+    pub(crate) fn with(mut self, options: &[&str]) -> Door {
+        self.more.extend(options.iter().map(|&option| option.to_owned()));
         self
     }
 
     fn arguments<'a>(&'a self, verb: &'a str, port: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let login = self.login.iter().map(String::as_str);
-        [verb, "-h", &self.host, "-p", port].into_iter().chain(login).chain(more.iter().copied()).collect()
+        let own = self.more.iter().map(String::as_str);
+        [verb, "-h", &self.host, "-p", port].into_iter().chain(own).chain(more.iter().copied()).collect()
     }
 
     /// Publishes a message and waits for the broker's word.

@@ -19,9 +19,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::clients::{Door, PodClient, crosses};
 use crate::process::WAIT_MAX;
@@ -228,8 +229,13 @@ fn nobody_poses_as_a_link_peer() {
     });
 }
 
-/// What somebody is told who comes to the link listener as `eu-west`; an error where not even TLS comes about.
-async fn knock_as_link(scene: &Scene, way: &Way, ca_pem: &str, leaf: Option<Leaf>) -> io::Result<ReasonCode> {
+/// A connection over TLS to who has this name by the word of an authority.
+pub(crate) async fn secured(
+    address: impl ToSocketAddrs,
+    name: &str,
+    ca_pem: &str,
+    leaf: Option<Leaf>,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.expect("PEM")).expect("an authority");
@@ -247,10 +253,15 @@ async fn knock_as_link(scene: &Scene, way: &Way, ca_pem: &str, leaf: Option<Leaf
         }
         None => config.with_no_client_auth(),
     };
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let tcp = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+/// What somebody is told who comes to the link listener as `eu-west`; an error where not even TLS comes about.
+async fn knock_as_link(scene: &Scene, way: &Way, ca_pem: &str, leaf: Option<Leaf>) -> io::Result<ReasonCode> {
     let name = format!("us-east.{}.mqlink.internal", scene.namespace);
-    let name = ServerName::try_from(name).expect("a name");
-    let tcp = TcpStream::connect(way.address).await?;
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    let mut stream = secured(way.address, &name, ca_pem, leaf).await?;
     let mut properties = PropertiesBuf::new();
     properties.push(Property::UserProperty(("mqlink-cluster", "eu-west")));
     let connect = Packet::Connect(Connect {

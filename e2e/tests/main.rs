@@ -15,6 +15,7 @@ mod consent;
 mod halves;
 mod walls;
 mod users;
+mod doors;
 mod pods;
 mod nodes;
 mod deletion;
