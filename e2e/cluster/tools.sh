@@ -76,7 +76,7 @@ unpacked() {
             mv "$packages/$package.new" "$packages/$package"
             rm "$packages/$package"_*.deb
         fi
-        ln -s "$packages/$package$path" "$bin/$(basename "$path")"
+        ln -sfn "$packages/$package$path" "$bin/$(basename "$path")"
     done
 }
 
