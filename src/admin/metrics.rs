@@ -29,10 +29,7 @@ pub(super) fn render(report: &NodeReport, figures: &Figures, uptime_s: u64) -> S
             report.store_trouble.is_some().into(),
         ),
     ];
-    for (name, help, value) in levels {
-        page.family(name, "gauge", help);
-        page.sample(&[], value);
-    }
+    page.levels(&levels);
     page.family("mqlink_listener_up", "gauge", "The listener accepts connections.");
     for listener in &report.listeners {
         page.sample(&[("listener", &listener.name)], listener.error.is_none().into());
@@ -61,8 +58,17 @@ fn render_figures(figures: &Figures, uptime_s: u64, page: &mut Page) {
     page.by_reason(&figures.ended);
     page.family("mqlink_subscriptions_refused_total", "counter", "Subscriptions refused, by reason.");
     page.by_reason(&figures.subscriptions_refused);
-    page.family("mqlink_logins_waiting", "gauge", "Clients that wait for their password to be hashed.");
-    page.sample(&[], figures.logins_waiting);
+    let levels = [
+        ("mqlink_queued_messages", "Messages that wait for sessions.", figures.queued),
+        ("mqlink_queued_bytes", "Bytes of these, counted for each session.", figures.queued_bytes),
+        ("mqlink_inflight_messages", "Messages sent to clients and not acknowledged.", figures.in_flight),
+        (
+            "mqlink_logins_waiting",
+            "Clients that wait for their password to be hashed.",
+            figures.logins_waiting,
+        ),
+    ];
+    page.levels(&levels);
     render_listeners(&figures.listeners, page);
 }
 
@@ -181,6 +187,13 @@ impl Page {
         let family = std::mem::take(&mut self.family);
         self.write(format_args!("{family}{labels} {value}\n"));
         self.family = family;
+    }
+
+    fn levels(&mut self, levels: &[(&str, &str, u64)]) {
+        for (name, help, value) in levels {
+            self.family(name, "gauge", help);
+            self.sample(&[], *value);
+        }
     }
 
     fn by_reason(&mut self, values: &[(&'static str, u64)]) {

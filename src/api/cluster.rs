@@ -177,6 +177,14 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::byte_size")]
     pub max_queued_bytes: Option<String>,
+    /// Messages kept for all sessions of one node; without it as many as its memory has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
+    pub max_total_queued_messages: Option<i64>,
+    /// Bytes kept for all sessions of one node, counted for each session; without it as many as its memory has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::byte_size")]
+    pub max_total_queued_bytes: Option<String>,
     /// Connections to one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count")]

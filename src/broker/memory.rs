@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::settings::Limits;
+
 /// Where control groups of version 2 are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -19,8 +21,13 @@ pub(super) fn resident_bytes() -> Option<usize> {
     bytes_in("/proc/self/status", "VmRSS:")
 }
 
+/// Above how many bytes of memory the process takes nothing in; 0 if nothing says.
+pub(super) fn mark(limits: &Limits) -> usize {
+    if limits.memory_bytes_max == 0 { default_mark() } else { limits.memory_bytes_max }
+}
+
 /// Three quarters of what the process may have: of the least limit of its control groups, else of the machine's memory.
-pub(super) fn default_mark() -> usize {
+fn default_mark() -> usize {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limit = limit_of(&own, |file| fs::read_to_string(file).ok());
     limit.or_else(machine_bytes).map_or(0, |bytes| bytes / 4 * 3)

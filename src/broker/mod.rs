@@ -155,8 +155,6 @@ impl Broker {
         let connections_max = settings.limits.connections_max.min(self.inner.files);
         shard.seats.set_max(connections_max);
         files::make_room(connections_max);
-        let mark = settings.limits.memory_bytes_max;
-        shard.memory_mark.set(if mark == 0 { memory::default_mark() } else { mark });
         shard.apply(settings);
         if let Some(mesh) = &shard.mesh {
             mesh.apply(settings);

@@ -23,12 +23,13 @@ use tokio::task::AbortHandle;
 
 use super::authentication::{Authenticator, Check, Gate};
 use super::core::{Answer, ConnectionId, Core, Desk, Effect, Fault, PIECE_FULL, Pressure, Room, Verdict};
+use super::memory;
 use super::seats::Seats;
 use super::siblings::Mesh;
 use super::socket::PIECE;
 use super::turnstile::{LOAD, STEP, TAKE, Ticket, Turnstile};
 use super::wire::Wire;
-use crate::settings::{Action, Settings};
+use crate::settings::{Action, Limits, Settings};
 use crate::store::{Batch, Client, Token};
 
 /// How many bytes a connection may bring before the next one is heard: what counts is messages per system call, and that what
@@ -156,10 +157,12 @@ impl Shard {
 
     /// Takes over new settings: users and limits. Connections whose user is barred end.
     pub(super) fn apply(self: &Rc<Self>, settings: &Settings) {
-        self.connect_timeout_s.set(settings.limits.connect_timeout_s);
+        let limits = Limits { memory_bytes_max: memory::mark(&settings.limits), ..settings.limits };
+        self.connect_timeout_s.set(limits.connect_timeout_s);
+        self.memory_mark.set(limits.memory_bytes_max);
         let is_barred = self.authenticator.borrow_mut().apply(&settings.authentication);
         self.with_core(|core| {
-            core.set_policy(settings.limits, settings.authentication.anonymous);
+            core.set_policy(limits, settings.authentication.anonymous);
             core.set_access(settings.authorization.as_ref(), settings.authentication.jwt.is_some());
             if let Some(is_barred) = is_barred {
                 core.close_where(is_barred, Fault::NotAuthorized, Instant::now());

@@ -11,10 +11,11 @@ use crate::settings::inventory::Figures;
 
 /// What the broker counted, by name: a counter that is new there is wanted here.
 pub(super) fn figures(broker: &Broker) -> Figures {
-    let counters = broker.counters();
+    let (counters, levels) = (broker.counters(), broker.levels());
     let dropped = vec![
         ("slow", counters.dropped_slow),
         ("queue_full", counters.dropped_queue_full),
+        ("node_queue_full", counters.dropped_node_queue_full),
         ("oversize", counters.dropped_oversize),
         ("expired", counters.dropped_expired),
         ("not_authorized", counters.dropped_not_authorized),
@@ -37,6 +38,9 @@ pub(super) fn figures(broker: &Broker) -> Figures {
             ("not_authorized", counters.subscriptions_not_authorized),
             ("memory", counters.subscriptions_shed),
         ],
+        queued: levels.queued as u64,
+        queued_bytes: levels.queued_bytes as u64,
+        in_flight: levels.in_flight as u64,
         logins_waiting: waiting as u64,
         listeners,
     }

@@ -261,6 +261,8 @@ fn render_limits(object: &MqttCluster) -> Limits {
             .unwrap_or(default.inflight_max),
         queued_messages_max: count(limits.max_queued_messages, default.queued_messages_max),
         queued_bytes_max: bytes(&limits.max_queued_bytes, default.queued_bytes_max),
+        total_queued_messages_max: count(limits.max_total_queued_messages, default.total_queued_messages_max),
+        total_queued_bytes_max: bytes(&limits.max_total_queued_bytes, default.total_queued_bytes_max),
         connections_max: count(limits.max_connections, default.connections_max),
         session_expiry_s_max: expiry.map_or(default.session_expiry_s_max, |expiry| {
             u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).max(1)

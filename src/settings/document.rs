@@ -91,7 +91,7 @@ pub struct LinkListener {
     pub tls: Option<ServerTls>,
 }
 
-/// What one client may cost; bytes and messages are per session unless the name says otherwise.
+/// What clients may cost; bytes and messages are per session unless the name says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
@@ -103,6 +103,10 @@ pub struct Limits {
     pub queued_messages_max: usize,
     /// Bytes waiting for one session.
     pub queued_bytes_max: usize,
+    /// Messages waiting for all sessions of one node; 0: as many as fill the memory that it may hold (`docs/limits.md`).
+    pub total_queued_messages_max: usize,
+    /// Bytes waiting for all sessions of one node, counted for each; 0: as many as memory allows.
+    pub total_queued_bytes_max: usize,
     /// Client connections of one node.
     pub connections_max: usize,
     /// Sessions of one node, connected or not.
@@ -132,6 +136,8 @@ impl Default for Limits {
             inflight_max: 1_000,
             queued_messages_max: 100_000,
             queued_bytes_max: 64 * MIB,
+            total_queued_messages_max: 0,
+            total_queued_bytes_max: 0,
             connections_max: 100_000,
             sessions_max: 200_000,
             session_expiry_s_max: 7 * 24 * 3_600,

@@ -119,6 +119,12 @@ pub struct Figures {
     pub ended: Vec<(&'static str, u64)>,
     /// Subscriptions refused, by the reason.
     pub subscriptions_refused: Vec<(&'static str, u64)>,
+    /// Messages that wait for sessions, now.
+    pub queued: u64,
+    /// Their bytes, now.
+    pub queued_bytes: u64,
+    /// Messages sent and not acknowledged, now.
+    pub in_flight: u64,
     /// Clients that wait for their password to be hashed, now.
     pub logins_waiting: u64,
     /// What each listener counted.

@@ -11,6 +11,15 @@ const SECURITY: &str = "docs/security.md";
 const BOUNDS: &[(&str, &str, &str, &str)] = &[
     ("broker/core/ring.rs", "BYTES_MAX: usize = 32 << 20;", LIMITS, "(`ring.rs`) | 32 MiB |"),
     ("broker/core/row.rs", "MESSAGE_BYTES_MAX: usize = 512;", LIMITS, "(`row.rs`) | 512 bytes for each"),
+    ("broker/core/queue.rs", "STEP: usize = 16;", LIMITS, "to within 16 messages and 16 KiB"),
+    ("broker/core/queue.rs", "STEP_BYTES: usize = 16 * 1024;", LIMITS, "to within 16 messages and 16 KiB"),
+    ("broker/core/queue.rs", "RESERVE: usize = 8;", LIMITS, "The last eighth of both bounds"),
+    (
+        "broker/core/queue.rs",
+        "2 * size_of::<Delivery>();",
+        LIMITS,
+        "0 is one for each 112 bytes of the memory mark",
+    ),
     ("broker/core/deliver.rs", "OUT_BYTES_MAX: usize = 4 << 20;", LIMITS, "(`deliver.rs`) | 4 MiB |"),
     (
         "broker/core/connection.rs",

@@ -270,9 +270,11 @@ fn check_limits(found: &mut Findings, limits: &Limits) {
     {
         found.add("spec.limits.maxMemory", "must be a number of bytes from 64Mi on, such as 1Gi");
     }
-    for (name, size) in
-        [("maxQueuedBytes", &limits.max_queued_bytes), ("maxRetainedBytes", &limits.max_retained_bytes)]
-    {
+    for (name, size) in [
+        ("maxQueuedBytes", &limits.max_queued_bytes),
+        ("maxTotalQueuedBytes", &limits.max_total_queued_bytes),
+        ("maxRetainedBytes", &limits.max_retained_bytes),
+    ] {
         found.byte_size(format!("spec.limits.{name}"), size.as_ref());
     }
     found.duration("spec.limits.maxSessionExpiry", limits.max_session_expiry.as_ref());
@@ -286,6 +288,7 @@ fn check_limits(found: &mut Findings, limits: &Limits) {
     }
     for (name, count) in [
         ("maxQueuedMessages", limits.max_queued_messages),
+        ("maxTotalQueuedMessages", limits.max_total_queued_messages),
         ("maxConnections", limits.max_connections),
         ("maxSessions", limits.max_sessions),
         ("maxSubscriptions", limits.max_subscriptions),

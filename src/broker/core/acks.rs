@@ -31,16 +31,17 @@ impl Core {
         bytes: &[u8],
         now: Instant,
     ) -> Result<usize, Fault> {
-        let Core { sessions, encoder, .. } = self;
+        let Core { sessions, encoder, in_flight, .. } = self;
         let ring = &mut sessions[session as usize].ring;
-        let (mut next, mut used, mut is_news) = (Some(first), 0, false);
+        let (mut next, mut used, mut ended) = (Some(first), 0, 0);
         let mut outcome = Ok(());
         while let Some(packet_id) = next.filter(|_| outcome.is_ok()) {
-            outcome = take_puback(ring, encoder, packet_id).map(|is_one| is_news |= is_one);
+            outcome = take_puback(ring, encoder, packet_id).map(|is_one| ended += usize::from(is_one));
             used += mqtt::PLAIN_ACK_BYTES;
             next = bytes.get(used..).and_then(mqtt::plain_puback);
         }
-        if is_news {
+        *in_flight -= ended;
+        if ended > 0 {
             self.touch(session);
             match self.sessions[session as usize].has_backlog() {
                 true => self.pump(session, now),
@@ -64,6 +65,7 @@ impl Core {
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
             if ring.refuse(ack.packet_id) {
+                self.in_flight -= 1;
                 self.touch(session);
             }
             self.pump(session, now);
@@ -111,6 +113,7 @@ impl Core {
         let ring = &mut self.sessions[session as usize].ring;
         // [MQTT-4.3.3-5]
         if ring.complete(ack.packet_id) {
+            self.in_flight -= 1;
             self.touch(session);
             self.pump(session, now);
         } else if ring.get(ack.packet_id).is_some() {

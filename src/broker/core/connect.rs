@@ -264,7 +264,7 @@ impl Core {
 
     pub(super) fn new_session(&mut self, client_id: &Arc<str>, version: Version) -> SessionId {
         self.serial = self.serial.wrapping_add(1);
-        let session = Session::new(self.serial, Arc::clone(client_id), version);
+        let session = Session::new(self.serial, Arc::clone(client_id), version, &self.backlog);
         let id = self.sessions.insert(session) as SessionId;
         self.room.sessions.add(1);
         self.by_client.insert(id, &self.sessions);

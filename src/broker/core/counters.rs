@@ -16,6 +16,8 @@ pub struct Counters {
     pub dropped_slow: u64,
     /// Messages that a full queue refused.
     pub dropped_queue_full: u64,
+    /// Messages that no queue took, because as much waits on the node as may.
+    pub dropped_node_queue_full: u64,
     /// Messages larger than their recipient takes.
     pub dropped_oversize: u64,
     /// Messages whose time ran out in a queue.
@@ -55,6 +57,7 @@ impl Add for Counters {
             sent: self.sent + other.sent,
             dropped_slow: self.dropped_slow + other.dropped_slow,
             dropped_queue_full: self.dropped_queue_full + other.dropped_queue_full,
+            dropped_node_queue_full: self.dropped_node_queue_full + other.dropped_node_queue_full,
             dropped_oversize: self.dropped_oversize + other.dropped_oversize,
             dropped_expired: self.dropped_expired + other.dropped_expired,
             dropped_not_authorized: self.dropped_not_authorized + other.dropped_not_authorized,
@@ -85,6 +88,12 @@ pub struct Levels {
     pub subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
+    /// Messages that wait for all sessions.
+    pub queued: usize,
+    /// Their bytes, those that several share counted for each.
+    pub queued_bytes: usize,
+    /// Messages sent and not answered, at QoS 1 and 2.
+    pub in_flight: usize,
 }
 
 impl Add for Levels {
@@ -96,6 +105,9 @@ impl Add for Levels {
             sessions: self.sessions + other.sessions,
             subscriptions: self.subscriptions + other.subscriptions,
             retained: self.retained + other.retained,
+            queued: self.queued + other.queued,
+            queued_bytes: self.queued_bytes + other.queued_bytes,
+            in_flight: self.in_flight + other.in_flight,
         }
     }
 }
@@ -113,6 +125,9 @@ impl Core {
             sessions: self.sessions.len(),
             subscriptions: self.subscriptions,
             retained: self.retained.len(),
+            queued: self.backlog.messages(),
+            queued_bytes: self.backlog.bytes(),
+            in_flight: self.in_flight,
         }
     }
 }

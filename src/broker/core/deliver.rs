@@ -22,6 +22,8 @@ pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone, Copy)]
 pub(super) enum Refusal {
     Full,
+    /// As much waits on the node as may.
+    NodeFull,
     /// Memory is short.
     Short,
 }
@@ -129,6 +131,7 @@ impl Core {
     pub(super) fn count_refusal(&mut self, refusal: Refusal) {
         match refusal {
             Refusal::Full => self.counters.dropped_queue_full += 1,
+            Refusal::NodeFull => self.counters.dropped_node_queue_full += 1,
             Refusal::Short => self.counters.shed_queued += 1,
         }
     }
@@ -213,11 +216,16 @@ impl Core {
     fn refusal(&self, to: SessionId, delivery: &Delivery) -> Option<Refusal> {
         let session = &self.sessions[to as usize];
         let is_short = self.pressure.keeps_queues_short();
-        if is_short && session.queue_bytes + delivery.frame.len() > SHORT_QUEUE_BYTES {
+        if is_short && session.queue.bytes() + delivery.frame.len() > SHORT_QUEUE_BYTES {
             return Some(Refusal::Short);
         }
         let (max, bytes_max) = (self.limits.queued_messages_max, self.limits.queued_bytes_max);
-        (!session.has_room(delivery, max, bytes_max)).then_some(Refusal::Full)
+        if !session.has_room(delivery, max, bytes_max) {
+            return Some(Refusal::Full);
+        }
+        let is_there = session.connection.is_some();
+        let has_room = self.backlog.has_room(delivery.frame.len(), is_there, &self.limits);
+        (!has_room).then_some(Refusal::NodeFull)
     }
 
     #[inline]
@@ -268,6 +276,7 @@ impl Core {
             _ => {
                 self.wires.send_frame(id, frame, Some(session.ring.next_id()), false);
                 session.ring.push(delivery);
+                self.in_flight += 1;
             }
         }
         self.counters.sent += 1;

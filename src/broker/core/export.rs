@@ -202,6 +202,7 @@ impl Core {
         while session.ring.end() < next {
             session.ring.skip();
         }
+        self.in_flight += session.ring.open();
         session.tail = session.ring.end();
         for delivery in parsed.queue {
             session.tail += u64::from(delivery.frame.qos() != QoS::AtMostOnce);

@@ -72,7 +72,7 @@ impl Core {
             ends_in_s: session.ends_at.map(|at| at.saturating_duration_since(now).as_secs()),
             subscriptions: session.subscription_count(),
             queued: session.queue.len(),
-            queued_bytes: session.queue_bytes,
+            queued_bytes: session.queue.bytes(),
             in_flight: session.ring.open(),
         }
     }

@@ -142,7 +142,7 @@ impl Core {
     pub(super) fn end_session(&mut self, id: SessionId, now: Instant) {
         self.publish_will(id, now);
         let session = self.remove_session(id);
-        self.redistribute(&session, now);
+        self.redistribute(session, now);
     }
 
     /// Takes a session that nobody is connected to out of everything.
@@ -155,6 +155,7 @@ impl Core {
         self.by_client.remove(&self.sessions[id as usize].client_id, id);
         let session = self.sessions.remove(id as usize);
         self.room.sessions.remove(1);
+        self.in_flight -= session.ring.open();
         if let Some(key) = session.key() {
             self.note_gone(key);
         }
@@ -162,7 +163,7 @@ impl Core {
     }
 
     /// Gives what a member of shared groups left unanswered to the other members. [4.8.2]
-    fn redistribute(&mut self, session: &Session, now: Instant) {
+    fn redistribute(&mut self, mut session: Session, now: Instant) {
         let in_flight = session.ring.iter().filter_map(|(_, slot)| match slot {
             // At QoS 2 the client may have it already, and twice would be wrong.
             // [MQTT-4.8.2-5]
@@ -170,8 +171,11 @@ impl Core {
             Slot::Sent(_) | Slot::Released | Slot::Done => None,
         });
         self.mesh.tie(session.number.is_some());
-        for delivery in in_flight.chain(&session.queue) {
+        for delivery in in_flight {
             self.pass_on(delivery, session.version, None, now);
+        }
+        while let Some(delivery) = session.queue.pop() {
+            self.pass_on(&delivery, session.version, None, now); // there is room for it now where it was
         }
         self.mesh.tie(false);
         self.mesh.take_need(); // nobody waits for an answer
@@ -186,7 +190,7 @@ impl Core {
         if left.is_empty() || !session.queue.iter().any(is_left) {
             return;
         }
-        let queue = std::mem::take(&mut session.queue);
+        let queue = session.queue.take();
         // What goes must not be gone here before it is there.
         self.mesh.tie(is_stored);
         let (gone, kept): (VecDeque<_>, VecDeque<_>) =
@@ -194,8 +198,7 @@ impl Core {
         self.mesh.tie(false);
         self.mesh.take_need(); // nobody waits for an answer
         let session = &mut self.sessions[id as usize];
-        session.queue = kept;
-        session.queue_bytes -= gone.iter().map(|one| one.frame.len()).sum::<usize>();
+        kept.into_iter().for_each(|one| session.queue.push(one));
         session.is_full &= gone.is_empty();
         session.tail -= gone.len() as u64;
         if !gone.is_empty() {

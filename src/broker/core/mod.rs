@@ -30,6 +30,7 @@ mod admission;
 mod aliases;
 mod delivery;
 mod ring;
+mod queue;
 mod session;
 mod clients;
 mod outbox;
@@ -58,6 +59,7 @@ mod durable;
 pub(super) mod tests;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -87,6 +89,7 @@ use self::peers::Peers;
 pub use self::peers::{Interest, PeerId, PortEvent};
 pub use self::pressure::{PART_BYTES, Pressure};
 use self::pump::Pumps;
+use self::queue::Backlog;
 use self::retained::Retained;
 pub use self::room::Room;
 use self::routes::Routes;
@@ -207,6 +210,9 @@ pub struct Core {
     routes: Routes,
     retained: Retained,
     room: Arc<Room>,
+    backlog: Rc<Backlog>,
+    /// How many messages were sent to clients and are not answered: the sum over all rings.
+    in_flight: usize,
     peers: Peers,
     encoder: Encoder,
     /// Where the messages of a row begin, while there is one.
@@ -249,7 +255,9 @@ impl Core {
             subscriptions: 0,
             routes: Routes::new(),
             retained: Retained::new(Arc::clone(&room)),
+            backlog: Rc::new(Backlog::new(Arc::clone(&room))),
             room,
+            in_flight: 0,
             peers: Peers::default(),
             encoder: Encoder::default(),
             row: Vec::new(),
@@ -279,6 +287,7 @@ impl Core {
     /// Counts with the others of its node from now on; a shard that holds nothing yet.
     pub fn share_room(&mut self, room: Arc<Room>) {
         self.retained = Retained::new(Arc::clone(&room));
+        self.backlog = Rc::new(Backlog::new(Arc::clone(&room)));
         self.room = room;
     }
 

@@ -126,6 +126,7 @@ impl Core {
         match session.ring.get(packet_id) {
             Some(Slot::Sent(delivery)) if delivery.frame.len() > limit => {
                 session.ring.refuse(packet_id);
+                self.in_flight -= 1;
                 self.counters.dropped_oversize += 1;
                 self.touch(id);
             }

@@ -6,12 +6,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Sessions and retained messages of a node.
+/// Sessions, retained messages and what waits for sessions, of a node.
 #[derive(Debug, Default)]
 pub struct Room {
     pub(super) sessions: Gauge,
     pub(super) retained: Gauge,
     pub(super) retained_bytes: Gauge,
+    /// As far as shards told: see [`Backlog`](super::queue::Backlog).
+    pub(super) queued: Gauge,
+    pub(super) queued_bytes: Gauge,
 }
 
 /// How much there is of something.

@@ -265,6 +265,7 @@ impl Core {
         });
         if block.is_some() {
             session.tail += row.count as u64;
+            self.in_flight += row.count;
         }
         self.counters.sent += row.count as u64;
         self.look_at(to);

@@ -1,7 +1,7 @@
 //! A session: what the broker keeps for a client id, connected or not.
 //!
 //! Invariants: what waits in `queue` came after everything in `ring`; while `queue` is not empty, QoS 1 and 2 messages go
-//! to its end, so order holds; `queue_bytes` is the sum over `queue`; all frames are encoded for `version`; `tail` is the
+//! to its end, so order holds; all frames are encoded for `version`; `tail` is the
 //! ring's end plus the number of QoS 1 and 2 messages in `queue`.
 
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use super::access::Principal;
 use super::delivery::Delivery;
 use super::members::{Presence, Seat};
 use super::mesh::ShardNumber;
+use super::queue::{Backlog, Queue};
 use super::recipients::Subscriber;
 use super::ring::Ring;
 use super::routes::RouteId;
@@ -118,8 +119,7 @@ pub(super) struct Session {
     pub(super) armed: Option<Instant>,
     /// How many unacknowledged messages its client takes.
     pub(super) window: usize,
-    pub(super) queue: VecDeque<Delivery>,
-    pub(super) queue_bytes: usize,
+    pub(super) queue: Queue,
     /// It stands in line to be sent more.
     pub(super) is_in_line: bool,
     /// The queue had no room for the last message, or for one since it was empty, with many shared groups.
@@ -141,7 +141,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(serial: u32, client_id: Arc<str>, version: Version) -> Session {
+    pub(super) fn new(serial: u32, client_id: Arc<str>, version: Version, backlog: &Rc<Backlog>) -> Session {
         Session {
             serial,
             partition: Partition::of(&client_id),
@@ -162,8 +162,7 @@ impl Session {
             unsent: None,
             armed: None,
             window: 1,
-            queue: VecDeque::new(),
-            queue_bytes: 0,
+            queue: Queue::new(Rc::clone(backlog)),
             is_in_line: false,
             is_full: false,
             received: None,
@@ -220,19 +219,17 @@ impl Session {
             return;
         }
         self.ring.translate(from, to);
-        self.queue.iter_mut().for_each(|delivery| delivery.translate(from, to));
-        self.queue_bytes = self.queue.iter().map(|delivery| delivery.frame.len()).sum();
+        self.queue.translate(from, to);
     }
 
     /// True if the queue has room for a message.
     pub(super) fn has_room(&self, delivery: &Delivery, messages_max: usize, bytes_max: usize) -> bool {
-        self.queue.len() < messages_max && self.queue_bytes + delivery.frame.len() <= bytes_max
+        self.queue.len() < messages_max && self.queue.bytes() + delivery.frame.len() <= bytes_max
     }
 
     /// Puts a message at the end of the queue.
     pub(super) fn enqueue(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.frame.len();
-        self.queue.push_back(delivery);
+        self.queue.push(delivery);
         self.is_full &= self.has_many_shares();
     }
 
@@ -254,8 +251,7 @@ impl Session {
 
     /// Takes the oldest message from the queue.
     pub(super) fn dequeue(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
-        self.queue_bytes -= delivery.frame.len();
+        let delivery = self.queue.pop()?;
         self.is_full &= self.has_many_shares();
         Some(delivery)
     }

@@ -28,6 +28,21 @@ fn there_is_one_for_each_core_unless_the_settings_say_otherwise() {
 }
 
 #[test]
+fn every_shard_knows_how_much_memory_the_node_may_hold() {
+    run(|| async {
+        let broker = Broker::start(&settings(3));
+        let marks = |broker: Broker| async move { broker.with_each_core(|core| core.memory_mark()).await };
+        let mark = broker.memory_mark();
+        assert!(mark > 0, "the machine tells");
+        assert_eq!(marks(broker.clone()).await, [mark; 3]);
+        let mut changed = settings(3);
+        changed.limits.memory_bytes_max = 1 << 40;
+        broker.apply_settings(&changed);
+        while marks(broker.clone()).await != [1 << 40; 3] {}
+    });
+}
+
+#[test]
 fn messages_cross_from_every_shard_to_every_shard() {
     run(|| async {
         let broker = Broker::start(&settings(3));

@@ -244,7 +244,7 @@ fn a_spec_becomes_settings() {
         "{clusterName: c, authentication: {anonymous: true, usersSecretRef: {name: s}},
           listeners: [{name: a, protocol: MQTT, port: 1884}], linkListener: {enabled: false},
           limits: {maxPacketBytes: 1Mi, maxInflight: 9, maxQueuedMessages: 8, maxQueuedBytes: 2k, maxConnections: 7,
-                   maxSessionExpiry: 1m}}",
+                   maxTotalQueuedMessages: 80, maxTotalQueuedBytes: 20k, maxSessionExpiry: 1m}}",
         "{users: 'ann:plain:secret'}",
     );
     let plan = planned(&world);
@@ -256,6 +256,7 @@ fn a_spec_becomes_settings() {
     assert_eq!(settings.authentication.users[0].secret, "plain:secret");
     let limits = &settings.limits;
     assert_eq!((limits.packet_bytes_max, limits.inflight_max, limits.queued_messages_max), (1 << 20, 9, 8));
+    assert_eq!((limits.total_queued_messages_max, limits.total_queued_bytes_max), (80, 20_000));
     assert_eq!((limits.queued_bytes_max, limits.connections_max, limits.session_expiry_s_max), (2000, 7, 60));
 }
 

@@ -404,7 +404,8 @@ fn storage_and_limits() {
         ),
         accept(
             "{limits: {maxSessions: 5, maxSubscriptions: 100, maxRetainedMessages: 1000, maxRetainedBytes: 64Mi,
-              maxTopicAliases: 0, maxMemory: 1Gi, connectTimeout: 5s, maxKeepAlive: 10m}}",
+              maxTopicAliases: 0, maxMemory: 1Gi, connectTimeout: 5s, maxKeepAlive: 10m,
+              maxTotalQueuedMessages: 1000, maxTotalQueuedBytes: 1Gi}}",
         ),
         refuse(&["spec.limits.maxSessions"], "{limits: {maxSessions: 0}}"),
         refuse(&["spec.limits.maxSubscriptions"], "{limits: {maxSubscriptions: -1}}"),
@@ -428,6 +429,8 @@ fn storage_and_limits() {
         refuse(&["spec.limits.maxInflight"], "{limits: {maxInflight: 65536}}"),
         refuse(&["spec.limits.maxInflight"], "{limits: {maxInflight: 0}}"),
         refuse(&["spec.limits.maxQueuedMessages"], "{limits: {maxQueuedMessages: 100000001}}"),
+        refuse(&["spec.limits.maxTotalQueuedMessages"], "{limits: {maxTotalQueuedMessages: 0}}"),
+        refuse(&["spec.limits.maxTotalQueuedBytes"], "{limits: {maxTotalQueuedBytes: 64 MB}}"),
         refuse(&["spec.limits.maxQueuedBytes"], "{limits: {maxQueuedBytes: ''}}"),
         refuse(&["spec.limits.maxConnections"], "{limits: {maxConnections: 0}}"),
         refuse(&["spec.limits.maxSessionExpiry"], "{limits: {maxSessionExpiry: 7d}}"),

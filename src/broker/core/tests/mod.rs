@@ -22,6 +22,7 @@ mod shown;
 mod groups;
 mod limits;
 mod floods;
+mod backlog;
 mod waits;
 mod pumping;
 mod linked;

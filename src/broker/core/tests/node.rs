@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::backlog::check_levels;
 use crate::broker::core::{ConnectionId, Core, Desk, Effect, Office, Place, Room, shards_in};
 use crate::mqtt::{
     Ack, Connect, Limits, Packet, PacketId, Properties, Publish, QoS, Subscribe, SubscribeFiltersBuf,
@@ -392,6 +393,7 @@ impl Node {
             core.handle_mail(&mut self.desks[shard], self.now);
         }
         core.handle_work(self.now);
+        check_levels(core);
         self.do_effects(shard);
         for at in 0..self.clients.len() {
             if self.clients[at].shard == shard {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
+use super::backlog::check_levels;
 use super::world::{Hello, World, options, packet, v3, v5};
 use crate::broker::core::{ConnectionId, Counters, Desk, ExportedSession, Fault, Office, Place, Pressure};
 use crate::mqtt::{
@@ -287,6 +288,7 @@ impl Side {
             let queued = session.queue.iter().filter(|one| one.frame.qos() > QoS::AtMostOnce).count();
             assert_eq!(session.tail, session.ring.end() + queued as u64, "{}", session.client_id);
         }
+        self.w.iter().for_each(|w| check_levels(&w.core));
         let (mut sessions, mut closed, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for (client, name) in CLIENTS.iter().enumerate() {
             let id = self.clients[client];

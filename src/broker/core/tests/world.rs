@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::backlog::check_levels;
 use crate::broker::core::{ConnectionId, Core, Effect, Fault, Origin, Place, PortEvent, Verdict};
 use crate::mqtt::{
     Ack, Connect, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, Publish, QoS,
@@ -24,7 +25,7 @@ pub(super) struct World {
     start: Instant,
     /// What the wall clock said then.
     pub(super) clock_ms: u64,
-    limits: Limits,
+    pub(super) limits: Limits,
     /// How often the broker has started.
     lives: u64,
     pub(super) exchanged: Vec<(ConnectionId, String)>,
@@ -430,6 +431,7 @@ impl World {
             while self.core.has_work() {
                 self.core.handle_work(self.now);
             }
+            check_levels(&self.core);
             let Some(effect) = self.core.poll_effect() else { return };
             match effect {
                 Effect::Authenticate { connection, username, password } => {
