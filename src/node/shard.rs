@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
@@ -80,6 +81,8 @@ pub(super) struct Shard {
     /// What does not change by itself; the rest is filled in for each report.
     base: NodeReport,
     cluster: String,
+    /// How many threads the settings asked for when the node started.
+    shards: Option<u8>,
     reports: watch::Sender<Arc<NodeReport>>,
 }
 
@@ -99,10 +102,11 @@ impl Shard {
         let cluster = document.settings.cluster.clone();
         let system = System::default();
         let sys_interval_s = document.settings.monitoring.sys_interval_s;
-        let leaving = Leaving::Not;
+        let (leaving, shards) = (Leaving::Not, document.settings.shards);
         let mut shard =
-            Self { store, broker, links, system, sys_interval_s, leaving, base, cluster, reports };
-        shard.note(&document);
+            Self { store, broker, links, system, sys_interval_s, leaving, base, cluster, shards, reports };
+        shard.apply_durability(document.settings.storage.durability);
+        shard.note(&document, document.settings.hash());
         shard.publish();
         shard
     }
@@ -174,7 +178,7 @@ impl Shard {
                 let _ = reply.send(self.answer(question, vitals).await);
             }
             Command::Apply(json, reply) => {
-                let applied = self.apply(&json);
+                let applied = self.apply(json).await;
                 if let Err(error) = &applied {
                     tracing::error!(error, "refused new settings; the node runs on with what it had");
                 }
@@ -185,8 +189,11 @@ impl Shard {
         }
     }
 
-    fn apply(&mut self, json: &[u8]) -> Result<Applied, String> {
-        let document = Document::parse(json).map_err(|error| error.to_string())?;
+    pub(super) async fn apply(&mut self, json: Bytes) -> Result<Applied, String> {
+        // Elsewhere: with thousands of users it takes as long as clients notice.
+        let parse = move || Document::parse(&json).map(|document| (document.settings.hash(), document));
+        let parsed = tokio::task::spawn_blocking(parse).await.expect("no text makes this panic");
+        let (hash, document) = parsed.map_err(|error| error.to_string())?;
         if document.settings.cluster != self.cluster {
             let (new, old) = (&document.settings.cluster, &self.cluster);
             return Err(format!(
@@ -194,11 +201,14 @@ impl Shard {
             ));
         }
         self.apply_durability(document.settings.storage.durability);
+        if document.settings.shards != self.shards {
+            tracing::warn!("shards is another number now: in force when the node starts again");
+        }
         self.broker.apply_settings(&document.settings);
         if self.leaving != Leaving::Done {
             self.links.apply_settings(&document.settings);
         }
-        self.note(&document);
+        self.note(&document, hash);
         tracing::info!(settings = self.base.settings_hash, "runs new settings");
         let Document { unknown_fields, .. } = document;
         Ok(Applied { settings_hash: self.base.settings_hash.clone(), unknown_fields })
@@ -210,15 +220,16 @@ impl Shard {
             (Some(_), None) => {
                 tracing::warn!("storage.durability is None now: in force when the node starts again")
             }
-            (None, Some(_)) => {
+            // `Interval` is also what stands there if nobody asked for anything.
+            (None, Some(store::Durability::Always)) => {
                 tracing::warn!("storage.durability has no effect: this node was started without --data")
             }
-            (None, None) => {}
+            (None, _) => {}
         }
     }
 
     /// Notes what the node runs from now on.
-    fn note(&mut self, document: &Document) {
+    fn note(&mut self, document: &Document, hash: String) {
         if !document.unknown_fields.is_empty() {
             tracing::warn!(fields = ?document.unknown_fields, "the settings have fields that this version ignores");
         }
@@ -228,7 +239,7 @@ impl Shard {
             );
         }
         self.sys_interval_s = document.settings.monitoring.sys_interval_s;
-        self.base.settings_hash = document.settings.hash();
+        self.base.settings_hash = hash;
         self.base.unknown_fields.clone_from(&document.unknown_fields);
     }
 

@@ -1,4 +1,6 @@
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use super::document::Document;
 use super::shard::{Shard, Start, base_report};
 use crate::admin::{Vitals, bind_tcp, serve_probes};
 use crate::settings::{Pieces, Settings, User};
+use crate::testing::logged;
 
 /// Nothing here takes long; what hangs is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +52,60 @@ fn a_node_of_which_any_shard_stands_still_is_not_alive_until_it_turns_again() {
         while livez().await != "ok\n" {}
     };
     LocalSet::new().block_on(&runtime, async { tokio::time::timeout(PATIENCE, test).await }).unwrap();
+}
+
+/// Runs a node's first thread here, in memory and with one shard.
+fn with_shard(test: impl AsyncFnOnce(Shard)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let settings = Settings { shards: Some(1), ..Settings::new("solo") };
+    let start = Start {
+        node: "solo-0".to_owned(),
+        incarnation: 1,
+        document: Document { settings, unknown_fields: Vec::new() },
+        store: None,
+    };
+    let (reports, _watched) = watch::channel(Arc::new(base_report("solo-0", 1)));
+    LocalSet::new().block_on(&runtime, async { test(Shard::start(start, reports).await).await });
+}
+
+#[test]
+fn what_waits_for_the_next_start_or_has_no_effect_is_told() {
+    let log = |more: &'static str| {
+        let apply = async move |mut shard: Shard| {
+            shard.apply(format!(r#"{{"cluster": "solo"{more}}}"#).into()).await.unwrap();
+        };
+        logged(|| with_shard(apply)).1
+    };
+    let (shards, durability) = ("shards is another number now", "storage.durability has no effect");
+    let cases = [
+        (r#", "shards": 1"#, [false, false]),
+        ("", [true, false]),
+        (r#", "shards": 2"#, [true, false]),
+        (r#", "shards": 1, "storage": {"durability": "Always"}"#, [false, true]),
+    ];
+    for (more, told) in cases {
+        let log = log(more);
+        assert_eq!([shards, durability].map(|what| log.contains(what)), told, "{more}: {log}");
+    }
+}
+
+#[test]
+fn a_thread_with_clients_goes_on_while_settings_are_read() {
+    with_shard(async |mut shard: Shard| {
+        let settings = Settings { shards: Some(1), ..Settings::new("solo") };
+        let turned = Rc::new(Cell::new(0));
+        let turns = Rc::clone(&turned);
+        spawn_local(async move {
+            loop {
+                turns.set(turns.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        let json = serde_json::to_vec(&settings).unwrap();
+        let applied = shard.apply(json.into()).await.unwrap();
+        assert_eq!(applied.settings_hash, settings.hash());
+        assert!(turned.get() > 0, "nobody else had a turn");
+    });
 }
 
 #[track_caller]

@@ -38,6 +38,9 @@ const ASIDE: &str = "damaged-";
 const SALVAGED: &str = "salvaged";
 /// The database's folder beside it.
 const DATABASE: &str = "data";
+/// The keyspaces, in the order in which they are made: those of each [`Space`], and one to try out the disk.
+const KEYSPACES: [&str; 4] = ["sessions", "queues", "retained", TRIAL];
+const TRIAL: &str = "trial";
 /// How long what the operating system has may take to the disk.
 const SYNC_EVERY: Duration = Duration::from_millis(500);
 /// A keyspace's writes in memory before they become a table.
@@ -95,7 +98,7 @@ pub(super) fn open(dir: &Path, past: &Arc<Past>) -> Result<Box<dyn Engine>, Stor
     if let Some(cause) = with_lock(&database, look)? {
         return Err(StoreError::Damaged { verb: "open", dir: database, cause });
     }
-    let disk = guarded("open", &database, || Disk::open(&database, Arc::clone(past)))?;
+    let disk = guarded("open", &database, || Disk::open(&database, Arc::clone(past), true))?;
     // The database may be new here.
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| from_io("open", dir, &error))?;
     Ok(Box::new(disk))
@@ -257,6 +260,12 @@ fn make_aside(dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// A keyspace that is not there, although one that was made after it is.
+fn gone(database: &Database) -> Option<&'static str> {
+    let last = KEYSPACES.iter().rposition(|name| database.keyspace_exists(name))?;
+    KEYSPACES[..last].iter().copied().find(|name| !database.keyspace_exists(name))
+}
+
 pub(super) struct Disk {
     dir: PathBuf,
     syncer: Syncer,
@@ -267,9 +276,9 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// A database of which nothing is known, and that nobody else opens.
+    /// A database of which nothing is known, that nobody else opens, and that may lack keyspaces.
     pub(super) fn open_alone(dir: &Path) -> Result<Disk, StoreError> {
-        guarded("open", dir, || Disk::open(dir, Arc::default()))
+        guarded("open", dir, || Disk::open(dir, Arc::default(), false))
     }
 
     /// Where the keys of a family are.
@@ -277,20 +286,30 @@ impl Disk {
         self.keyspace(space).path()
     }
 
-    fn open(dir: &Path, past: Arc<Past>) -> Result<Disk, StoreError> {
+    fn open(dir: &Path, past: Arc<Past>, is_to_be_whole: bool) -> Result<Disk, StoreError> {
         let fail = |error: fjall::Error| from_fjall("open", dir, error);
         let database =
             Database::builder(dir).cache_size(CACHE_BYTES).worker_threads(1).open().map_err(fail)?;
+        let is_new = !database.keyspace_exists(TRIAL);
+        if is_to_be_whole && let Some(gone) = gone(&database) {
+            let cause = format!("the folder of its keyspace `{gone}` is gone");
+            return Err(StoreError::Damaged { verb: "open", dir: dir.to_owned(), cause });
+        }
         let keyspace = |name: &str| {
             let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
             database.keyspace(name, options).map_err(fail)
         };
+        let [sessions, queues, retained, trial] = KEYSPACES.map(keyspace);
+        let trial = trial?;
+        if is_new {
+            trial.insert("begun", "").map_err(fail)?; // from now on there is no journal without a batch
+        }
         Ok(Disk {
             dir: dir.to_owned(),
             syncer: Syncer::start(dir, &past)
                 .map_err(|error| from_io("start the thread for", dir, &error))?,
-            keyspaces: [keyspace("sessions")?, keyspace("queues")?, keyspace("retained")?],
-            trial: keyspace("trial")?,
+            keyspaces: [sessions?, queues?, retained?],
+            trial,
             database,
             past,
         })

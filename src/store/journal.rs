@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::tables::KEYSPACES;
+use super::tables::{KEYSPACES, NAMES};
 
 /// Tags of entries.
 const START: u8 = 1;
@@ -40,6 +40,8 @@ const COPY: &str = "anew";
 #[allow(unreachable_pub, reason = "for fuzzers")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {
+    /// There is no batch, and nothing else.
+    Empty,
     /// Every batch is whole, and nothing follows.
     Whole,
     /// The last write, which begins here, was not finished.
@@ -70,6 +72,11 @@ pub(super) fn check(database: &Path, failed: u64) -> io::Result<Option<Damage>> 
             Scan::Torn(at) => {
                 let file = file.display();
                 tracing::warn!("the last write to {file} was not finished, and is dropped from byte {at} on");
+                continue;
+            }
+            Scan::Empty if !journals.is_empty() => 0,
+            Scan::Empty => {
+                tracing::warn!("{} holds nothing: what was written there is lost", file.display());
                 continue;
             }
             Scan::Whole => continue,
@@ -113,12 +120,12 @@ fn write_copy(journal: &Path, copy: &Path) -> io::Result<()> {
 
 /// What a database that was made has lost as a whole.
 pub(super) fn missing_of(database: &Path) -> Option<PathBuf> {
-    let keyspaces = database.join(KEYSPACES);
     if !database.join(VERSION).exists() {
-        Some(database.to_owned())
-    } else {
-        (!keyspaces.exists()).then_some(keyspaces)
+        return Some(database.to_owned());
     }
+    let keyspaces = database.join(KEYSPACES);
+    let names = keyspaces.join(NAMES);
+    [keyspaces, names].into_iter().find(|folder| !folder.exists())
 }
 
 /// True if a database has no journal at all: it always has the one that it writes to, and reads nothing without.
@@ -177,6 +184,7 @@ pub(super) fn scan_up_to(failed: u64, mut journal: impl Read + Seek) -> io::Resu
     }
     journal.seek(SeekFrom::Start(whole))?;
     Ok(match rest(&mut journal)? {
+        Rest::Nothing if whole == 0 => Scan::Empty,
         Rest::Nothing => Scan::Whole,
         Rest::Pieces => Scan::Torn(whole),
         Rest::Batches if (1..=number.saturating_add(1)).contains(&failed) => Scan::Torn(whole),

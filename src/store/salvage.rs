@@ -47,22 +47,21 @@ pub(super) fn salvage(damaged: &Path, into: &Path, new: &Path) -> Result<bool, S
     Ok(is_any)
 }
 
-/// Takes the keyspaces that are hurt out of a database. True if there were any, and the rest can be opened.
+/// Takes the keyspaces that are hurt out of a database. True if the rest can be opened.
 fn take_out(database: &Path, into: &Path) -> io::Result<bool> {
-    if journal::is_missing(database)? || journal::check(database, 0)?.is_some() {
+    let is_lost = journal::missing_of(database).is_some() || journal::is_missing(database)?;
+    if is_lost || journal::check(database, 0)?.is_some() {
         return Ok(false);
     }
-    let mut is_hurt = false;
     while let Some(file) = tables::check(database)? {
         let is_keyspace = |path: &&Path| path.parent().is_some_and(|all| all.ends_with(tables::KEYSPACES));
-        // The first has the names of the others.
-        let Some(keyspace) = file.ancestors().find(is_keyspace).filter(|path| !path.ends_with("0")) else {
+        let Some(keyspace) = file.ancestors().find(is_keyspace).filter(|path| !path.ends_with(tables::NAMES))
+        else {
             return Ok(false);
         };
         fs::rename(keyspace, into.join(keyspace.file_name().unwrap_or_default()))?;
-        is_hurt = true;
     }
-    Ok(is_hurt)
+    Ok(true)
 }
 
 fn copy(old: &mut Disk, new: &mut Disk, space: Space) -> Result<(), StoreError> {

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub(super) const KEYSPACES: &str = "keyspaces";
+/// The keyspace that has the names of the others. It is made before all else.
+pub(super) const NAMES: &str = "0";
 const CURRENT: &str = "current";
 /// The number of the version, its checksum, and the kind of checksum.
 const CURRENT_BYTES: usize = 8 + 16 + 1;

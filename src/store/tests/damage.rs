@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::*;
 use crate::store::disk;
 use crate::store::journal::{Scan, scan, scan_up_to, write_anew};
+use crate::testing::logged;
 
 /// In memory, where there is such a place: a disk would be asked thousands of times to sync.
 fn folder() -> tempfile::TempDir {
@@ -382,5 +383,56 @@ fn what_is_retained_is_kept_where_sessions_are_hurt_and_the_other_way_round() {
         assert!(aside(&damaged).iter().any(|file| file.ends_with(files[0].file_name().expect("it has one"))));
         on_disk(&damaged, vec![Op::End { key: KEY }, session(), append(0), retain("r", Some("z"))]);
         fs::remove_dir_all(damaged).expect("it is there");
+    }
+}
+
+/// Opens a store, and gives what is in it and what was logged.
+fn opened(dir: &Path) -> (Found, String) {
+    let (opened, log) = logged(|| Store::open(dir, Durability::Always));
+    (opened.expect("whatever is there, it opens").1, log)
+}
+
+#[test]
+fn a_keyspace_that_is_gone_is_told_and_what_does_not_need_it_is_kept() {
+    let root = folder();
+    let dir = with_tables(root.path());
+    let [sessions, queues, retained] = {
+        let disk = disk::Disk::open_alone(&dir.join("data")).expect("it opens");
+        SPACES.map(|space| disk.folder(space).strip_prefix(&dir).expect("it is below").to_owned())
+    };
+    let cases = [
+        (PathBuf::from("data/keyspaces/0"), "data/keyspaces/0 is gone", (0, 0)),
+        (sessions, "keyspace `sessions` is gone", (0, 1)),
+        (queues, "keyspace `queues` is gone", (0, 1)),
+        (retained, "keyspace `retained` is gone", (4, 0)),
+    ];
+    for (gone, told, kept) in cases {
+        let damaged = root.path().join("damaged");
+        copy(&dir, &damaged);
+        fs::remove_dir_all(damaged.join(&gone)).expect("it is there");
+        let (found, log) = opened(&damaged);
+        assert_eq!((messages(&found).len(), found.stored.retained.len()), kept, "{}: {log}", gone.display());
+        assert!(log.contains("ERROR") && log.contains(told), "{}: {log}", gone.display());
+        assert!(found.strange.is_empty(), "{}: {:?}", gone.display(), found.strange);
+        let (_, log) = opened(&damaged);
+        assert!(!log.contains("ERROR"), "it is told once: {log}");
+        fs::remove_dir_all(damaged).expect("it is there");
+    }
+}
+
+#[test]
+fn a_journal_that_ends_too_early_is_told() {
+    let root = folder();
+    let new = root.path().join("new");
+    (0..2).for_each(|_| assert_eq!(opened(&new).1, "", "nobody wrote, and nothing is lost"));
+    let dir = written(root.path());
+    assert_eq!(opened(&dir).1, "");
+    let whole = fs::read(journal(&dir)).expect("readable");
+    let zeros = vec![0; whole.len()];
+    let (nothing, torn) = ("0.jnl holds nothing", "was not finished");
+    for (bytes, told) in [(&whole[..0], nothing), (&zeros, nothing), (&whole[..whole.len() - 1], torn)] {
+        fs::write(journal(&dir), bytes).expect("writable");
+        let (_, log) = opened(&dir);
+        assert!(log.contains("WARN") && log.contains("0.jnl") && log.contains(told), "{log}");
     }
 }
