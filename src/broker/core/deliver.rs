@@ -1,7 +1,9 @@
 //! A message to its recipients: routing, each session's window, queue and buffer. What waits there is `pump`'s.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
 
 use super::delivery::{Delivery, Outgoing};
 use super::members::{Member, Presence, Seat};
@@ -17,6 +19,11 @@ use crate::mqtt::{Frame, Publish, QoS, SharedFilter, Version};
 /// How many bytes may wait in a connection's buffer before QoS 0 is dropped and the rest queued. A subscriber that is
 /// slower than its publishers for a moment needs room for that moment; one that is slower for good must not cost memory.
 pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
+
+/// How long a search of a full queue for what has expired is good for: it looks at all, and must not at each message.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Of how many messages one must have expired: what is stored of a session is written anew for it.
+const SWEPT_PART: usize = 8;
 
 /// Why a session's queue does not take a message.
 #[derive(Clone, Copy)]
@@ -186,7 +193,7 @@ impl Core {
     #[inline]
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
         let is_ready = self.can_send(to, delivery.frame.qos());
-        if !is_ready && let Some(refusal) = self.refusal(to, &delivery) {
+        if !is_ready && let Some(refusal) = self.refusal_without_expired(to, &delivery) {
             self.sessions[to as usize].is_full = true;
             self.look_at(to);
             return Err(refusal);
@@ -226,6 +233,39 @@ impl Core {
         let is_there = session.connection.is_some();
         let has_room = self.backlog.has_room(delivery.frame.len(), is_there, &self.limits);
         (!has_room).then_some(Refusal::NodeFull)
+    }
+
+    /// The same, when of those that have expired as many have gone as it takes; nobody gets them in any case.
+    fn refusal_without_expired(&mut self, to: SessionId, delivery: &Delivery) -> Option<Refusal> {
+        let now = self.ledger.now();
+        let is_over = |one: &Delivery| one.expires_at.is_some_and(|at| at <= now);
+        loop {
+            self.refusal(to, delivery)?;
+            // In their turn, as far as there is room in flight, they cost no more than to be sent.
+            let session = &mut self.sessions[to as usize];
+            let is_next = session.queue.front().is_some_and(is_over) && session.ring.has_room(session.window);
+            let Some(one) = is_next.then(|| session.dequeue()).flatten() else { break };
+            self.counters.dropped_expired += 1;
+            self.pass_over(to, one.frame.qos());
+        }
+        let refusal = self.refusal(to, delivery)?;
+        if now >= self.swept.0 + SWEEP_EVERY {
+            self.swept = (now, HashSet::new());
+        }
+        if !self.swept.1.insert(to) {
+            return Some(refusal);
+        }
+        let session = &mut self.sessions[to as usize];
+        let (all, over) = (session.queue.len(), session.queue.iter().filter(|one| is_over(one)).count());
+        if over == 0 || over * SWEPT_PART < all {
+            return Some(refusal);
+        }
+        let (gone, kept): (Vec<_>, Vec<_>) = session.queue.take().into_iter().partition(is_over);
+        kept.into_iter().for_each(|one| session.queue.push(one));
+        session.tail -= gone.iter().filter(|one| one.frame.qos() > QoS::AtMostOnce).count() as u64;
+        self.counters.dropped_expired += gone.len() as u64;
+        self.note_rewritten(to);
+        self.refusal(to, delivery)
     }
 
     #[inline]

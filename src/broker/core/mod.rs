@@ -64,6 +64,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use slab::Slab;
 
 use self::access::Access;
@@ -219,6 +220,8 @@ pub struct Core {
     row: Vec<(usize, PlainPublish)>,
     pumps: Pumps,
     routed: u64,
+    /// Whose queues were searched for what has expired, since when.
+    swept: (Instant, HashSet<SessionId>),
     wheel: Wheel<Timer>,
     unanswered: Waiting,
     /// Whose PUBREL and PUBCOMP wait for which batch.
@@ -263,6 +266,7 @@ impl Core {
             row: Vec::new(),
             pumps: Pumps::default(),
             routed: 0,
+            swept: (now, HashSet::new()),
             wheel: Wheel::new(now),
             unanswered: Waiting::default(),
             uncompleted: VecDeque::new(),

@@ -223,6 +223,11 @@ impl Ledger {
         }
     }
 
+    /// The last moment that it was told of.
+    pub(super) fn now(&self) -> Instant {
+        self.moment.0
+    }
+
     /// The wall time of a moment.
     fn wall_ms(&self, at: Instant) -> u64 {
         let (then, wall_ms) = self.moment;

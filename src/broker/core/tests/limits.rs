@@ -24,6 +24,54 @@ fn a_full_queue_drops_the_newest_and_counts() {
 }
 
 #[test]
+fn what_has_expired_makes_room_in_a_full_queue_and_on_disk() {
+    let until = |s| [Property::MessageExpiryInterval(s)];
+    for (stored, first) in [(false, false), (false, true), (true, false), (true, true)] {
+        let w = World::with_limits(Limits { queued_messages_max: 5, ..Limits::default() });
+        let mut w = if stored { w.with_store() } else { w };
+        let a = w.connect(v5("a"));
+        let b = w.connect(v5("b").expiry(1_000));
+        w.subscribe(b, "t", 1);
+        w.lose(b);
+        if first {
+            w.publish(a, "t", 1, "first");
+        }
+        (usize::from(first)..5).for_each(|_| w.publish_with(a, "t", 1, "old", false, &until(1)));
+        w.run_for(2.0);
+        ["1", "2", "3"].iter().for_each(|payload| w.publish(a, "t", 1, payload));
+        assert_eq!(w.core.counters().dropped_queue_full, 0);
+        for _ in 0..2 {
+            if stored {
+                w.crash(1.0);
+            }
+            let b = w.hello(&v5("b").resume().expiry(1_000));
+            let heard: Vec<_> =
+                w.heard(b)[1..].iter().map(|one| one.split(' ').next().map(str::to_owned)).collect();
+            let heard: Vec<_> = heard.into_iter().flatten().collect();
+            assert_eq!(heard[usize::from(first)..], ["t=1", "t=2", "t=3"], "{stored} {first}");
+            w.lose(b);
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_is_not_searched_at_each_message() {
+    let mut w = World::with_limits(Limits { queued_messages_max: 2, ..Limits::default() });
+    let a = w.connect(v5("a"));
+    let b = w.connect(v5("b").expiry(1_000));
+    w.subscribe(b, "t", 1);
+    w.lose(b);
+    w.publish(a, "t", 1, "first");
+    let publish = |w: &mut World| w.publish_with(a, "t", 1, "", false, &[Property::MessageExpiryInterval(1)]);
+    publish(&mut w);
+    for (seconds, refused) in [(2.0, 0), (2.0, 1), (10.0, 1)] {
+        w.run_for(seconds);
+        publish(&mut w);
+        assert_eq!(w.core.counters().dropped_queue_full, refused, "after {seconds} s more");
+    }
+}
+
+#[test]
 fn a_queue_is_bounded_in_bytes() {
     let mut w = World::with_limits(Limits { queued_bytes_max: 1_000, ..Limits::default() });
     let a = w.connect(v5("a"));

@@ -390,6 +390,7 @@ impl World {
             self.settle();
         }
         self.now = end;
+        self.core.set_clock(self.now, self.wall_ms());
     }
 
     /// What a client got since the last time, one line a packet.
