@@ -61,6 +61,7 @@ struct State {
     next: Cell<Option<Instant>>,
     /// Why the last TLS settings are of no use.
     tls_error: RefCell<Option<String>>,
+    name: String,
     /// None while the address is taken.
     socket: RefCell<Option<TcpListener>>,
     /// The address it has, or why it has none.
@@ -126,6 +127,7 @@ impl Listener {
             counts: Counts::default(),
             next: Cell::new(None),
             tls_error: RefCell::new(None),
+            name: settings.name.clone(),
             socket: RefCell::new(None),
             address: RefCell::new(Err("is opening".to_owned())),
         });
@@ -193,12 +195,20 @@ fn prepare(state: &State, settings: &settings::Listener) {
 fn bind_now(state: &State, bind: &str, port: u16) -> bool {
     match listen(bind, port) {
         Ok(socket) => {
-            *state.address.borrow_mut() = socket.local_addr().map_err(|error| error.to_string());
+            let address = socket.local_addr().map_err(|error| error.to_string());
+            if let Ok(address) = &address {
+                tracing::info!(listener = state.name, %address, "listens");
+            }
+            *state.address.borrow_mut() = address;
             *state.socket.borrow_mut() = Some(socket);
             true
         }
         Err(error) => {
-            *state.address.borrow_mut() = Err(format!("failed to bind {bind} port {port}: {error}"));
+            let failed = Err(format!("failed to bind {bind} port {port}: {error}"));
+            if *state.address.borrow() != failed {
+                tracing::error!(listener = state.name, bind, port, %error, "failed to listen; it is tried again each second");
+            }
+            *state.address.borrow_mut() = failed;
             false
         }
     }

@@ -117,6 +117,26 @@ impl Drop for Node {
 }
 
 #[test]
+fn where_a_listener_listens_is_logged_and_why_it_does_not() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port();
+    let mut settings = settings();
+    let mut second = settings.listeners[0].clone();
+    (second.name, second.port) = ("second".to_owned(), port);
+    settings.listeners.push(second);
+    let first = settings.listeners[0].name.clone();
+    let node = Node::start_with(settings);
+    let listens = node.logged("listens", "listener", &first);
+    assert_eq!(listens["address"], format!("127.0.0.1:{}", node.port));
+    let failed = node.logged("failed to listen", "listener", "second");
+    assert_eq!(failed["port"], port);
+    assert!(failed["error"].as_str().is_some_and(|error| error.contains("in use")), "{failed}");
+    drop(taken);
+    node.logged("listens", "listener", "second");
+    assert_eq!(node.log().matches("failed to listen").count(), 1, "it is said once");
+}
+
+#[test]
 fn clients_are_listed_and_kicked() {
     let node = Node::start();
     let mut sub = Paho.subscribe(&node.who("watcher"), "plant/#", 1);
