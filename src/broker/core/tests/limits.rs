@@ -36,21 +36,43 @@ fn what_has_expired_makes_room_in_a_full_queue_and_on_disk() {
         if first {
             w.publish(a, "t", 1, "first");
         }
-        (usize::from(first)..5).for_each(|_| w.publish_with(a, "t", 1, "old", false, &until(1)));
+        (usize::from(first)..4).for_each(|_| w.publish_with(a, "t", 1, "old", false, &until(1)));
+        w.publish(a, "t", 1, "0");
         w.run_for(2.0);
         ["1", "2", "3"].iter().for_each(|payload| w.publish(a, "t", 1, payload));
         assert_eq!(w.core.counters().dropped_queue_full, 0);
-        for _ in 0..2 {
+        for is_answered in [false, true] {
             if stored {
                 w.crash(1.0);
             }
             let b = w.hello(&v5("b").resume().expiry(1_000));
-            let heard: Vec<_> =
-                w.heard(b)[1..].iter().map(|one| one.split(' ').next().map(str::to_owned)).collect();
-            let heard: Vec<_> = heard.into_iter().flatten().collect();
-            assert_eq!(heard[usize::from(first)..], ["t=1", "t=2", "t=3"], "{stored} {first}");
+            let heard = w.heard(b);
+            if !is_answered {
+                let payloads: Vec<_> = heard[1..].iter().filter_map(|one| one.split(' ').next()).collect();
+                assert_eq!(payloads[usize::from(first)..], ["t=0", "t=1", "t=2", "t=3"], "{stored} {first}");
+                let ids = heard[1..].iter().filter_map(|one| one.rsplit('#').next()?.parse().ok());
+                ids.for_each(|id| w.puback(b, id));
+            } else {
+                assert_eq!(heard.len(), 1, "all were answered: {heard:?}");
+            }
             w.lose(b);
         }
+    }
+}
+
+#[test]
+fn what_has_expired_in_front_makes_room_without_a_search() {
+    let mut w = World::with_limits(Limits { queued_messages_max: 2, ..Limits::default() });
+    let a = w.connect(v5("a"));
+    let b = w.connect(v5("b").expiry(1_000));
+    w.subscribe(b, "t", 1);
+    w.lose(b);
+    let publish = |w: &mut World| w.publish_with(a, "t", 1, "", false, &[Property::MessageExpiryInterval(1)]);
+    (0..2).for_each(|_| publish(&mut w));
+    for _ in 0..3 {
+        w.run_for(2.0);
+        (0..2).for_each(|_| publish(&mut w));
+        assert_eq!(w.core.counters().dropped_queue_full, 0);
     }
 }
 
