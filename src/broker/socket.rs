@@ -23,7 +23,7 @@ use super::carrier::Carrier;
 use super::core::{ConnectionId, Origin, PART_BYTES};
 use super::seats::Seat;
 use super::shard::{READ_BUDGET, READ_BUFFER, Shard, run_again};
-use super::turnstile::{STEP, Ticket};
+use super::turnstile::{FILTERS_A_STEP, STEP, Ticket};
 use super::websocket::WebSocket;
 use super::wire::Wire;
 
@@ -123,8 +123,9 @@ impl Future for Task {
                 ready!(self.poll_open(cx));
                 self.has_ended = true;
             }
-            let Task { shard, ticket, .. } = &mut *self;
-            ready!(shard.poll_pass(ticket, STEP, cx));
+            let Task { id, shard, ticket, .. } = &mut *self;
+            let filters = shard.core.borrow().subscriptions_that_end_with(*id) as u32;
+            ready!(shard.poll_pass(ticket, STEP + filters / FILTERS_A_STEP, cx));
             // A client that does not read must not keep us.
             let patience = Box::pin(tokio::time::sleep(CLOSING_MAX));
             self.farewell = Some(Box::new(Farewell { patience, drained: 0 }));

@@ -19,6 +19,8 @@ pub(super) const TAKE: u32 = 2;
 pub(super) const HANDSHAKE: u32 = 8;
 /// Any other: accepting a socket, reading CONNECT, closing.
 pub(super) const STEP: u32 = 1;
+/// So many subscriptions that end with a session are one more.
+pub(super) const FILTERS_A_STEP: u32 = 64;
 
 /// The number of someone who waits; 0: none. Every connection has one: it is small.
 #[derive(Debug, Default)]

@@ -146,6 +146,10 @@ pub(super) struct Rules {
     generation: u32,
     /// What a client's own were made of.
     grants: Option<Grants>,
+    /// How many filters they have without placeholders, …
+    plain: usize,
+    /// … and with.
+    open: usize,
 }
 
 struct Rule {
@@ -177,6 +181,12 @@ enum Placeholder {
     ClientId,
 }
 
+/// What it costs to compare two filters, as bytes of [work](super::Core::routed).
+pub(super) const RULE_COST: u64 = 64;
+/// What it costs to fill in a name, as comparisons of two filters, …
+const OPEN_WEIGHT: usize = 4;
+/// … and for a longer one again each so many bytes.
+const NAME_BYTES: usize = 64;
 /// The generation of rules that a client brings.
 const OWN: u32 = 0;
 
@@ -194,15 +204,18 @@ impl Rules {
 
     fn make(rules: &[AccessRule], is_default_allowed: Option<bool>, generation: u32) -> Rules {
         let fits = rules.len() <= settings::RULES_MAX;
-        match rules.iter().map(Rule::new).collect::<Option<_>>().filter(|_| fits) {
-            Some(rules) => Rules { is_default_allowed, rules, generation, grants: None },
-            None => Rules { is_default_allowed: Some(false), rules: Vec::new(), generation, grants: None },
-        }
+        let made = rules.iter().map(Rule::new).collect::<Option<Vec<_>>>().filter(|_| fits);
+        let is_default_allowed = if made.is_some() { is_default_allowed } else { Some(false) };
+        let rules = made.unwrap_or_default();
+        let filters = || rules.iter().flat_map(|rule| &rule.filters);
+        let open = filters().filter(|one| matches!(one, Template::Open(_))).count();
+        let plain = filters().count() - open;
+        Rules { is_default_allowed, rules, generation, grants: None, plain, open }
     }
 
-    /// About how much it costs to check a subscription: one filter against another is 1.
-    pub(super) fn weight(&self) -> usize {
-        1 + self.rules.iter().map(|rule| rule.filters.len()).sum::<usize>()
+    fn weight(&self, who: &Principal) -> usize {
+        let names = who.client_id.len() + who.username.as_deref().map_or(0, str::len);
+        1 + self.plain + self.open * (OPEN_WEIGHT + names / NAME_BYTES)
     }
 
     fn may_publish(&self, who: &Principal, topic: &str) -> Option<bool> {
@@ -214,10 +227,10 @@ impl Rules {
 
     fn may_subscribe(&self, who: &Principal, wanted: &Filter) -> Option<bool> {
         let decides = |rule: &&Rule| {
-            let mut filters = rule.filters.iter().filter_map(|filter| filter.fill_in(who, rule.is_allowed));
+            let mut filters = rule.filters.iter();
             match rule.is_allowed {
-                true => filters.any(|filter| filter.covers(wanted)),
-                false => filters.any(|filter| filter.intersect(wanted).is_some()),
+                true => filters.any(|filter| filter.covers(wanted, who)),
+                false => filters.any(|filter| filter.meets(wanted, who)),
             }
         };
         let first = self.concerning(who).filter(|rule| rule.is_for_subscribing).find(decides);
@@ -297,8 +310,27 @@ impl Template {
     fn matches(&self, topic: &str, who: &Principal, is_allowed: bool) -> bool {
         match self {
             Template::Plain(filter) => filter_matches(filter.as_str(), topic),
-            Template::Open(_) => self.fill_in(who, is_allowed).is_some_and(|filter| filter.matches(topic)),
+            Template::Open(pieces) => {
+                begins(pieces, topic, who, is_allowed)
+                    && self.fill_in(who, is_allowed).is_some_and(|filter| filter.matches(topic))
+            }
         }
+    }
+
+    /// True if it allows all topics of a filter.
+    fn covers(&self, wanted: &Filter, who: &Principal) -> bool {
+        match self {
+            Template::Plain(filter) => filter.covers(wanted),
+            Template::Open(pieces) => {
+                begins(pieces, wanted.as_str(), who, true)
+                    && self.fill_in(who, true).is_some_and(|filter| filter.covers(wanted))
+            }
+        }
+    }
+
+    /// True if it denies a topic of a filter.
+    fn meets(&self, wanted: &Filter, who: &Principal) -> bool {
+        self.fill_in(who, false).is_some_and(|filter| filter.intersect(wanted).is_some())
     }
 
     /// The filter for one client; `None` if it has no name that could stand in it, and the rule allows.
@@ -327,6 +359,31 @@ impl Template {
         }
         Filter::parse(&text).ok()
     }
+}
+
+/// False if a topic begins otherwise than all that match these pieces, or a filter than all that they cover: most are told apart
+/// by that, and need no filter to be made.
+fn begins(pieces: &[Piece], text: &str, who: &Principal, is_allowed: bool) -> bool {
+    let is_nameless =
+        |piece: &Piece| matches!(piece, Piece::Name(name) if who.value(*name, is_allowed).is_none());
+    if pieces.iter().any(is_nameless) {
+        return !is_allowed;
+    }
+    let mut rest = text;
+    for piece in pieces {
+        let part = match piece {
+            Piece::Text(text) => text,
+            Piece::Name(name) => who.value(*name, is_allowed).unwrap_or_default(),
+        };
+        // `a/#` matches `a`, too.
+        let plain = part.find(['+', '#']).map(|at| part[..at].strip_suffix('/').unwrap_or(&part[..at]));
+        match rest.strip_prefix(plain.unwrap_or(part)) {
+            Some(_) if plain.is_some() => return true,
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// The rules of the settings, if there are any.
@@ -366,9 +423,10 @@ impl Access {
         own.or_else(by_settings).unwrap_or(who.own.is_none())
     }
 
-    /// About how much it costs to check a subscription.
+    /// About how much it costs to ask whether a client may: one filter against another is 1, and for some a name has to be filled
+    /// in.
     pub(super) fn weight(&self, who: &Principal) -> usize {
-        let of = |rules: Option<&Rules>| rules.map_or(0, Rules::weight);
+        let of = |rules: Option<&Rules>| rules.map_or(0, |rules| rules.weight(who));
         of(self.rules.as_ref()) + of(who.own.as_deref())
     }
 }

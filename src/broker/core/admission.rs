@@ -10,9 +10,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::access::{Principal, Proof, Rules};
+use super::access::{Principal, Proof, RULE_COST, Rules};
 use super::connection::{Connection, Granted, Opening};
-use super::publish::LOOK_COST;
+use super::publish::REMEMBERED_BYTES_MAX;
 use super::session::SubscriptionKey;
 use super::{ConnectionId, Core, Fault, SessionId};
 use crate::settings;
@@ -166,10 +166,10 @@ impl Core {
         let Some(connection) = self.wires.get_mut(id) else { return false };
         let generation = self.access.generation;
         let is_allowed = connection.who.as_ref().is_some_and(|who| {
-            self.routed += self.access.weight(who) as u64 * LOOK_COST;
+            self.routed += self.access.weight(who) as u64 * RULE_COST;
             self.access.may_publish(who, topic)
         });
-        if is_allowed {
+        if is_allowed && topic.len() <= REMEMBERED_BYTES_MAX {
             let empty = || Box::new(Granted { topic: String::new(), generation });
             let last = connection.granted.get_or_insert_with(empty);
             last.topic.clear();

@@ -10,8 +10,9 @@ use super::access::Rules;
 use super::aliases::Aliases;
 use super::connection::{Entering, Opening, State, Terms};
 use super::delivery::pass_on;
-use super::pressure::Pressure;
+use super::pressure::{Pressure, SMALL_BYTES};
 use super::publish::{keeps_its_format, may_publish};
+use super::retained::size;
 use super::session::{Session, Will};
 use super::{ConnectionId, Core, Effect, Fault, Proof, SessionId, Verdict};
 use crate::mqtt::{
@@ -167,9 +168,14 @@ impl Core {
         opening: Opening,
         now: Instant,
     ) -> Result<(), Fault> {
-        // Who has a session here takes away what fills memory, or more than that.
-        if self.pressure == Pressure::Closed && self.session_of(&opening.client_id).is_none() {
-            return Err(Fault::MemoryShort);
+        // Who has a session here takes away what fills memory, or more than that; but it may bring no large will.
+        if self.pressure == Pressure::Closed {
+            let session = self.session_of(&opening.client_id).ok_or(Fault::MemoryShort)?;
+            let bytes = |will: &Option<Box<Will>>| will.as_ref().map_or(0, |will| size(&will.message));
+            let known = bytes(&self.sessions[session as usize].will);
+            if bytes(&opening.will) > known.max(SMALL_BYTES) {
+                return Err(Fault::MemoryShort);
+            }
         }
         if opening.expiry_s > 0 && self.ledger.is_flooded() {
             return Err(Fault::ServerBusy);

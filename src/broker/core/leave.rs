@@ -4,11 +4,12 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection::State;
+use super::connection::{Connection, State};
 use super::delivery::{Delivery, with_outgoing, with_publish};
 use super::members::Seat;
 use super::ring::Slot;
 use super::session::Session;
+use super::subscribe::FILTER_COST;
 use super::wheel::Wheel;
 use super::{ConnectionId, Core, Effect, Fault, SessionId, Timer};
 use crate::mqtt::{Disconnect, Message, Packet, QoS, ReasonCode, SharedFilter, Version, Violation};
@@ -98,6 +99,12 @@ impl Core {
         ids.into_iter().for_each(|id| self.close(id, fault, now));
     }
 
+    /// How many subscriptions end with a connection, if it is lost now.
+    pub fn subscriptions_that_end_with(&self, id: ConnectionId) -> usize {
+        let session = self.wires.get(id).and_then(Connection::session).map(|id| &self.sessions[id as usize]);
+        session.filter(|session| session.expiry_s == 0).map_or(0, Session::subscription_count)
+    }
+
     /// The session goes on without a connection, or ends with it.
     fn detach(&mut self, id: SessionId, now: Instant) {
         let session = &mut self.sessions[id as usize];
@@ -148,6 +155,7 @@ impl Core {
     /// Takes a session that nobody is connected to out of everything.
     pub(super) fn remove_session(&mut self, id: SessionId) -> Session {
         let keys: Vec<_> = self.subscriptions_of(id).map(|(key, _)| key).collect();
+        self.routed += FILTER_COST * keys.len() as u64;
         for key in &keys {
             self.drop_subscription(id, key);
         }
@@ -219,12 +227,15 @@ impl Core {
             expires_at: delivery.expires_at,
             ..Message::from_publish(&publish, publish.topic.into(), now)
         });
-        with_outgoing(&message, now, |outgoing| match self.mesh.elsewhere(shared.filter.as_str()) {
-            Some(owner) => {
-                self.mesh.give_back(owner, Arc::clone(shared), None, giver, 0, outgoing);
-                true
+        with_outgoing(&message, now, |outgoing| {
+            self.count_work(1, outgoing);
+            match self.mesh.elsewhere(shared.filter.as_str()) {
+                Some(owner) => {
+                    self.mesh.give_back(owner, Arc::clone(shared), None, giver, 0, outgoing);
+                    true
+                }
+                None => self.offer_again(shared, 0, outgoing),
             }
-            None => self.offer_again(shared, 0, outgoing),
         })
     }
 

@@ -106,6 +106,11 @@ use crate::store::{Batch, Token};
 /// What a delivery costs besides the bytes of its message, as so many of them.
 const DELIVERY_BYTES: usize = 64;
 
+/// How many bytes of [work](Core::routed) are done in a turn of what is due at one moment, one session excepted.
+const DUE_WORK_MAX: u64 = 1 << 20;
+/// What it costs to look at whom a timer is for.
+const DUE_COST: u64 = 512;
+
 /// A session's place in the shard.
 type SessionId = u32;
 
@@ -223,6 +228,8 @@ pub struct Core {
     /// Whose queues were searched for what has expired, since when.
     swept: (Instant, HashSet<SessionId>),
     wheel: Wheel<Timer>,
+    /// What the wheel gave and no turn had room for.
+    due: VecDeque<Timer>,
     unanswered: Waiting,
     /// Whose PUBREL and PUBCOMP wait for which batch.
     uncompleted: VecDeque<(Token, ConnectionId)>,
@@ -268,6 +275,7 @@ impl Core {
             routed: 0,
             swept: (now, HashSet::new()),
             wheel: Wheel::new(now),
+            due: VecDeque::new(),
             unanswered: Waiting::default(),
             uncompleted: VecDeque::new(),
             ledger: Ledger::new(now),
@@ -400,9 +408,19 @@ impl Core {
         !self.wheel.is_empty()
     }
 
-    /// Does what is due.
+    /// Does what is due; what is too much for a turn is [work](Core::handle_work).
     pub fn handle_timeout(&mut self, now: Instant) {
-        for timer in self.wheel.fire(now) {
+        self.due.extend(self.wheel.fire(now));
+        self.handle_due(now);
+    }
+
+    /// A turn of what is due.
+    fn handle_due(&mut self, now: Instant) {
+        let work_end = self.routed + DUE_WORK_MAX;
+        while self.routed < work_end
+            && let Some(timer) = self.due.pop_front()
+        {
+            self.routed += DUE_COST;
             match timer {
                 Timer::Connection(id) => self.connection_due(id, now),
                 Timer::Session(id, serial) => self.session_due(id, serial, now),

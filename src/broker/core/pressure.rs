@@ -9,6 +9,8 @@ pub(super) const SLOW_BYTES: usize = 64 * 1024;
 pub(super) const SHORT_QUEUE_BYTES: usize = 64 * 1024;
 /// The bytes of a packet that is not whole yet above which its connection ends while nothing is taken in.
 pub const PART_BYTES: usize = 64 * 1024;
+/// How large the topics behind a connection's aliases, or a will, may be while nothing is taken in.
+pub(super) const SMALL_BYTES: usize = 4 * 1024;
 
 /// How short memory is. Each step gives up what those before it do, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +22,8 @@ pub enum Pressure {
     Slow,
     /// From 90 % on: the queue of a session grows no further than to 64 KiB.
     Queues,
-    /// From the mark on: no client, subscription, retained message or large packet is taken in that was not there before. Clients
-    /// whose session is here may come back: nobody else can take away what waits for them.
+    /// From the mark on: no client, subscription, retained message or large packet is taken in that was not there before, nor a
+    /// large will or many aliases. Clients whose session is here may come back: nobody else can take away what waits for them.
     Closed,
 }
 

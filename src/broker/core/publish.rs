@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::LastTopic;
 use super::delivery::{Outgoing, pass_on};
-use super::pressure::Pressure;
+use super::pressure::{Pressure, SMALL_BYTES};
 use super::recipients::Recipients;
 use super::retained::is_own;
 use super::{ConnectionId, Core, Fault, SessionId};
@@ -23,8 +23,11 @@ const ALIASES_BYTES_MAX: usize = 1 << 20;
 /// many publishers would hold all of many subscribers.
 const REMEMBERED_MAX: usize = 256;
 
-/// What it costs to look at a level or a route, or to compare a topic with a rule, as bytes of [work](Core::routed).
-pub(super) const LOOK_COST: u64 = 64;
+/// How long a topic a connection remembers: all of them may hold one.
+pub(super) const REMEMBERED_BYTES_MAX: usize = 1024;
+
+/// What it costs to look at a level or a route, as bytes of [work](Core::routed).
+const LOOK_COST: u64 = 256;
 
 /// What a message costs there besides its bytes, about: its answer here and its places in mail.
 pub(super) const AWAITED_BYTES: usize = 256;
@@ -78,11 +81,14 @@ impl Core {
             aliases.topics.resize(at + 1, None);
         }
         let topic: Arc<str> = publish.topic.into();
-        let old = aliases.topics[at].replace(Arc::clone(&topic));
+        let (old, before) = (aliases.topics[at].replace(Arc::clone(&topic)), aliases.bytes);
         aliases.bytes += topic.len();
         aliases.bytes -= old.map_or(0, |old| old.len());
         if aliases.bytes > ALIASES_BYTES_MAX {
             return Err(Fault::QuotaExceeded);
+        }
+        if self.pressure == Pressure::Closed && aliases.bytes > before.max(SMALL_BYTES) {
+            return Err(Fault::MemoryShort);
         }
         Ok(Some(topic))
     }
@@ -257,6 +263,7 @@ impl Core {
             self.retained.put(to_message(outgoing, now), usize::MAX, usize::MAX, now);
             return;
         }
+        self.routed += LOOK_COST * outgoing.publish.topic.split('/').count() as u64; // a node each
         let is_refused = self.pressure == Pressure::Closed && !outgoing.publish.payload.is_empty();
         if is_refused && !self.retained.has(outgoing.publish.topic) {
             self.counters.shed_retained += 1;
@@ -288,7 +295,7 @@ impl Core {
         }
         let recipients = Rc::new(self.routes.matches(topic));
         self.routed += recipients.looked_at as u64 * LOOK_COST;
-        if recipients.sessions.len() > REMEMBERED_MAX {
+        if recipients.sessions.len() > REMEMBERED_MAX || topic.len() > REMEMBERED_BYTES_MAX {
             connection.last_topic = None;
             return recipients;
         }

@@ -59,7 +59,7 @@ pub(super) struct Recipients {
     /// Those of them that may have to store it.
     pub(super) keepers: ShardMask,
     routes: u32,
-    /// What it took to find them: levels and routes.
+    /// What it took to find them, beyond what is free: levels, routes, and subscriptions of one session that were made one.
     pub(super) looked_at: usize,
     /// How many subscription identifiers go out with a message.
     pub(super) identifiers: usize,

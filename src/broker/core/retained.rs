@@ -248,7 +248,7 @@ fn is_over(message: &Message, now: Instant) -> bool {
 }
 
 /// A topic of 64 KiB may have as many levels: they count.
-fn size(message: &Message) -> usize {
+pub(super) fn size(message: &Message) -> usize {
     let levels = message.topic.split('/').count();
     levels * LEVEL_BYTES
         + message.topic.len()

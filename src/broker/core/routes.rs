@@ -25,6 +25,9 @@ use super::tree::{NodeId, ROOT, Tree};
 use super::{PeerId, SessionId};
 use crate::mqtt::{Filter, QoS, SharedFilter};
 
+/// How many looks a lookup has free: what nearly all have to pay needs no count.
+const LOOKS_FREE: usize = 16;
+
 /// A route's place, for as long as anybody wants its filter.
 pub(super) type RouteId = u32;
 
@@ -336,8 +339,10 @@ impl Routes {
             recipients.keepers |= keepers;
             recipients.groups.extend_from_slice(takers.groups());
         }
+        let found = recipients.sessions.len();
         recipients.merge();
-        recipients.looked_at = levels + hits.len();
+        let merged = found - recipients.sessions.len();
+        recipients.looked_at = (levels + hits.len() + merged).saturating_sub(LOOKS_FREE);
         recipients
     }
 

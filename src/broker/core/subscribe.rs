@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::access::RULE_COST;
 use super::mesh::Wanted;
 use super::pressure::Pressure;
-use super::publish::LOOK_COST;
 use super::recipients::Subscriber;
 use super::session::{Session, Subscription, SubscriptionKey};
 use super::{ConnectionId, Core, Fault, SessionId};
@@ -127,7 +127,7 @@ impl Core {
         let (group, filter) = parse_subscription(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         check_filter(&filter)?;
         let who = self.sessions[id as usize].who.as_ref();
-        self.routed += who.map_or(0, |who| self.access.weight(who)) as u64 * LOOK_COST;
+        self.routed += who.map_or(0, |who| self.access.weight(who)) as u64 * RULE_COST;
         if !who.is_none_or(|who| self.access.may_subscribe(who, &filter)) {
             self.counters.subscriptions_not_authorized += 1;
             if let Some(connection) = self.sessions[id as usize].connection {

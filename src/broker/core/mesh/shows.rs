@@ -282,6 +282,7 @@ impl Core {
         let has_shows = shows.waiting() > 0 || !shows.free.is_empty();
         self.has_unread_mail()
             || self.pumps.has_line()
+            || !self.due.is_empty()
             || !self.mesh.is_congested() && (has_shows || self.is_in_review())
     }
 
@@ -291,6 +292,7 @@ impl Core {
             self.read_mail(now);
         }
         self.pump_on(now);
+        self.handle_due(now);
         if self.mesh.is_congested() {
             return; // what is found has nowhere to go
         }

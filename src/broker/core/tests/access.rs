@@ -7,7 +7,7 @@ use crate::broker::core::{Effect as CoreEffect, Fault, Grants, Origin, Verdict};
 use crate::mqtt::{Filter, ReasonCode};
 use crate::settings::{AccessRule, Action, Authorization, Effect, Principals};
 
-fn allow(action: Action, filters: &[&str]) -> AccessRule {
+pub(super) fn allow(action: Action, filters: &[&str]) -> AccessRule {
     let filters = filters.iter().map(|&filter| filter.to_owned()).collect();
     AccessRule { principals: Principals::default(), action, filters, effect: Effect::Allow }
 }
@@ -39,7 +39,7 @@ impl AccessRule {
     }
 }
 
-fn rules(rules: Vec<AccessRule>) -> Authorization {
+pub(super) fn rules(rules: Vec<AccessRule>) -> Authorization {
     Authorization { default_effect: Effect::Deny, rules }
 }
 
@@ -100,6 +100,48 @@ fn the_first_rule_that_matches_decides() {
         &open,
         &[("publish a/b", false), ("publish b", true), ("subscribe #", true), ("subscribe $SYS/#", true)],
     );
+}
+
+#[test]
+fn a_filter_with_a_name_decides_as_one_in_which_the_name_is_written() {
+    let (username, client_id) = ("ann", "c1");
+    let with = ["", "x", "/", "+/", "a/+/", "a/x"].map(|before| {
+        ["", "y", "/#", "/+", "/+/b", "/b/#"].map(|behind| {
+            [format!("{before}${{username}}{behind}"), format!("{before}${{clientid}}/${{username}}{behind}")]
+        })
+    });
+    let asked = ["", "x", "/", "q/", "+/", "a/q/", "a/+/", "a/x", "a/"].map(|before| {
+        ["", "y", "/#", "/+", "/q", "/q/b", "/+/b", "/b/#", "/b/q", "/b"].map(|behind| {
+            [format!("{before}ann{behind}"), format!("{before}c1/ann{behind}"), format!("{before}bob{behind}")]
+        })
+    });
+    let mut count = 0;
+    for template in with.iter().flatten().flatten().filter(|text| Filter::parse(text).is_ok()) {
+        let written = template.replace("${username}", username).replace("${clientid}", client_id);
+        for rule in [allow, deny] {
+            let access = [&**template, &*written].map(|filter| {
+                let settings = Authorization {
+                    default_effect: if rule(Action::All, &[]).effect == Effect::Deny {
+                        Effect::Allow
+                    } else {
+                        Effect::Deny
+                    },
+                    rules: vec![rule(Action::All, &[filter])],
+                };
+                Access { rules: Some(Rules::new(&settings, 7)), ..Access::default() }
+            });
+            for what in asked.iter().flatten().flatten() {
+                let who = || who(Some(username), client_id);
+                let [one, two] = access.each_ref().map(|access| access.may_publish(&who(), what));
+                assert_eq!(one, two, "{template}: publish {what}");
+                let Ok(filter) = Filter::parse(what) else { continue };
+                let [one, two] = access.each_ref().map(|access| access.may_subscribe(&who(), &filter));
+                assert_eq!(one, two, "{template}: subscribe {what}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 10_000, "{count}");
 }
 
 #[test]
@@ -236,7 +278,7 @@ fn settings_that_were_not_checked_deny_everything() {
     );
 }
 
-fn world(rules: &Authorization) -> World {
+pub(super) fn world(rules: &Authorization) -> World {
     let mut world = World::new();
     change(&mut world, Some(rules));
     world

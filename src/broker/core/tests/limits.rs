@@ -464,6 +464,41 @@ fn when_nothing_is_taken_in_who_has_a_session_still_comes_and_takes_what_waits()
     assert_eq!(ended(&world, "memory"), 2);
 }
 
+#[test]
+fn when_nothing_is_taken_in_neither_are_aliases_nor_large_wills() {
+    let mut world = World::new();
+    let alias = |n| [Property::TopicAlias(n)];
+    let topic = |n: u16| format!("{n}{}", "x".repeat(5_000));
+    let (many, few) = (world.connect(v5("many")), world.connect(v5("few")));
+    world.publish_with(many, &topic(1), 0, "", false, &alias(1));
+    let large = &*topic(7).leak();
+    for name in ["had", "had none"] {
+        let had = world.hello(&v5(name).expiry(60).will("t", if name == "had" { large } else { "" }, 0));
+        world.heard(had);
+    }
+    world.core.set_pressure(Pressure::Closed);
+
+    world.publish_with(many, &topic(2), 0, "", false, &alias(1)); // it takes no more than before
+    world.publish_with(few, "short", 0, "", false, &alias(1));
+    assert!(world.heard(many).is_empty() && world.heard(few).is_empty());
+    world.publish_with(many, &topic(3), 0, "", false, &alias(2));
+    world.publish_with(few, &topic(3), 0, "", false, &alias(2));
+    for id in [many, few] {
+        assert_eq!(world.heard(id), ["DISCONNECT ServerBusy"]);
+        assert_eq!(world.closed(id), Some(Fault::MemoryShort));
+    }
+
+    for (name, will, answer) in [
+        ("had", large, "CONNACK Success present"),
+        ("had none", "small", "CONNACK Success present"),
+        ("had none", large, "CONNACK ServerBusy"),
+    ] {
+        let id = world.hello(&v5(name).resume().expiry(60).will("t", will, 0));
+        assert_eq!(world.heard(id), [answer], "{name}");
+    }
+    assert_eq!(ended(&world, "memory"), 3);
+}
+
 /// Every bound of `limits` that a client can reach, reached once by a client of one's own, and what counts it.
 #[test]
 fn every_bound_that_is_reached_is_counted() {

@@ -25,6 +25,7 @@ mod floods;
 mod backlog;
 mod waits;
 mod pumping;
+mod work;
 mod linked;
 mod routing;
 mod hostile;
