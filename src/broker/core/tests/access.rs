@@ -112,7 +112,11 @@ fn a_filter_with_a_name_decides_as_one_in_which_the_name_is_written() {
     });
     let asked = ["", "x", "/", "q/", "+/", "a/q/", "a/+/", "a/x", "a/"].map(|before| {
         ["", "y", "/#", "/+", "/q", "/q/b", "/+/b", "/b/#", "/b/q", "/b"].map(|behind| {
-            [format!("{before}ann{behind}"), format!("{before}c1/ann{behind}"), format!("{before}bob{behind}")]
+            [
+                format!("{before}ann{behind}"),
+                format!("{before}c1/ann{behind}"),
+                format!("{before}bob{behind}"),
+            ]
         })
     });
     let mut count = 0;

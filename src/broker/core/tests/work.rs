@@ -17,7 +17,12 @@ fn name(text: String) -> &'static str {
 }
 
 /// Lets a client publish so many times to changing topics, and tells the most that were handled in one part.
-fn publish_in_parts(w: &mut World, publisher: ConnectionId, topic: impl Fn(usize) -> String, count: usize) -> u64 {
+fn publish_in_parts(
+    w: &mut World,
+    publisher: ConnectionId,
+    topic: impl Fn(usize) -> String,
+    count: usize,
+) -> u64 {
     let mut bytes = Vec::new();
     for n in 0..count {
         let topic = topic(n);
@@ -100,6 +105,30 @@ fn the_levels_of_a_retained_topic_are_work() {
 }
 
 #[test]
+fn long_topics_are_not_remembered() {
+    let mut w = world(&rules(vec![allow(crate::settings::Action::All, &["#"])]));
+    for (bytes, is_remembered) in [(1_024, true), (1_025, false)] {
+        let id = w.connect(v5(name(format!("c{bytes}"))));
+        w.publish(id, &"x".repeat(bytes), 0, "");
+        let connection = w.core.wires.get(id).expect("it is open");
+        let has = (connection.last_topic.is_some(), connection.granted.is_some());
+        assert_eq!(has, (is_remembered, is_remembered), "{bytes}");
+    }
+}
+
+#[test]
+fn what_ends_with_a_connection_is_known_before() {
+    let mut w = World::new();
+    for (hello, ends) in [(v5("a"), 3), (v5("b").expiry(10), 0)] {
+        let id = w.connect(hello);
+        for filter in ["t/1", "t/+", "$share/g/t"] {
+            w.subscribe(id, filter, 0);
+        }
+        assert_eq!(w.core.subscriptions_that_end_with(id), ends);
+    }
+}
+
+#[test]
 fn sessions_that_end_at_the_same_moment_do_so_in_parts() {
     const EACH: usize = 200;
     let mut w = World::new();
@@ -115,7 +144,7 @@ fn sessions_that_end_at_the_same_moment_do_so_in_parts() {
     w.now += Duration::from_secs(11);
     w.core.handle_timeout(w.now);
     let mut before = left(&w);
-    assert!(before < 40 * EACH && before >= 30 * EACH, "{before} are left");
+    assert!((30 * EACH..40 * EACH).contains(&before), "{before} are left");
     while w.core.has_work() {
         w.core.handle_work(w.now);
         let gone = before - left(&w);
