@@ -55,8 +55,14 @@ impl Core {
         let (before, since) = (self.ledger.changes(), self.mesh.shows.moment());
         let mut reasons = Reasons::new();
         let mut to_show = Vec::new();
+        let filters_max = self.filters_max(session);
         // [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1]
         for (text, options) in subscribe.filters.iter() {
+            if reasons.len() >= filters_max {
+                self.counters.subscriptions_over_quota += 1;
+                reasons.push(ReasonCode::QuotaExceeded as u8);
+                continue;
+            }
             self.routed += FILTER_COST;
             reasons.push(match self.subscribe(session, text, options, identifier) {
                 Ok(show) => {
@@ -101,6 +107,7 @@ impl Core {
         // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
         let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_suback(connection, ack, before)?; // [MQTT-3.8.4-1]
+        self.mesh.shows.renew();
         for (filter, options) in to_show {
             let session_now = self.sessions.get(session as usize).filter(|session| session.serial == serial);
             let is_there =
@@ -114,6 +121,11 @@ impl Core {
             connection.awaits_shows = self.mesh.shows.is_awaited((session, serial));
         }
         Ok(())
+    }
+
+    /// How many filters of a packet are looked at: no session has more.
+    fn filters_max(&self, id: SessionId) -> usize {
+        self.limits.subscriptions_max.max(self.sessions[id as usize].subscription_count())
     }
 
     /// Subscribes a session. The answer is the filter whose retained messages it is to see, if it is.
@@ -232,6 +244,10 @@ impl Core {
         unsubscribe: &Unsubscribe,
         now: Instant,
     ) -> Result<(), Fault> {
+        let filters_max = self.filters_max(session);
+        if unsubscribe.filters.iter().nth(filters_max).is_some() {
+            return Err(Fault::QuotaExceeded); // UNSUBACK has no such reason, and in 3.1.1 none at all
+        }
         let before = self.ledger.changes();
         let mut reasons = Reasons::new();
         // [MQTT-3.10.4-6] [MQTT-3.11.3-1]

@@ -38,10 +38,14 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 const WAITING_MAX: usize = 10_000;
 /// How many searches one session may have under way: its further ones wait, not those of others.
 const UNDER_WAY_MAX: usize = 4;
-/// How many may wait for that; one more is not made. A SUBSCRIBE may name a filter a million times.
+/// How many may wait for their turn, or as many as the session may have subscriptions; one more is not made.
 const LATER_MAX: usize = 10_000;
-/// How many of them begin at once.
+/// How many of a session begin before others have their turn, …
 const BEGIN_MAX: usize = 8;
+/// … and what those may cost that begin in a turn, or for a SUBSCRIBE at once, as topic levels.
+const BEGIN_NODES: usize = 4 * STEP_NODES;
+/// What a search costs besides the levels that it looks at.
+const SEARCH_NODES: usize = 8;
 /// A client publishes on without them if more than so many wait.
 const AWAITED_MAX: usize = 100;
 /// How many bytes of topics are noted.
@@ -68,6 +72,8 @@ struct Turn {
     /// How many of these have not made their first step everywhere.
     unbegun: usize,
     later: VecDeque<Wanted>,
+    /// It stands in line to begin these.
+    is_in_line: bool,
 }
 
 impl Turn {
@@ -113,6 +119,11 @@ impl Budget {
         self.nodes == 0 || self.bytes == 0
     }
 
+    /// What was spent of a whole one, as topic levels.
+    fn cost(&self) -> usize {
+        STEP_NODES - self.nodes + (STEP_BYTES - self.bytes) / (STEP_BYTES / STEP_NODES)
+    }
+
     /// Takes off what another was spent of.
     fn spend(&mut self, before: Budget, after: Budget) {
         self.nodes = self.nodes.saturating_sub(before.nodes - after.nodes);
@@ -134,8 +145,10 @@ pub(in super::super) struct Shows {
     /// Whose turn it is: who only begins must not keep others from coming to an end.
     is_turn_of_running: bool,
     turns: HashMap<Asker, Turn, foldhash::fast::RandomState>,
-    /// Sessions that have something to begin.
-    free: VecDeque<Asker>,
+    /// Sessions that have something to begin, each once.
+    line: VecDeque<Asker>,
+    /// What those cost that began in this turn, or for this SUBSCRIBE.
+    spent: usize,
     /// When it was last said that a search is cut short.
     said_at: Option<Instant>,
     seen: Seen,
@@ -181,6 +194,11 @@ impl Shows {
     fn note(&mut self, topic: &str) {
         self.moment += 1;
         self.seen.note(topic, self.moment);
+    }
+
+    /// Searches may begin again.
+    pub(in super::super) fn renew(&mut self) {
+        self.spent = 0;
     }
 
     /// What passes by from now on is newer than what a search brings that is begun for a SUBSCRIBE of now.
@@ -234,30 +252,41 @@ impl Shows {
         let Some(asked) = self.asked.remove(&show).filter(|asked| asked.is_under_way) else { return };
         let Some(turn) = self.turns.get_mut(&asked.asker) else { return };
         turn.under_way -= 1;
-        if !turn.later.is_empty() {
-            self.free.push_back(asked.asker);
-        } else if turn.under_way == 0 {
-            self.turns.remove(&asked.asker);
+        self.line_up(asked.asker);
+    }
+
+    /// A session that may begin a search stands in line for that; one that wants none is forgotten.
+    fn line_up(&mut self, asker: Asker) {
+        let Some(turn) = self.turns.get_mut(&asker) else { return };
+        if turn.later.is_empty() && turn.under_way == 0 {
+            self.turns.remove(&asker);
+        } else if !turn.is_in_line && !turn.later.is_empty() && turn.under_way < UNDER_WAY_MAX {
+            turn.is_in_line = true;
+            self.line.push_back(asker);
         }
+    }
+
+    /// The session whose turn it is to begin, as long as this turn of all lasts.
+    fn next_in_line(&mut self) -> Option<Asker> {
+        let asker = self.line.pop_front_if(|_| self.spent < BEGIN_NODES)?;
+        if let Some(turn) = self.turns.get_mut(&asker) {
+            turn.is_in_line = false;
+        }
+        Some(asker)
     }
 
     /// The next search that a session may begin.
     fn next(&mut self, asker: Asker) -> Option<Wanted> {
         let turn = self.turns.get_mut(&asker).filter(|turn| turn.under_way < UNDER_WAY_MAX)?;
-        let next = turn.later.pop_front();
-        if next.is_none() && turn.under_way == 0 {
-            self.turns.remove(&asker);
-        }
-        next
+        let next = turn.later.pop_front()?;
+        self.spent += SEARCH_NODES;
+        Some(next)
     }
 
     /// A session wants no more than what it has under way.
     fn drop_later(&mut self, asker: Asker) {
         if let Some(turn) = self.turns.get_mut(&asker) {
-            turn.later = VecDeque::new();
-            if turn.under_way == 0 {
-                self.turns.remove(&asker);
-            }
+            self.spent += std::mem::take(&mut turn.later).len();
         }
     }
 }
@@ -279,7 +308,7 @@ impl Core {
     #[inline]
     pub fn has_work(&self) -> bool {
         let shows = &self.mesh.shows;
-        let has_shows = shows.waiting() > 0 || !shows.free.is_empty();
+        let has_shows = shows.waiting() > 0 || !shows.line.is_empty();
         self.has_unread_mail()
             || self.pumps.has_line()
             || !self.due.is_empty()
@@ -297,7 +326,10 @@ impl Core {
             return; // what is found has nowhere to go
         }
         self.review(now);
-        if let Some(asker) = self.mesh.shows.free.pop_front() {
+        self.mesh.shows.renew();
+        while !self.mesh.is_congested()
+            && let Some(asker) = self.mesh.shows.next_in_line()
+        {
             self.begin_later(asker, now);
         }
         let mut budget = Budget::STEP;
@@ -313,9 +345,9 @@ impl Core {
         }
     }
 
-    /// Sends a session what is retained, here and elsewhere, now or when its searches before are over. False if it has no
-    /// room for all that is here: a search that brings nothing any more must not go on, for a filter costs its client
-    /// nothing and us all that is retained.
+    /// Sends a session what is retained, here and elsewhere, now or when its searches before are over and others had their
+    /// turn. False if it has no room for all that is here: a search that brings nothing any more must not go on, for a filter
+    /// costs its client nothing and us all that is retained.
     pub(in super::super) fn show_retained(
         &mut self,
         session: SessionId,
@@ -323,31 +355,36 @@ impl Core {
         now: Instant,
     ) -> bool {
         let asker = (session, self.sessions[session as usize].serial);
-        match self.mesh.shows.turns.get_mut(&asker) {
-            Some(turn) if turn.under_way >= UNDER_WAY_MAX || !turn.later.is_empty() => {
-                if turn.later.len() < LATER_MAX {
-                    turn.later.push_back(wanted);
-                }
-                true
-            }
-            _ => self.search(asker, &wanted, now),
+        let later_max = LATER_MAX.max(self.limits.subscriptions_max);
+        let shows = &mut self.mesh.shows;
+        let before = shows.turns.get(&asker);
+        let is_next = before.is_none_or(|turn| turn.under_way < UNDER_WAY_MAX && turn.later.is_empty());
+        if is_next && shows.spent < BEGIN_NODES {
+            shows.spent += SEARCH_NODES;
+            return self.search(asker, &wanted, now);
         }
+        let turn = shows.turns.entry(asker).or_default();
+        if turn.later.len() < later_max {
+            turn.later.push_back(wanted);
+        }
+        shows.line_up(asker);
+        true
     }
 
-    /// Begins what waited for a session's turn.
+    /// Begins some of what waited for a session's turn.
     fn begin_later(&mut self, asker: Asker, now: Instant) {
         for _ in 0..BEGIN_MAX {
-            let Some(wanted) = self.mesh.shows.next(asker) else { return self.read_on(Some(asker)) };
+            let Some(wanted) = self.mesh.shows.next(asker) else { break };
             let session = self.sessions.get(asker.0 as usize).filter(|session| session.serial == asker.1);
-            if session.is_none() {
-                return self.mesh.shows.drop_later(asker);
-            }
-            let is_there = self.routes.subscriber(wanted.filter.as_str(), asker.0).is_some();
-            if is_there && !self.search(asker, &wanted, now) {
+            let goes_on = session.is_some()
+                && (self.routes.subscriber(wanted.filter.as_str(), asker.0).is_none()
+                    || self.search(asker, &wanted, now));
+            if !goes_on {
                 self.mesh.shows.drop_later(asker);
             }
         }
-        self.mesh.shows.free.push_back(asker);
+        self.mesh.shows.line_up(asker);
+        self.read_on(Some(asker));
     }
 
     /// Reads on from a client whose searches have begun.
@@ -404,7 +441,11 @@ impl Core {
     pub(super) fn begin_show(&mut self, asker: ShardNumber, show: ShowId, filter: &Filter, now: Instant) {
         let running = Running { asker, show, walk: Walk::new(filter.clone()), first: Budget::STEP };
         match asker == self.mesh.place.own {
-            true => self.go_on(running, &mut { Budget::STEP }, now),
+            true => {
+                let mut budget = Budget::STEP;
+                self.go_on(running, &mut budget, now);
+                self.mesh.shows.spent += budget.cost();
+            }
             false => self.rest(running, now),
         }
     }
@@ -536,6 +577,21 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_stands_in_line_once() {
+        let (mut shows, asker) = (Shows::default(), (7, 1));
+        let filter = Filter::parse("t").expect("it is valid");
+        let wanted =
+            Wanted { filter, options: SubscribeOptions::at(QoS::AtMostOnce), identifier: None, since: 0 };
+        shows.turns.entry(asker).or_default().later.push_back(wanted);
+        (0..4).for_each(|_| shows.line_up(asker));
+        assert_eq!((shows.next_in_line(), shows.next_in_line()), (Some(asker), None));
+        shows.line_up(asker);
+        assert!(shows.next(asker).is_some() && shows.next_in_line() == Some(asker));
+        shows.line_up(asker);
+        assert!(shows.turns.is_empty() && shows.line.is_empty(), "it wants no more");
+    }
 
     #[test]
     fn what_is_noted_is_bounded_in_bytes_and_the_latest_is_known() {

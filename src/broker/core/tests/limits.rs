@@ -3,8 +3,8 @@
 use super::world::{World, options, packet, v3, v5};
 use crate::broker::core::{Fault, Pressure, Verdict};
 use crate::mqtt::{
-    Packet, PacketId, Properties, Property, Publish, QoS, Subscribe, SubscribeFiltersBuf, Version, Violation,
-    decode,
+    Packet, PacketId, Properties, Property, Publish, QoS, Subscribe, SubscribeFiltersBuf, Unsubscribe,
+    UnsubscribeFiltersBuf, Version, Violation, decode,
 };
 use crate::settings::Limits;
 
@@ -172,6 +172,24 @@ fn subscriptions_and_sessions_are_bounded() {
     assert_eq!(w.heard(b), ["CONNACK QuotaExceeded"]);
     let c = w.hello(&v3("c"));
     assert_eq!(w.heard(c), ["CONNACK ServerUnavailable"]);
+}
+
+#[test]
+fn a_packet_has_no_more_filters_looked_at_than_a_session_may_have() {
+    let mut w = World::with_limits(Limits { subscriptions_max: 2, ..Limits::default() });
+    for hello in [v5("a"), v3("b")] {
+        let (is_v3, a) = (hello.is_v3(), w.connect(hello));
+        let (mut filters, mut gone) = (SubscribeFiltersBuf::default(), UnsubscribeFiltersBuf::default());
+        (0..4).for_each(|_| filters.push("t", options(0)).expect("it is valid"));
+        (0..3).for_each(|_| gone.push("t").expect("it is valid"));
+        let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+        w.send(a, &Packet::Subscribe(Subscribe { packet_id, properties, filters: filters.as_filters() }));
+        let suback = if is_v3 { "SUBACK [0, 0, 128, 128]" } else { "SUBACK [0, 0, 151, 151]" };
+        assert_eq!(w.heard(a), [suback]);
+        w.send(a, &Packet::Unsubscribe(Unsubscribe { packet_id, properties, filters: gone.as_filters() }));
+        assert_eq!(w.closed(a), Some(Fault::QuotaExceeded));
+    }
+    assert_eq!(w.core.counters().subscriptions_over_quota, 4);
 }
 
 #[test]

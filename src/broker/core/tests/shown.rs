@@ -254,7 +254,7 @@ fn one_who_has_much_to_begin_lets_others_begin() {
     let mut node = Node::new(2, 7);
     let (modest, greedy) = (node.connect_on(0, "modest"), node.connect_on(0, "greedy"));
     let elsewhere: Vec<_> = (0..6).map(|n| topic_on(&node, 1, &format!("r/{n}/"))).collect();
-    let here: Vec<_> = (0..4_000).map(|n| topic_on(&node, 0, &format!("r/{n}/"))).collect();
+    let here: Vec<_> = (0..8_000).map(|n| topic_on(&node, 0, &format!("r/{n}/"))).collect();
     let mut all: Vec<_> = elsewhere.iter().map(|topic| &**topic).collect();
     node.settle();
     for _ in 0..2 {
@@ -305,4 +305,45 @@ fn few_subscribes_are_read_while_they_wait() {
     assert_eq!(node.cores[0].wires.get(id).map(|connection| connection.subscribing), Some(16));
     node.settle();
     assert_eq!(node.clients[subscriber].answers.len(), 100);
+}
+
+/// What a SUBSCRIBE asks for is not all looked for in the event that brings it, and others are not kept from theirs.
+#[test]
+fn a_subscribe_of_many_wide_filters_goes_in_parts() {
+    let mut node = Node::new(1, 7);
+    let [publisher, greedy, modest] = ["publisher", "greedy", "modest"].map(|name| node.connect(name));
+    retain(&mut node, publisher, (0..100).map(|n| format!("{n}/y")));
+    node.subscribe_all(greedy, &["+/y"; 200], 0);
+    node.turn(0);
+    let came = node.clients[greedy].got.len();
+    assert!((500..6_000).contains(&came), "{came}");
+    assert_eq!(node.clients[greedy].answers.len(), 1);
+    node.subscribe(modest, "5/y", 0);
+    node.publish(modest, "5/y", "new", 0, false);
+    (0..2).for_each(|_| _ = node.turn(0));
+    assert_eq!(node.clients[modest].got, ["5/y=oldr", "5/y=new"]);
+    assert!(node.clients[greedy].got.len() < 12_000, "each turn has a part");
+    node.settle();
+    assert_eq!(node.clients[greedy].got.iter().filter(|line| line.ends_with('r')).count(), 20_000);
+}
+
+/// Each session stands in line once, whatever it has to begin.
+#[test]
+fn a_crowd_that_has_much_to_begin_lets_others_begin() {
+    let mut node = Node::new(2, 7);
+    let modest = node.connect_on(0, "modest");
+    let crowd: Vec<_> = (0..50).map(|n| node.connect_on(0, &format!("crowd-{n}-"))).collect();
+    let elsewhere: Vec<_> = (0..600).map(|n| topic_on(&node, 1, &format!("none/{n}/"))).collect();
+    let all: Vec<_> = elsewhere.iter().map(|topic| &**topic).collect();
+    crowd.iter().for_each(|&one| _ = node.subscribe_all(one, &all, 0));
+    (0..60).for_each(|n| _ = node.turn(n % 2));
+    node.subscribe_all(modest, &all[..6], 0);
+    let ack = node.publish(modest, "t", "new", 1, false);
+    let mut turns = 0;
+    while !node.clients[modest].answers.contains(&format!("ack {ack}")) {
+        node.turn(turns % 2);
+        turns += 1;
+        assert!(turns < 40, "it waits for the crowd");
+    }
+    assert!((0..60).filter(|n| node.turn(n % 2)).count() > 30, "the crowd is over");
 }
