@@ -55,7 +55,13 @@ const BOUNDS: &[(&str, &str, &str, &str)] = &[
         "(`answers.rs`), of a shard | 4 MiB,",
     ),
     ("broker/core/mesh/shows.rs", "STEP_BYTES: usize = 256 * 1024;", LIMITS, "| 1,000 levels, 256 KiB |"),
-    ("broker/core/mesh/shows.rs", "UNDER_WAY_MAX: usize = 4;", LIMITS, "waiting for that | 4; 10,000 |"),
+    ("broker/core/mesh/shows.rs", "UNDER_WAY_MAX: usize = 4;", LIMITS, "waiting for that | 4; 10,000, or"),
+    (
+        "broker/core/mesh/shows.rs",
+        "BEGIN_NODES: usize = 4 * STEP_NODES;",
+        LIMITS,
+        "at once (`shows.rs`) | 4,000 levels,",
+    ),
     (
         "broker/core/mesh/shows.rs",
         "AWAITED_MAX: usize = 100;",
