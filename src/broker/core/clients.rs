@@ -45,6 +45,6 @@ mod tests {
     #[test]
     fn who_is_there_and_does_nothing_costs_little() {
         let sizes = [size_of::<Session>(), size_of::<Connection>(), ROUTE_BYTES];
-        assert!(sizes.iter().zip([336, 328, 32]).all(|(size, most)| *size <= most), "{sizes:?}");
+        assert!(sizes.iter().zip([344, 328, 32]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 }

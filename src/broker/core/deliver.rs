@@ -24,6 +24,35 @@ pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Of how many messages one must have expired: what is stored of a session is written anew for it.
 const SWEPT_PART: usize = 8;
+/// How many messages are looked at for that at one moment of the clock, in all queues, until no further queue is.
+const LOOKS_MAX: usize = 32_768;
+
+/// Whose full queues were searched for what has expired.
+pub(super) struct Swept {
+    since: Instant,
+    sessions: HashSet<SessionId>,
+    now: Instant,
+    looks: usize,
+}
+
+impl Swept {
+    pub(super) fn new(now: Instant) -> Swept {
+        Swept { since: now, sessions: HashSet::new(), now, looks: 0 }
+    }
+
+    /// True if the queue of a session, of so many messages, is to be searched now.
+    fn takes(&mut self, id: SessionId, messages: usize, now: Instant) -> bool {
+        if now >= self.since + SWEEP_EVERY {
+            (self.since, self.sessions) = (now, HashSet::new());
+        }
+        if now != self.now {
+            (self.now, self.looks) = (now, 0);
+        }
+        let is_to_be = self.looks < LOOKS_MAX && self.sessions.insert(id);
+        self.looks += if is_to_be { messages } else { 0 };
+        is_to_be
+    }
+}
 
 /// Why a session's queue does not take a message.
 #[derive(Clone, Copy)]
@@ -94,13 +123,19 @@ impl Core {
             let Err(refusal) = self.deliver(session, &grant, outgoing, retain, Some(&shared)) else {
                 return Some(true);
             };
-            if is_last {
+            if is_last || self.is_in_vain(refusal, session) {
                 self.count_refusal(refusal);
                 return Some(false);
             }
             // Who is known to be full from now on is not asked again before all the others.
             tried += u8::from(self.sessions[session as usize].presence == member.presence);
         }
+    }
+
+    /// True if nobody else of a group needs to be asked: on a full node all who are away are refused, and who is there was
+    /// asked before.
+    pub(super) fn is_in_vain(&self, refusal: Refusal, session: SessionId) -> bool {
+        matches!(refusal, Refusal::NodeFull) && self.sessions[session as usize].connection.is_none()
     }
 
     fn assign(&mut self, member: &Member, shared: Arc<SharedFilter>, attempt: Try, outgoing: &Outgoing) {
@@ -194,7 +229,8 @@ impl Core {
     fn keep(&mut self, to: SessionId, delivery: Delivery) -> Result<(), Refusal> {
         let is_ready = self.can_send(to, delivery.frame.qos());
         if !is_ready && let Some(refusal) = self.refusal_without_expired(to, &delivery) {
-            self.sessions[to as usize].is_full = true;
+            // A node that is full says nothing of who would have room.
+            self.sessions[to as usize].is_full |= !matches!(refusal, Refusal::NodeFull);
             self.look_at(to);
             return Err(refusal);
         }
@@ -239,24 +275,24 @@ impl Core {
     fn refusal_without_expired(&mut self, to: SessionId, delivery: &Delivery) -> Option<Refusal> {
         let now = self.ledger.now();
         let is_over = |one: &Delivery| one.expires_at.is_some_and(|at| at <= now);
-        loop {
-            self.refusal(to, delivery)?;
+        let refusal = loop {
+            let refusal = self.refusal(to, delivery)?;
             // In their turn, as far as there is room in flight, they cost no more than to be sent.
             let session = &mut self.sessions[to as usize];
             let is_next = session.queue.front().is_some_and(is_over) && session.ring.has_room(session.window);
-            let Some(one) = is_next.then(|| session.dequeue()).flatten() else { break };
+            let Some(one) = is_next.then(|| session.dequeue()).flatten() else { break refusal };
             self.counters.dropped_expired += 1;
             self.pass_over(to, one.frame.qos());
-        }
-        let refusal = self.refusal(to, delivery)?;
-        if now >= self.swept.0 + SWEEP_EVERY {
-            self.swept = (now, HashSet::new());
-        }
-        if !self.swept.1.insert(to) {
+        };
+        let session = &mut self.sessions[to as usize];
+        let (all, mortal) = (session.queue.len(), session.queue.mortal());
+        let may_pay = mortal > 0 && mortal * SWEPT_PART >= all;
+        // Who is passed over now is looked at with a later message.
+        let is_behind = session.number.is_some() && self.ledger.is_full();
+        if !may_pay || is_behind || !self.swept.takes(to, all, now) {
             return Some(refusal);
         }
-        let session = &mut self.sessions[to as usize];
-        let (all, over) = (session.queue.len(), session.queue.iter().filter(|one| is_over(one)).count());
+        let over = session.queue.iter().filter(|one| is_over(one)).count();
         if over == 0 || over * SWEPT_PART < all {
             return Some(refusal);
         }

@@ -64,7 +64,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
 use slab::Slab;
 
 use self::access::Access;
@@ -74,6 +73,7 @@ use self::answers::Waiting;
 use self::clients::Clients;
 use self::connection::{Connection, Stranger, Terms};
 pub use self::counters::{Counters, Levels};
+use self::deliver::Swept;
 use self::delivery::Encoder;
 use self::durable::Ledger;
 pub use self::durable::RestoreError;
@@ -225,8 +225,7 @@ pub struct Core {
     row: Vec<(usize, PlainPublish)>,
     pumps: Pumps,
     routed: u64,
-    /// Whose queues were searched for what has expired, since when.
-    swept: (Instant, HashSet<SessionId>),
+    swept: Swept,
     wheel: Wheel<Timer>,
     /// What the wheel gave and no turn had room for.
     due: VecDeque<Timer>,
@@ -273,7 +272,7 @@ impl Core {
             row: Vec::new(),
             pumps: Pumps::default(),
             routed: 0,
-            swept: (now, HashSet::new()),
+            swept: Swept::new(now),
             wheel: Wheel::new(now),
             due: VecDeque::new(),
             unanswered: Waiting::default(),

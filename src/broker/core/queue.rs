@@ -5,7 +5,7 @@
 //! when they are a step off: so the node's bound is exceeded by no more than a step for each other shard, and no message touches what
 //! shards share.
 //!
-//! Invariants: `bytes` is the sum over `messages`; the backlog's counts are the sums over all queues of the shard.
+//! Invariants: `bytes` and `mortal` are the sums over `messages`; the backlog's counts are the sums over all queues of the shard.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -34,12 +34,14 @@ const RESERVE: usize = 8;
 pub(super) struct Queue {
     messages: VecDeque<Delivery>,
     bytes: usize,
+    /// How many of them expire one day.
+    mortal: usize,
     backlog: Rc<Backlog>,
 }
 
 impl Queue {
     pub(super) fn new(backlog: Rc<Backlog>) -> Queue {
-        Queue { messages: VecDeque::new(), bytes: 0, backlog }
+        Queue { messages: VecDeque::new(), bytes: 0, mortal: 0, backlog }
     }
 
     #[inline]
@@ -56,6 +58,11 @@ impl Queue {
         self.bytes
     }
 
+    /// How many of them expire one day, or have.
+    pub(super) fn mortal(&self) -> usize {
+        self.mortal
+    }
+
     pub(super) fn front(&self) -> Option<&Delivery> {
         self.messages.front()
     }
@@ -68,6 +75,7 @@ impl Queue {
     #[inline]
     pub(super) fn push(&mut self, delivery: Delivery) {
         self.recount(1, 0, self.bytes + delivery.frame.len());
+        self.mortal += usize::from(delivery.expires_at.is_some());
         self.messages.push_back(delivery);
     }
 
@@ -80,12 +88,14 @@ impl Queue {
             self.messages.shrink_to(places / 2);
         }
         self.recount(0, 1, self.bytes - delivery.frame.len());
+        self.mortal -= usize::from(delivery.expires_at.is_some());
         Some(delivery)
     }
 
     /// Takes all.
     pub(super) fn take(&mut self) -> VecDeque<Delivery> {
         let messages = std::mem::take(&mut self.messages);
+        self.mortal = 0;
         self.recount(0, messages.len(), 0);
         messages
     }
@@ -195,6 +205,8 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::mqtt::{Frame, Properties, Publish, QoS};
 
@@ -208,7 +220,8 @@ mod tests {
             properties: Properties::EMPTY,
             payload: &vec![0; bytes],
         };
-        Delivery { frame: Frame::publish(&publish, Version::V3), expires_at: None, group: None }
+        let expires_at = bytes.is_multiple_of(2).then(Instant::now);
+        Delivery { frame: Frame::publish(&publish, Version::V3), expires_at, group: None }
     }
 
     #[test]
@@ -237,6 +250,8 @@ mod tests {
             let places = |queue: &Queue| queue.messages.capacity();
             assert!(queues.iter().all(|queue| places(queue) <= PLACES_KEPT.max(4 * (queue.len() + 1))));
             assert!(queues.iter().zip(&sums).all(|(queue, sum)| queue.bytes() == *sum));
+            let mortal = |queue: &Queue| queue.iter().filter(|one| one.expires_at.is_some()).count();
+            assert!(queues.iter().all(|queue| queue.mortal() == mortal(queue)));
             assert_eq!(backlog.messages(), queues.iter().map(Queue::len).sum::<usize>());
             assert_eq!(backlog.bytes(), sums.iter().sum::<usize>());
             assert!(room.queued.get().abs_diff(backlog.messages()) < STEP);

@@ -187,3 +187,99 @@ fn shards_count_what_waits_together() {
     assert_eq!(got, queued);
     assert_eq!((levels(&node).queued, levels(&node).queued_bytes, levels(&node).in_flight), (0, 0, 0));
 }
+
+#[test]
+fn a_node_that_was_full_for_a_moment_leaves_nobody_marked_as_full() {
+    let mut w = World::with_limits(total(9)); // 8 of them for those who are away
+    let p = w.connect(v5("p"));
+    ["a", "b", "c"].into_iter().for_each(|name| away(&mut w, name, "$share/g/t"));
+    away(&mut w, "filler", "f");
+    publish(&mut w, p, "f", 8);
+    publish(&mut w, p, "t", 1);
+    assert_eq!(w.core.counters().dropped_node_queue_full, 1);
+    let filler = w.hello(&v5("filler").resume().expiry(100));
+    assert_eq!((w.heard(filler).len(), w.core.levels().queued), (9, 0));
+    // One was asked in vain, `c`, and the turn is the next one's.
+    publish(&mut w, p, "t", 2);
+    let queued = |w: &World| {
+        let all = w.core.sessions.iter().map(|(_, one)| (one.client_id.to_string(), one.queue.len()));
+        let mut all: Vec<_> = all.filter(|(name, _)| name.len() == 1 && name != "p").collect();
+        all.sort();
+        all.into_iter().map(|(_, count)| count).collect::<Vec<_>>()
+    };
+    assert_eq!(queued(&w), [1, 1, 0]);
+    publish(&mut w, p, "t", 4);
+    assert_eq!(queued(&w), [2, 2, 2]);
+    assert_eq!(w.core.counters().dropped_node_queue_full, 1);
+}
+
+fn queues_of(messages: usize) -> Limits {
+    Limits { queued_messages_max: messages, ..Limits::default() }
+}
+
+/// Has a message that lives wait in front of so many that expire after a second, and of so many that live.
+fn queue(w: &mut World, from: ConnectionId, topic: &str, [dies, lives]: [usize; 2], payload: &str) {
+    w.publish(from, topic, 1, payload);
+    for _ in 0..dies {
+        w.publish_with(from, topic, 1, payload, false, &[Property::MessageExpiryInterval(1)]);
+    }
+    (0..lives).for_each(|_| w.publish(from, topic, 1, payload));
+    w.heard(from);
+    assert_eq!(w.core.counters().dropped_queue_full, 0);
+}
+
+#[test]
+fn full_queues_are_searched_for_what_has_expired_a_part_at_a_time() {
+    let mut w = World::with_limits(queues_of(1_000));
+    let p = w.connect(v5("p"));
+    (0..40).for_each(|n| away(&mut w, format!("c{n}").leak(), "t"));
+    queue(&mut w, p, "t", [999, 0], "");
+    w.run_for(2.0);
+    w.publish(p, "t", 1, "");
+    w.publish(p, "t", 1, "");
+    assert_eq!(w.core.counters().dropped_queue_full, 2 * (40 - 33), "33 have 32,768");
+    w.run_for(0.1);
+    w.publish(p, "t", 1, "");
+    assert_eq!(w.core.counters().dropped_queue_full, 2 * (40 - 33), "it was the turn of the others");
+}
+
+#[test]
+fn queues_are_written_anew_as_far_as_the_store_keeps_up() {
+    let mut w = World::with_limits(queues_of(16)).with_store();
+    let p = w.connect(v5("p"));
+    (0..60).for_each(|n| away(&mut w, format!("c{n}").leak(), "t"));
+    queue(&mut w, p, "t", [8, 7], &"x".repeat(64 << 10));
+    w.run_for(2.0);
+    w.unpersisted = Some(Vec::new());
+    w.publish(p, "t", 1, "");
+    let ops = w.unpersisted.iter().flatten().flat_map(|(_, ops)| ops);
+    let bytes: usize = ops.map(crate::store::Op::bytes).sum();
+    assert!((16 << 20..17 << 20).contains(&bytes), "{bytes}");
+    let refused = w.core.counters().dropped_queue_full;
+    assert!((20..40).contains(&refused), "{refused}");
+    while w.persist_one() {}
+    w.publish(p, "t", 1, "");
+    assert_eq!(w.core.counters().dropped_queue_full, refused, "it was the turn of the others");
+}
+
+#[test]
+fn a_queue_in_which_too_little_can_expire_is_not_searched() {
+    let mut w = World::with_limits(queues_of(16));
+    let p = w.connect(v5("p"));
+    away(&mut w, "away", "t");
+    queue(&mut w, p, "t", [1, 14], "");
+    w.run_for(2.0);
+    w.publish(p, "t", 1, "");
+    assert_eq!(w.core.counters().dropped_queue_full, 1);
+    let id = w.hello(&v5("away").resume().expiry(100));
+    assert_eq!(w.heard(id).len(), 16);
+    (1..16).for_each(|n| w.puback(id, n));
+    w.lose(id);
+    w.publish(p, "t", 1, "");
+    for _ in 0..15 {
+        w.publish_with(p, "t", 1, "", false, &[Property::MessageExpiryInterval(1)]);
+    }
+    w.run_for(2.0);
+    w.publish(p, "t", 1, "");
+    assert_eq!(w.core.counters().dropped_queue_full, 1, "nobody had searched it in the last 10 s");
+}
