@@ -26,7 +26,8 @@ use super::engine::{Engine, Opener, StoreError};
 use super::layout::{SPACES, Space, Writes};
 use super::{journal, salvage, tables};
 
-/// The format of keys and values; a store with a greater one is of a later version.
+/// The format of keys and values; a store with a greater one is of a later version. Whatever is added to them needs a greater one, be it a
+/// field of a rule that a token brought: a version that does not know it leaves the whole session where it is.
 const FORMAT: u32 = 2;
 /// The file that says it.
 const MARKER: &str = "mqlink-store";
@@ -161,7 +162,11 @@ fn check_marker(dir: &Path) -> Result<bool, StoreError> {
         Ok(text) => match text.parse::<u32>() {
             Ok(FORMAT) => Ok(false),
             // It is read as it is. What is written from now on, only we can read.
-            Ok(format) if format < FORMAT => write_marker(dir).map(|()| false).map_err(fail("write to")),
+            Ok(format) if format < FORMAT => match write_marker(dir) {
+                // A broker on a full disk has to start; the first write that finds no room has it opened again.
+                Err(error) if is_full(&error) => Ok(false),
+                result => result.map(|()| false).map_err(fail("write to")),
+            },
             Ok(_) => Err(StoreError::Newer { dir: dir.to_owned(), found: text, known: FORMAT }),
             Err(_) => {
                 let cause = format!("{} says no format", marker.display());

@@ -76,7 +76,8 @@ pub(super) fn check(database: &Path, failed: u64) -> io::Result<Option<Damage>> 
             }
             Scan::Empty if !journals.is_empty() => 0,
             Scan::Empty => {
-                tracing::warn!("{} holds nothing: what was written there is lost", file.display());
+                // Nothing may have been: since it was begun, or ever, in stores of earlier versions.
+                tracing::warn!("{} holds nothing: if anything was written there, it is lost", file.display());
                 continue;
             }
             Scan::Whole => continue,

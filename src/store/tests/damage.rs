@@ -429,10 +429,25 @@ fn a_journal_that_ends_too_early_is_told() {
     assert_eq!(opened(&dir).1, "");
     let whole = fs::read(journal(&dir)).expect("readable");
     let zeros = vec![0; whole.len()];
-    let (nothing, torn) = ("0.jnl holds nothing", "was not finished");
+    let (nothing, torn) = ("0.jnl holds nothing: if anything was", "was not finished");
     for (bytes, told) in [(&whole[..0], nothing), (&zeros, nothing), (&whole[..whole.len() - 1], torn)] {
         fs::write(journal(&dir), bytes).expect("writable");
         let (_, log) = opened(&dir);
         assert!(log.contains("WARN") && log.contains("0.jnl") && log.contains(told), "{log}");
     }
+}
+
+#[test]
+fn a_store_of_an_earlier_format_opens_on_a_full_disk() {
+    let root = folder();
+    let dir = written(root.path());
+    let (marker, next) = (dir.join("mqlink-store"), dir.join("mqlink-store.next"));
+    fs::write(&marker, "1\n").expect("writable");
+    std::os::unix::fs::symlink("/dev/full", &next).expect("writable");
+    let mut open = disk::opener(dir);
+    drop(open().expect("it opens"));
+    assert_eq!(fs::read_to_string(&marker).expect("readable"), "1\n");
+    fs::remove_file(&next).expect("it is there");
+    drop(open().expect("it opens"));
+    assert_eq!(fs::read_to_string(&marker).expect("readable"), "2\n", "there is room now");
 }
