@@ -56,11 +56,12 @@ fn an_operator_of_idle_nodes_writes_nothing_but_its_lease_for_five_minutes() {
         let options = Options { lease: scene.lease("only"), ..scene.options() };
         let mut operator = Operator::start(client, options);
         let _nodes = scene.comes_to_rest(&mut operator).await;
-        let before = scene.versions().await;
+        let (before, said) = (scene.versions().await, scene.statuses().await);
         seen.try_iter().for_each(drop);
         let five_minutes = Duration::from_secs(300);
         let _ = tokio::time::timeout(five_minutes, std::future::pending::<()>()).await;
         let (leases, others): (Vec<_>, Vec<_>) = seen.try_iter().partition(|line| line.contains("/leases/"));
+        assert_eq!(scene.statuses().await, said);
         assert_eq!(others, Vec::<String>::new());
         assert!(leases.len() > 100, "it is still there, and is heard: {}", leases.len());
         assert_eq!(scene.versions().await, before);

@@ -166,6 +166,18 @@ impl Scene {
         versions.iter().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect()
     }
 
+    /// What is said of clusters and links.
+    pub(super) async fn statuses(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for kind in [Kind::MqttCluster, Kind::ClusterLink] {
+            let list = api(&self.client, kind, Some(&self.namespace)).list(&ListParams::default()).await;
+            all.extend(
+                list.expect("it can be listed").into_iter().map(|object| object.data["status"].to_string()),
+            );
+        }
+        all
+    }
+
     /// Everything in the namespace, as `Kind name resourceVersion`.
     pub(super) async fn versions(&self) -> Vec<String> {
         let mut lines = Vec::new();
