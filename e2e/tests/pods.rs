@@ -69,20 +69,6 @@ fn an_image_that_does_not_exist_is_said_and_mended() {
 }
 
 #[test]
-fn a_priority_class_that_does_not_exist_is_a_persons_to_mend() {
-    play("no-class", async |scene| {
-        two_regions(scene).await;
-        scene.edit("mqttcluster/us-east", r#"{"spec": {"podTemplate": {"priorityClass": "no-such"}}}"#).await;
-        let stalled = scene.condition(Kind::Cluster, "us-east", "Stalled", "True").await;
-        let message = stalled["message"].as_str().unwrap_or_default();
-        assert!(message.contains("no PriorityClass with name no-such"), "{message}");
-        scene.edit("mqttcluster/us-east", r#"{"spec": {"podTemplate": null}}"#).await;
-        scene.ready(Kind::Cluster, "us-east").await;
-        scene.ready(Kind::Link, "us-eu").await;
-    });
-}
-
-#[test]
 fn messages_cross_without_the_operator_and_it_takes_up_where_it_left() {
     play_alone("operator-away", async |scene| {
         two_regions(scene).await;

@@ -71,8 +71,6 @@ pub(super) struct Picture {
     lost: BTreeSet<ObjectId>,
     /// By namespace and name.
     pods: BTreeMap<Key, Pod>,
-    /// Why a StatefulSet could not make a pod, since it last had one, by the event that says so: its uid, and the words.
-    unmade: BTreeMap<Key, (String, String)>,
     /// Of the objects that are in the picture: those of their names before them left nothing here.
     pub(super) minted: Minted,
     running: BTreeMap<Key, Sealed>,
@@ -257,18 +255,10 @@ impl Picture {
             Kind::Namespace => {
                 self.namespaces.insert(id.name, object.metadata.labels.unwrap_or_default());
             }
-            Kind::Event => {
-                let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let (set, words) = (word(&object.data["regarding"]["uid"]), word(&object.data["note"]));
-                self.unmade.insert(key, (set, words));
-            }
             Kind::Pod => match object.try_parse() {
                 Ok(pod) => match Pod::of(&pod) {
                     pod if is_going && !pod.is_lost() => self.drop(&id),
-                    pod => {
-                        self.unmade.retain(|_, (set, _)| Some(&*set) != pod.owner.as_ref());
-                        self.pods.insert(key, pod);
-                    }
+                    pod => drop(self.pods.insert(key, pod)),
                 },
                 Err(error) => tracing::warn!(pod = %id, %error, "this pod cannot be read"),
             },
@@ -327,7 +317,6 @@ impl Picture {
             Kind::Namespace => drop(self.namespaces.remove(&id.name)),
             Kind::AnySecret => self.shelf.saw(&key, None),
             Kind::Pod => drop(self.pods.remove(&key)),
-            Kind::Event => drop(self.unmade.remove(&key)),
             _ => {}
         }
         if self.children.remove(id).is_some() && self.invited(id).is_some() {
@@ -379,13 +368,11 @@ impl Picture {
         let links = self.links.keys().map(|key| named(Kind::ClusterLink, key));
         let secrets = self.shelf.keys().map(|key| named(Kind::AnySecret, key));
         let pods = self.pods.keys().map(|key| named(Kind::Pod, key));
-        let events = self.unmade.keys().map(|key| named(Kind::Event, key));
         let others = self.children.keys().chain(self.untouched.keys()).cloned();
         clusters
             .chain(links)
             .chain(secrets)
             .chain(pods)
-            .chain(events)
             .chain(self.namespaces.keys().map(namespace))
             .chain(others)
             .collect()
@@ -518,12 +505,6 @@ impl Picture {
         let found = self.child_of(owner, Kind::Secret, name)?;
         let text = found.body["data"][key].as_str()?;
         serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
-    }
-
-    /// Why a StatefulSet has no pod, in the latest words; the names of events go by time.
-    pub(super) fn why_unmade(&self, set: &Found) -> Option<&str> {
-        let mut words = self.unmade.values().rev().filter(|(uid, _)| *uid == set.uid);
-        words.next().map(|(_, words)| &**words)
     }
 
     /// The pods that the StatefulSets of clusters made, with the nodes in them.

@@ -7,22 +7,10 @@ use serde_json::Value;
 use super::build::{
     Kind, ObjectId, RESERVED_PORTS, link_service, listener_service, node_name, nodes_service, selector_text,
 };
-use super::nodes::WORDS_CHARS_MAX;
 use super::picture::{Found, Picture};
 use crate::api::refs::{ServiceTemplate, ServiceType};
 use crate::api::{MqttCluster, values};
-use crate::plan::{Key, Placement, Service, Trouble};
-
-/// What Kubernetes says before what the matter is.
-const FAILED: &str = "failed error: ";
-/// It will say so until somebody makes one, or names another: the rest (a quota, an account that is made just now) may pass.
-const NO_CLASS: &str = "no PriorityClass with name";
-
-fn why_no_pod(words: &str) -> Trouble {
-    let message =
-        words.split_once(FAILED).map_or(words, |(_, why)| why).chars().take(WORDS_CHARS_MAX).collect();
-    Trouble { message, is_refused: words.contains(NO_CLASS) }
-}
+use crate::plan::{Key, Placement, Service};
 
 /// The address that listeners bind in pods: every one, of both families.
 const BIND: &str = "::";
@@ -48,7 +36,6 @@ impl Picture {
             listener_addresses: listeners.iter().filter_map(of_listener).collect(),
             link_address,
             admin: true,
-            no_pod: self.stateful_set(key).and_then(|set| self.why_unmade(set)).map(why_no_pod),
             nodes: self.node_names(key, cluster),
             selector: Some(selector_text(cluster)),
             has_set: self.stateful_set(key).is_some(),

@@ -46,9 +46,6 @@ pub(super) type Sight = (Source, Result<Event<DynamicObject>, watcher::Error>);
 /// Secrets that nobody can mean, and that are many.
 const OTHER_SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token";
 
-/// Events that tell why a StatefulSet's pod could not be made: nothing else does.
-const UNMADE: &str = "reason=FailedCreate,regarding.kind=StatefulSet";
-
 /// The server ends a watch after so long, and it begins again where it was. One whose server is gone without a word is noticed
 /// soon after, by a client that waits little longer for a word ([`SILENCE_MAX`]).
 const WATCH_S: u32 = 120;
@@ -59,7 +56,7 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(WATCH_S as u64 + 15);
 
 /// The watches that a scope needs.
 pub(super) fn sources(scope: &Scope) -> Vec<Source> {
-    let kinds = [Kind::MqttCluster, Kind::ClusterLink, Kind::Pod, Kind::Event, Kind::AnySecret];
+    let kinds = [Kind::MqttCluster, Kind::ClusterLink, Kind::Pod, Kind::AnySecret];
     let kinds = kinds.into_iter().chain(Kind::CHILDREN);
     let source = |kind, namespace: Option<&String>| Source { kind, namespace: namespace.cloned() };
     match scope {
@@ -84,7 +81,6 @@ fn open_one(client: &Client, source: Source) -> BoxStream<'static, Sight> {
     let config = match source.kind {
         Kind::MqttCluster | Kind::ClusterLink | Kind::Namespace => config,
         Kind::AnySecret => config.fields(OTHER_SECRETS),
-        Kind::Event => config.fields(UNMADE),
         _ => config.labels(&format!("{MANAGED_BY}={OWN}")),
     };
     let config = config.timeout(WATCH_S).page_size(PAGE);

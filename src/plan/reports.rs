@@ -27,46 +27,39 @@ pub(super) fn nodes<'a>(world: &'a World, cluster: &Key) -> Vec<Node<'a>> {
     let views = world.reports.get(cluster);
     let placement = world.placements.get(cluster);
     let placed = placement.map(|placement| placement.nodes.clone()).unwrap_or_default();
-    let pods = placement.filter(|placement| placement.selector.is_some());
+    let no_view = |name: &str| match placement {
+        Some(Placement { selector: Some(_), has_set, .. }) => {
+            State::no("PodsPending", no_pod(name, cluster, *has_set))
+        }
+        _ => not_yet(name),
+    };
     let names = match placed.is_empty() {
         true => views.into_iter().flat_map(|views| views.keys().cloned()).collect(),
         false => placed,
     };
     let view = |name: &String| views.and_then(|views| views.get(name));
-    names.into_iter().map(|name| node(view(&name), name, pods, cluster)).collect()
+    names.into_iter().map(|name| node(view(&name), name, no_view)).collect()
 }
 
-fn node<'a>(
-    view: Option<&'a NodeView>,
-    name: String,
-    pods: Option<&'a Placement>,
-    cluster: &Key,
-) -> Node<'a> {
-    let report = match (view, pods) {
-        (Some(view), _) => report_of(&name, view),
-        (None, Some(pods)) => Err(no_pod(&name, cluster, pods)),
-        (None, None) => Err(not_yet(&name)),
+fn node(view: Option<&NodeView>, name: String, no_view: impl Fn(&str) -> State) -> Node<'_> {
+    let report = match view {
+        Some(view) => report_of(&name, view),
+        None => Err(no_view(&name)),
     };
     let pending = view.and_then(|view| view.pending.as_deref());
-    let no_pod = || pods.filter(|_| view.is_none())?.no_pod.as_ref();
-    let trouble = view.and_then(|view| view.trouble.as_ref()).or_else(no_pod);
-    let is_refused = trouble.is_some_and(|trouble| trouble.is_refused);
+    let is_refused = view.and_then(|view| view.trouble.as_ref()).is_some_and(|trouble| trouble.is_refused);
     Node { name, report, is_refused, pending, pushed: view.and_then(|view| view.pushed.as_ref()) }
 }
 
-/// What keeps Kubernetes from making a pod it tells in events alone, and these may be gone.
-fn no_pod(name: &str, cluster: &Key, pods: &Placement) -> State {
-    if let Some(trouble) = &pods.no_pod {
-        return State::no("NodeFailing", format!("Node {name} has no pod: {}", trouble.message));
-    }
+/// What keeps Kubernetes from making a pod, such as a quota or a priority class that does not exist, it tells in events alone.
+fn no_pod(name: &str, cluster: &Key, has_set: bool) -> String {
     let Key { namespace, name: set } = cluster;
-    let message = match pods.has_set {
-        false => format!("Node {name} has no pod: its StatefulSet is not made yet."),
-        true => format!(
-            "Node {name} has no pod yet; should none come, `kubectl -n {namespace} describe statefulset {set}` says why."
-        ),
-    };
-    State::no("PodsPending", message)
+    if !has_set {
+        return format!("Node {name} has no pod: its StatefulSet is not made yet.");
+    }
+    format!(
+        "Node {name} has no pod yet; should none come, `kubectl -n {namespace} describe statefulset {set}` says why."
+    )
 }
 
 fn not_yet(name: &str) -> State {

@@ -240,8 +240,6 @@ pub struct Placement {
     pub reserved_ports: Vec<(i32, &'static str)>,
     /// Names of the nodes that there should be.
     pub nodes: Vec<String>,
-    /// Why those of them that have no pod have none, where that is known.
-    pub no_pod: Option<Trouble>,
     /// By what the pods of these nodes are found, where nodes are pods.
     pub selector: Option<String>,
     /// Whether there is what makes its pods.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
 use kube::api::ApiResource;
@@ -22,8 +21,6 @@ pub(in crate::operator) enum Kind {
     ClusterLink,
     Namespace,
     Pod,
-    /// Of those that tell why a StatefulSet has no pod.
-    Event,
     /// A Secret of anybody, of which only the metadata is watched.
     AnySecret,
     Secret,
@@ -45,7 +42,6 @@ impl Kind {
             Kind::ClusterLink => "ClusterLink",
             Kind::Namespace => "Namespace",
             Kind::Pod => "Pod",
-            Kind::Event => "Event",
             Kind::AnySecret | Kind::Secret => "Secret",
             Kind::ServiceAccount => "ServiceAccount",
             Kind::Service => "Service",
@@ -60,7 +56,6 @@ impl Kind {
             Kind::ClusterLink => ApiResource::erase::<ClusterLink>(&()),
             Kind::Namespace => ApiResource::erase::<Namespace>(&()),
             Kind::Pod => ApiResource::erase::<Pod>(&()),
-            Kind::Event => ApiResource::erase::<Event>(&()),
             Kind::AnySecret | Kind::Secret => ApiResource::erase::<Secret>(&()),
             Kind::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
             Kind::Service => ApiResource::erase::<Service>(&()),

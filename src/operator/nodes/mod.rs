@@ -31,7 +31,7 @@ use crate::plan::{Key, Pushed};
 
 pub(super) use heard::Heard;
 use keeper::Keeper;
-pub(super) use pod::{Pod, WORDS_CHARS_MAX};
+pub(super) use pod::Pod;
 
 /// Pods that are followed at a time.
 pub(super) const NODES_MAX: usize = 4_096;

@@ -12,7 +12,7 @@ use crate::plan::Trouble;
 /// The name of the port on which nodes serve the admin protocol.
 const ADMIN: &str = "admin";
 /// What of Kubernetes' words is passed on.
-pub(in crate::operator) const WORDS_CHARS_MAX: usize = 1_024;
+const WORDS_CHARS_MAX: usize = 1_024;
 
 /// One pod that may run a node.
 #[derive(Clone, Debug, PartialEq, Eq)]

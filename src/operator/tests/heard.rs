@@ -209,47 +209,6 @@ fn why_nobody_answers_is_said() {
     assert_eq!(world.status(Kind::MqttCluster, "us-east")["replicas"], 0);
 }
 
-#[test]
-fn why_kubernetes_makes_no_pod_is_said_until_there_is_one() {
-    let mut world = two_regions();
-    world.settle();
-    let set = world.objects[&id(Kind::StatefulSet, "us-east")]["metadata"]["uid"].clone();
-    let fails = |world: &mut World, name: &str, why: &str| {
-        let note = format!(
-            "create Pod us-east-0 in StatefulSet us-east failed error: pods \"us-east-0\" is forbidden: {why}"
-        );
-        let event = json!({
-            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": name, "namespace": "mqtt"},
-            "note": note, "reason": "FailedCreate", "regarding": {"kind": "StatefulSet", "name": "us-east", "uid": set},
-        });
-        world.put(id(Kind::Event, name), event);
-        world.settle();
-    };
-    let says = |world: &World, why: &str, is_stalled: bool| {
-        let expected =
-            format!("False/NodeFailing: Node us-east-0 has no pod: pods \"us-east-0\" is forbidden: {why}");
-        world.check(Kind::MqttCluster, "us-east", "Ready", &expected);
-        assert_eq!(!world.condition("us-east", "Stalled").is_empty(), is_stalled, "{why}");
-    };
-    fails(&mut world, "us-east.1", "exceeded quota: small");
-    says(&world, "exceeded quota: small", false);
-    fails(&mut world, "us-east.2", "no PriorityClass with name high was found");
-    says(&world, "no PriorityClass with name high was found", true);
-    world.check(Kind::MqttCluster, "eu-west", "Ready", "False/PodsPending");
-    // Once there was a pod, what was before is no reason any more.
-    world.pod("us-east", None, false);
-    world.settle();
-    world.check(Kind::MqttCluster, "us-east", "Ready", "False/PodsPending");
-    world.delete(&id(Kind::Pod, "us-east-0"));
-    world.settle();
-    world.check(Kind::MqttCluster, "us-east", "Ready", &format!("False/PodsPending: {NO_POD}"));
-    // An event is gone after an hour.
-    fails(&mut world, "us-east.3", "exceeded quota: small");
-    world.delete(&id(Kind::Event, "us-east.3"));
-    world.settle();
-    world.check(Kind::MqttCluster, "us-east", "Ready", &format!("False/PodsPending: {NO_POD}"));
-}
-
 /// Kubernetes takes back that a pod is ready when it hears nothing of its Kubernetes node, and deletes it minutes later; it is
 /// there until somebody says that it is not.
 #[test]
