@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// The time between two probes, and the time that an answer may take.
 pub const PERIOD: Duration = Duration::from_secs(5);
+/// Of how many round trips the shortest counts: those of a minute.
+const RTTS: usize = 12;
 /// How long a peer that speaks may leave questions without an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a silence this side asks for before its actor may be collected: three periods.
@@ -22,7 +24,8 @@ pub struct Prober {
     last_id: u64,
     /// Number and time of the questions that are out; as many as fit into the patience.
     asked: VecDeque<(u64, Instant)>,
-    rtt: Option<Duration>,
+    /// The last round trips.
+    rtts: VecDeque<Duration>,
 }
 
 /// What is due.
@@ -39,7 +42,7 @@ pub enum Due {
 impl Prober {
     /// Asks the first question at once.
     pub fn new(now: Instant) -> Prober {
-        Prober { next_at: now, last_id: 0, asked: VecDeque::new(), rtt: None }
+        Prober { next_at: now, last_id: 0, asked: VecDeque::new(), rtts: VecDeque::new() }
     }
 
     /// What is due now, when the peer was last heard at `heard_at`.
@@ -60,14 +63,15 @@ impl Prober {
     /// Takes an answer; true when it is one that was waited for.
     pub fn handle_answer(&mut self, id: u64, now: Instant) -> bool {
         let Some(index) = self.asked.iter().position(|asked| asked.0 == id) else { return false };
-        self.rtt = Some(now.saturating_duration_since(self.asked[index].1));
+        self.rtts.truncate(RTTS - 1);
+        self.rtts.push_front(now.saturating_duration_since(self.asked[index].1));
         self.asked.drain(..=index);
         true
     }
 
-    /// The last round trip; None until one came back.
+    /// The shortest of the last round trips: what a busy moment at either end adds says nothing of the way. None until one came back.
     pub fn rtt(&self) -> Option<Duration> {
-        self.rtt
+        self.rtts.iter().min().copied()
     }
 
     /// When to call `handle_timeout` next.
@@ -88,6 +92,15 @@ mod tests {
         assert!(prober.handle_answer(1, start + Duration::from_millis(20)));
         assert_eq!(prober.rtt(), Some(Duration::from_millis(20)));
         assert_eq!(prober.handle_timeout(start + PERIOD, start), Due::Send(2));
+        // What a busy moment adds is forgotten, and so is a way that was shorter.
+        let mut at = start + PERIOD;
+        for round in 2..=RTTS as u64 + 1 {
+            assert_eq!(prober.rtt(), Some(Duration::from_millis(20)));
+            assert!(prober.handle_answer(round, at + Duration::from_millis(50)));
+            at += PERIOD;
+            assert_eq!(prober.handle_timeout(at, at), Due::Send(round + 1));
+        }
+        assert_eq!(prober.rtt(), Some(Duration::from_millis(50)));
     }
 
     #[test]

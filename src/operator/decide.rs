@@ -160,6 +160,10 @@ impl Decider {
         };
         let is_refused = end == End::Refused;
         let outcome = self.ledger.ended(&id, part, end, now);
+        // Somebody put another one in the place of an invitation that was deleted.
+        if matches!(&done, Err(WriteError::Taken(..))) && self.picture.has_lost(&id) {
+            self.picture.revoke(&id);
+        }
         match (done, owner) {
             // Nobody is left to read it.
             (Err(WriteError::Leaving(_)), _) => Weight::Later,

@@ -85,11 +85,18 @@ pub(super) fn status(
         }),
         remote: remote_status(link, &near),
         effective: effective(link, local_name),
-        invitation: link
-            .invitation
-            .as_ref()
-            .map(|_| Invitation { secret_name: halves::invitation_name(&link.key.name) }),
+        invitation: invitation(link),
         last_handled_resync: last_handled_resync(&seen),
+    }
+}
+
+/// While the link is in trouble it stays: the next operator finds by it out whether the Secret was deleted meanwhile.
+fn invitation(link: &Link<'_>) -> Option<Invitation> {
+    let is_in_trouble = [&link.accepted, &link.resolved].iter().any(|state| state.status == Status::False);
+    match &link.invitation {
+        Some(_) => Some(Invitation { secret_name: halves::invitation_name(&link.key.name) }),
+        None if is_in_trouble => link.object.status.as_ref()?.invitation.clone(),
+        None => None,
     }
 }
 

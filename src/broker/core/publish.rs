@@ -295,7 +295,7 @@ impl Core {
         }
         let recipients = Rc::new(self.routes.matches(topic));
         self.routed += recipients.looked_at as u64 * LOOK_COST;
-        if recipients.sessions.len() > REMEMBERED_MAX || topic.len() > REMEMBERED_BYTES_MAX {
+        if recipients.extent() > REMEMBERED_MAX || topic.len() > REMEMBERED_BYTES_MAX {
             connection.last_topic = None;
             return recipients;
         }

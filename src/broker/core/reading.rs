@@ -35,6 +35,7 @@ impl Core {
             before = connection.last_topic();
         }
         let before = before.as_deref().unwrap_or_default();
+        self.mesh.shows.renew();
         while let Some(connection) = self.wires.get(id).filter(|connection| self.reads_from(connection))
             && !self.mesh.is_congested()
             && self.routed < work_end[usize::from(used < FEW_BYTES)]

@@ -116,6 +116,11 @@ impl Recipient {
 }
 
 impl Recipients {
+    /// How much there is to remember, of whatever there is most.
+    pub(super) fn extent(&self) -> usize {
+        self.sessions.len().max(self.groups.len()).max(self.identifiers)
+    }
+
     /// Adds those of one matching route.
     pub(super) fn add(&mut self, subscribers: &[Subscriber], peers: &[PeerId]) {
         self.sessions.extend(subscribers.iter().map(Recipient::of));

@@ -107,7 +107,6 @@ impl Core {
         // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
         let ack = SubAck { packet_id, properties: Properties::EMPTY, reasons: &reasons };
         self.reply_suback(connection, ack, before)?; // [MQTT-3.8.4-1]
-        self.mesh.shows.renew();
         for (filter, options) in to_show {
             let session_now = self.sessions.get(session as usize).filter(|session| session.serial == serial);
             let is_there =

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
+use super::publish::REMEMBERED_BYTES_MAX;
 use super::recipients::Recipients;
 use super::routes::Routes;
 
@@ -68,7 +69,7 @@ impl Topics {
         }
         let recipients = Rc::new(routes.matches(topic));
         *looked_at += recipients.looked_at;
-        if recipients.sessions.len() <= RECIPIENTS_MAX {
+        if recipients.extent() <= RECIPIENTS_MAX && topic.len() <= REMEMBERED_BYTES_MAX {
             let known = Known { topic: topic.into(), generation, recipients: Rc::clone(&recipients) };
             self.places[at] = Some(known);
         }

@@ -167,12 +167,12 @@ impl Scene {
     }
 
     /// What is said of clusters and links.
-    pub(super) async fn statuses(&self) -> Vec<String> {
+    pub(super) async fn statuses(&self) -> Vec<Value> {
         let mut all = Vec::new();
         for kind in [Kind::MqttCluster, Kind::ClusterLink] {
             let list = api(&self.client, kind, Some(&self.namespace)).list(&ListParams::default()).await;
             all.extend(
-                list.expect("it can be listed").into_iter().map(|object| object.data["status"].to_string()),
+                list.expect("it can be listed").into_iter().map(|object| object.data["status"].clone()),
             );
         }
         all

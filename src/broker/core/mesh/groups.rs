@@ -181,7 +181,11 @@ impl Core {
                 let retain = outgoing.publish.retain && grant.retain_as_published;
                 let taken = self.deliver(to.session, &grant, outgoing, retain, Some(&shared));
                 match taken {
-                    Err(refusal) if attempt == Try::Last || self.is_in_vain(refusal, to.session) => {
+                    // Who has just gone gives it back once: its owner believed it there.
+                    Err(refusal)
+                        if attempt == Try::Last
+                            || attempt != Try::After(0) && self.is_in_vain(refusal, to.session) =>
+                    {
                         self.count_refusal(refusal);
                         true // it ends here
                     }

@@ -40,9 +40,11 @@ const WAITING_MAX: usize = 10_000;
 const UNDER_WAY_MAX: usize = 4;
 /// How many may wait for their turn, or as many as the session may have subscriptions; one more is not made.
 const LATER_MAX: usize = 10_000;
+/// And how many bytes their filters may have: as many as a session's subscriptions.
+const LATER_BYTES_MAX: usize = 16 << 20;
 /// How many of a session begin before others have their turn, …
 const BEGIN_MAX: usize = 8;
-/// … and what those may cost that begin in a turn, or for a SUBSCRIBE at once, as topic levels.
+/// … and what those may cost that begin in a turn, or for what a connection brings at once, as topic levels.
 const BEGIN_NODES: usize = 4 * STEP_NODES;
 /// What a search costs besides the levels that it looks at.
 const SEARCH_NODES: usize = 8;
@@ -72,6 +74,8 @@ struct Turn {
     /// How many of these have not made their first step everywhere.
     unbegun: usize,
     later: VecDeque<Wanted>,
+    /// What the filters of these take.
+    later_bytes: usize,
     /// It stands in line to begin these.
     is_in_line: bool,
 }
@@ -147,7 +151,7 @@ pub(in super::super) struct Shows {
     turns: HashMap<Asker, Turn, foldhash::fast::RandomState>,
     /// Sessions that have something to begin, each once.
     line: VecDeque<Asker>,
-    /// What those cost that began in this turn, or for this SUBSCRIBE.
+    /// What those cost that began in this turn, or for what a connection brought.
     spent: usize,
     /// When it was last said that a search is cut short.
     said_at: Option<Instant>,
@@ -279,6 +283,7 @@ impl Shows {
     fn next(&mut self, asker: Asker) -> Option<Wanted> {
         let turn = self.turns.get_mut(&asker).filter(|turn| turn.under_way < UNDER_WAY_MAX)?;
         let next = turn.later.pop_front()?;
+        turn.later_bytes -= next.filter.as_str().len();
         self.spent += SEARCH_NODES;
         Some(next)
     }
@@ -287,6 +292,7 @@ impl Shows {
     fn drop_later(&mut self, asker: Asker) {
         if let Some(turn) = self.turns.get_mut(&asker) {
             self.spent += std::mem::take(&mut turn.later).len();
+            turn.later_bytes = 0;
         }
     }
 }
@@ -364,7 +370,9 @@ impl Core {
             return self.search(asker, &wanted, now);
         }
         let turn = shows.turns.entry(asker).or_default();
-        if turn.later.len() < later_max {
+        let bytes = turn.later_bytes + wanted.filter.as_str().len();
+        if turn.later.len() < later_max && bytes <= LATER_BYTES_MAX {
+            turn.later_bytes = bytes;
             turn.later.push_back(wanted);
         }
         shows.line_up(asker);
@@ -584,7 +592,8 @@ mod tests {
         let filter = Filter::parse("t").expect("it is valid");
         let wanted =
             Wanted { filter, options: SubscribeOptions::at(QoS::AtMostOnce), identifier: None, since: 0 };
-        shows.turns.entry(asker).or_default().later.push_back(wanted);
+        let turn = shows.turns.entry(asker).or_default();
+        (turn.later_bytes, turn.later) = (1, VecDeque::from([wanted]));
         (0..4).for_each(|_| shows.line_up(asker));
         assert_eq!((shows.next_in_line(), shows.next_in_line()), (Some(asker), None));
         shows.line_up(asker);
